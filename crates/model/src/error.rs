@@ -1,0 +1,219 @@
+//! The one error of the product.
+//!
+//! Each variant is a canonical code that we use. It carries a stable reason and a message for the caller; what went
+//! wrong inside is in `source`, which is logged once at the boundary and never sent.
+
+use std::time::Duration;
+
+/// A result with the product's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong inside, for the log.
+pub type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A field of the request and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field in the request, as the .proto spells it.
+    pub field: String,
+    /// What is wrong.
+    pub description: String,
+    /// Stable id of the rule that it breaks; may be empty.
+    pub rule: String,
+}
+
+/// What a caller is told, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request can never work: fields are wrong.
+    #[error("{message}")]
+    InvalidArgument {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+        /// Every field that is wrong.
+        violations: Vec<Violation>,
+    },
+    /// The state of the system does not allow it.
+    #[error("{message}")]
+    FailedPrecondition {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+        /// What stands in the way, by full name.
+        subject: String,
+    },
+    /// It is not there, or not for this caller.
+    #[error("{resource} not found")]
+    NotFound {
+        /// Stable reason.
+        reason: &'static str,
+        /// Full name as the caller gave it.
+        resource: String,
+    },
+    /// There is one already.
+    #[error("{message}")]
+    AlreadyExists {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+        /// Full name or value of what exists.
+        resource: String,
+    },
+    /// Something else got in between; read again and repeat.
+    #[error("{message}")]
+    Aborted {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+    },
+    /// Nobody valid is asking.
+    #[error("{message}")]
+    Unauthenticated {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+    },
+    /// Somebody valid is asking, who may not.
+    #[error("{message}")]
+    PermissionDenied {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+    },
+    /// A quota or a rate limit is used up.
+    #[error("{message}")]
+    ResourceExhausted {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+        /// When it is worth another try; none for quotas.
+        retry_after: Option<Duration>,
+    },
+    /// Something that we need does not answer now.
+    #[error("{message}")]
+    Unavailable {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+        /// When it is worth another try.
+        retry_after: Duration,
+        /// What went wrong inside.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The time ran out.
+    #[error("{message}")]
+    DeadlineExceeded {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+    },
+    /// There is no such method.
+    #[error("{message}")]
+    Unimplemented {
+        /// Stable reason.
+        reason: &'static str,
+        /// For the caller.
+        message: String,
+    },
+    /// A mistake of ours.
+    #[error("internal error")]
+    Internal {
+        /// What went wrong inside.
+        #[source]
+        source: Source,
+    },
+}
+
+impl Error {
+    /// One field is wrong.
+    pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
+        let violation = Violation { field: field.into(), description: description.into(), rule: String::new() };
+        Self::invalid_all(vec![violation])
+    }
+
+    /// Several fields are wrong.
+    #[must_use]
+    pub fn invalid_all(violations: Vec<Violation>) -> Self {
+        let message = violations
+            .iter()
+            .map(|violation| format!("{}: {}", violation.field, violation.description))
+            .collect::<Vec<_>>()
+            .join("; ");
+        Self::InvalidArgument { reason: "INVALID_FIELDS", message, violations }
+    }
+
+    /// It is not there, or not for this caller.
+    pub fn not_found(reason: &'static str, resource: impl Into<String>) -> Self {
+        Self::NotFound { reason, resource: resource.into() }
+    }
+
+    /// The state of `subject` does not allow it.
+    pub fn precondition(reason: &'static str, subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::FailedPrecondition { reason, message: message.into(), subject: subject.into() }
+    }
+
+    /// There is one already.
+    pub fn exists(reason: &'static str, resource: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::AlreadyExists { reason, message: message.into(), resource: resource.into() }
+    }
+
+    /// Something else got in between.
+    pub fn aborted(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::Aborted { reason, message: message.into() }
+    }
+
+    /// Nobody valid is asking.
+    pub fn unauthenticated(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::Unauthenticated { reason, message: message.into() }
+    }
+
+    /// The caller may not.
+    pub fn denied(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::PermissionDenied { reason, message: message.into() }
+    }
+
+    /// Something that we need does not answer now.
+    pub fn unavailable(reason: &'static str, message: impl Into<String>, source: impl Into<Source>) -> Self {
+        Self::Unavailable {
+            reason,
+            message: message.into(),
+            retry_after: Duration::from_secs(1),
+            source: Some(source.into()),
+        }
+    }
+
+    /// A mistake of ours.
+    pub fn internal(source: impl Into<Source>) -> Self {
+        Self::Internal { source: source.into() }
+    }
+
+    /// The stable reason.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidArgument { reason, .. }
+            | Self::FailedPrecondition { reason, .. }
+            | Self::NotFound { reason, .. }
+            | Self::AlreadyExists { reason, .. }
+            | Self::Aborted { reason, .. }
+            | Self::Unauthenticated { reason, .. }
+            | Self::PermissionDenied { reason, .. }
+            | Self::ResourceExhausted { reason, .. }
+            | Self::Unavailable { reason, .. }
+            | Self::DeadlineExceeded { reason, .. }
+            | Self::Unimplemented { reason, .. } => reason,
+            Self::Internal { .. } => "INTERNAL",
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What things are: ids, names, states and their legal transitions, errors, jobs' kinds and payloads.
+//!
+//! Nothing here does I/O or knows a transport: rules that are neither SQL nor gRPC are pure functions of this crate.
+
+pub mod audit;
+pub mod error;
+pub mod id;
+pub mod jobs;
+pub mod operation;
+pub mod page;
+mod sql;
+pub mod template;
+pub mod tenant;
+pub mod user;
+pub mod vm;
+
+pub use error::{Error, Result};

@@ -1,0 +1,117 @@
+//! Claiming jobs and keeping them.
+
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Double, Integer, Jsonb, Nullable, Text, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A claimed job, and the token that its holder writes with.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct Lease {
+    /// The job.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// What kind of work it is.
+    #[diesel(sql_type = Text)]
+    pub kind: String,
+    /// The queue it came from.
+    #[diesel(sql_type = Text)]
+    pub queue: String,
+    /// The group it belongs to.
+    #[diesel(sql_type = Text)]
+    pub group_key: String,
+    /// What the handler needs to know.
+    #[diesel(sql_type = Jsonb)]
+    pub payload: Value,
+    /// Where the workflow is; none before its first step.
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    pub progress: Option<Value>,
+    /// The fencing token of this claim.
+    #[diesel(sql_type = BigInt)]
+    pub token: i64,
+    /// Which try of this step it is, from 1.
+    #[diesel(sql_type = Integer)]
+    pub attempt: i32,
+    /// Tries that a step has.
+    #[diesel(sql_type = Integer)]
+    pub max_attempts: i32,
+    /// What the last try said.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub last_error: Option<String>,
+    /// W3C trace context to carry on.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub traceparent: Option<String>,
+}
+
+// The backoff of a failed step is written here, with full jitter: from 1 s, doubled by each attempt, at most 60 s.
+const CLAIM: &str = "WITH due AS ( \
+        SELECT id FROM background_jobs.jobs \
+        WHERE queue = ANY ($1) AND state IN ('available', 'running') AND available_at <= now() \
+        ORDER BY available_at LIMIT $2 FOR UPDATE SKIP LOCKED \
+    ) \
+    UPDATE background_jobs.jobs job SET \
+        state = 'running', worker = $3, attempt = job.attempt + 1, fencing_token = job.fencing_token + 1, \
+        available_at = now() + $4 * interval '1 millisecond', \
+        retry_at = now() + random() * least(60, power(2, least(job.attempt, 10))) * interval '1 second' \
+    FROM due WHERE job.id = due.id \
+    RETURNING job.id, job.kind, job.queue, job.group_key, job.payload, job.progress, job.fencing_token AS token, \
+        job.attempt, job.max_attempts, job.last_error, job.traceparent";
+
+/// Claims up to `limit` due jobs for `lease_ms` milliseconds.
+pub async fn claim(
+    connection: &mut AsyncPgConnection,
+    queues: &[String],
+    limit: i64,
+    worker: &str,
+    lease_ms: i64,
+) -> QueryResult<Vec<Lease>> {
+    diesel::sql_query(CLAIM)
+        .bind::<Array<Text>, _>(queues)
+        .bind::<BigInt, _>(limit)
+        .bind::<Text, _>(worker)
+        .bind::<BigInt, _>(lease_ms)
+        .load(connection)
+        .await
+}
+
+/// How long until the next job is due that nobody has to be woken for; none where there is none.
+pub(crate) async fn next_due(connection: &mut AsyncPgConnection, queues: &[String]) -> QueryResult<Option<Duration>> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Nullable<Double>)]
+        seconds: Option<f64>,
+    }
+    let row: Row = diesel::sql_query(
+        "SELECT extract(epoch FROM min(available_at) - clock_timestamp())::double precision AS seconds \
+         FROM background_jobs.jobs WHERE queue = ANY ($1) AND state IN ('available', 'running') \
+         AND available_at < 'infinity'",
+    )
+    .bind::<Array<Text>, _>(queues)
+    .get_result(connection)
+    .await?;
+    Ok(row.seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.005))))
+}
+
+/// Renews the leases of all held jobs in one statement; those that are still held.
+pub async fn renew(connection: &mut AsyncPgConnection, held: &[(Uuid, i64)], lease_ms: i64) -> QueryResult<Vec<Uuid>> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+    }
+    let (ids, tokens): (Vec<_>, Vec<_>) = held.iter().copied().unzip();
+    let rows: Vec<Row> = diesel::sql_query(
+        "UPDATE background_jobs.jobs job SET available_at = now() + $3 * interval '1 millisecond' \
+         FROM unnest($1, $2) AS held (id, token) \
+         WHERE job.id = held.id AND job.fencing_token = held.token AND job.state = 'running' RETURNING job.id",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<BigInt>, _>(tokens)
+    .bind::<BigInt, _>(lease_ms)
+    .load(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}

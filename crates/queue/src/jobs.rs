@@ -1,0 +1,136 @@
+//! Putting jobs in, and saying where one stands.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::claim::Lease;
+
+/// A job to put in.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Its id, made by the caller.
+    pub id: Uuid,
+    /// The queue it waits in.
+    pub queue: &'static str,
+    /// What kind of work it is.
+    pub kind: &'static str,
+    /// The group it shares capacity with.
+    pub group_key: String,
+    /// What the handler needs to know.
+    pub payload: Value,
+    /// Tries of one step.
+    pub max_attempts: i32,
+    /// Whether it waits until it is [`release`]d.
+    pub held: bool,
+    /// At most one live job has this key.
+    pub unique_key: Option<String>,
+    /// W3C trace context to carry on.
+    pub traceparent: Option<String>,
+}
+
+/// Where a job stands after a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The next step follows at once, under the same lease.
+    Next(Value),
+    /// The next step follows later; the slot is given back.
+    Wait(Value, TimeDelta),
+    /// The step failed; it is tried again when the claim said, or after this long.
+    Retry {
+        /// What went wrong, for the operator.
+        error: String,
+        /// Not before this long.
+        after: Option<TimeDelta>,
+    },
+    /// All is done.
+    Done,
+    /// It is given up: the dead letter.
+    Discard {
+        /// What went wrong, for the operator.
+        error: String,
+    },
+}
+
+const INSERT: &str = "INSERT INTO background_jobs.jobs \
+    (id, queue, kind, group_key, payload, max_attempts, available_at, unique_key, traceparent) \
+    VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN 'infinity' ELSE now() END, $8, $9)";
+
+/// Puts a job in, in the caller's transaction.
+pub async fn insert(connection: &mut AsyncPgConnection, job: &NewJob) -> QueryResult<()> {
+    insert_with(connection, job, INSERT.to_owned()).await.map(|_| ())
+}
+
+/// Puts a job in unless a live one has its key; whether it did.
+pub async fn insert_unique(connection: &mut AsyncPgConnection, job: &NewJob) -> QueryResult<bool> {
+    let statement = format!("{INSERT} ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING");
+    insert_with(connection, job, statement).await.map(|rows| rows == 1)
+}
+
+async fn insert_with(connection: &mut AsyncPgConnection, job: &NewJob, statement: String) -> QueryResult<usize> {
+    diesel::sql_query(statement)
+        .bind::<SqlUuid, _>(job.id)
+        .bind::<Text, _>(job.queue)
+        .bind::<Text, _>(job.kind)
+        .bind::<Text, _>(&job.group_key)
+        .bind::<Jsonb, _>(&job.payload)
+        .bind::<Integer, _>(job.max_attempts)
+        .bind::<Bool, _>(job.held)
+        .bind::<Nullable<Text>, _>(&job.unique_key)
+        .bind::<Nullable<Text>, _>(&job.traceparent)
+        .execute(connection)
+        .await
+}
+
+/// Makes a held job due.
+pub async fn release(connection: &mut AsyncPgConnection, job: Uuid) -> QueryResult<()> {
+    diesel::sql_query("UPDATE background_jobs.jobs SET available_at = now() WHERE id = $1 AND state = 'available'")
+        .bind::<SqlUuid, _>(job)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Writes where a job stands. The caller's transaction has locked it by its fencing token.
+pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: &Outcome) -> QueryResult<()> {
+    // A failed step waits as long as its claim said, which grows with the attempt; any other step starts afresh.
+    const SETTLE: &str = "UPDATE background_jobs.jobs SET \
+        state = $3, progress = coalesce($4, progress), last_error = coalesce($5, last_error), \
+        attempt = CASE WHEN $6 THEN attempt ELSE 0 END, \
+        available_at = CASE \
+            WHEN $3 = 'running' THEN available_at \
+            WHEN $6 THEN greatest(retry_at, now() + $7 * interval '1 millisecond') \
+            ELSE now() + $7 * interval '1 millisecond' END, \
+        finished_at = CASE WHEN $3 IN ('completed', 'discarded') THEN now() END, \
+        unique_key = CASE WHEN $3 IN ('completed', 'discarded') THEN NULL ELSE unique_key END \
+        WHERE id = $1 AND fencing_token = $2";
+    let (state, progress, error, failed, delay) = match outcome {
+        Outcome::Next(progress) => ("running", Some(progress), None, false, TimeDelta::zero()),
+        Outcome::Wait(progress, delay) => ("available", Some(progress), None, false, *delay),
+        Outcome::Retry { error, after } => ("available", None, Some(error), true, after.unwrap_or_default()),
+        Outcome::Done => ("completed", None, None, false, TimeDelta::zero()),
+        Outcome::Discard { error } => ("discarded", None, Some(error), true, TimeDelta::zero()),
+    };
+    diesel::sql_query(SETTLE)
+        .bind::<SqlUuid, _>(lease.id)
+        .bind::<BigInt, _>(lease.token)
+        .bind::<Text, _>(state)
+        .bind::<Nullable<Jsonb>, _>(progress)
+        .bind::<Nullable<Text>, _>(error)
+        .bind::<Bool, _>(failed)
+        .bind::<BigInt, _>(delay.num_milliseconds())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Removes jobs that were completed before `before`; discarded ones stay for the operator.
+pub async fn prune(connection: &mut AsyncPgConnection, before: DateTime<Utc>) -> QueryResult<usize> {
+    diesel::sql_query("DELETE FROM background_jobs.jobs WHERE state = 'completed' AND finished_at < $1")
+        .bind::<Timestamptz, _>(before)
+        .execute(connection)
+        .await
+}

@@ -1,0 +1,15 @@
+//! How work waits: a job queue in PostgreSQL that knows queues, kinds, groups and JSON, not tenants and VMs.
+//!
+//! A claim is a visibility timeout: `available_at` of a running job is the end of its lease, so a job whose worker died
+//! is claimed again without anybody rescuing it. Each claim raises the job's fencing token, and every write of a step
+//! first locks the job by that token ([`settle`] in the same transaction), so a worker that was taken for dead cannot
+//! write.
+
+mod claim;
+mod jobs;
+mod runner;
+mod wake;
+
+pub use claim::{Lease, claim, renew};
+pub use jobs::{NewJob, Outcome, insert, insert_unique, prune, release, settle};
+pub use runner::{Config, Handler, Runner};

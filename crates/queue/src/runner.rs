@@ -1,0 +1,197 @@
+//! Runs jobs: claims as many as there are free slots, keeps their leases, and drains when asked to stop.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::claim::{self, Lease};
+
+/// Does the work of a claimed job, step by step, until it waits, ends or `lost` is cancelled.
+pub trait Handler: Send + Sync + 'static {
+    /// Works on one claim.
+    fn handle(&self, lease: Lease, lost: CancellationToken) -> impl Future<Output = ()> + Send;
+}
+
+/// Settings of a runner.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to connect, as a role that may work on jobs. The runner holds two connections of its own: one that listens,
+    /// one that claims and renews, so that a busy pool costs nobody a lease.
+    pub url: String,
+    /// Run in each new connection.
+    pub set_up: String,
+    /// Queues to claim from.
+    pub queues: Vec<String>,
+    /// Name of this worker, for operators.
+    pub worker: String,
+    /// Jobs at work at once.
+    pub concurrency: usize,
+    /// How long a claim holds.
+    pub lease: Duration,
+    /// How often leases are renewed.
+    pub heartbeat: Duration,
+    /// How often to look without being woken.
+    pub poll: Duration,
+}
+
+/// Jobs at work, each with its token and the signal that its lease is lost.
+type Held = Arc<Mutex<HashMap<Uuid, (i64, CancellationToken)>>>;
+
+/// Claims jobs and hands them to a handler.
+pub struct Runner<H> {
+    config: Config,
+    handler: Arc<H>,
+    held: Held,
+    wake: Arc<Notify>,
+    tasks: TaskTracker,
+}
+
+impl<H: Handler> Runner<H> {
+    /// A runner; nothing happens before [`Self::run`].
+    pub fn new(config: Config, handler: H) -> Self {
+        Self {
+            config,
+            handler: Arc::new(handler),
+            held: Held::default(),
+            wake: Arc::new(Notify::new()),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Runs until `stop`, then until the steps at work have ended. The database may come and go meanwhile.
+    pub async fn run(self, stop: CancellationToken) {
+        let listener = tokio::spawn(crate::wake::listen(self.config.url.clone(), Arc::clone(&self.wake), stop.clone()));
+        let mut connection = None;
+        let mut heartbeat = tokio::time::interval(self.config.heartbeat);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !stop.is_cancelled() {
+            let pause = self.round(&mut connection).await.unwrap_or_else(|error| {
+                connection = None;
+                tracing::warn!(%error, "cannot claim jobs; trying again");
+                Duration::from_secs(1)
+            });
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                _ = heartbeat.tick() => if let Err(error) = self.renew(&mut connection).await {
+                    connection = None;
+                    tracing::warn!(%error, "cannot renew leases; trying again");
+                },
+            }
+        }
+        self.tasks.close();
+        loop {
+            tokio::select! {
+                () = self.tasks.wait() => break,
+                // Steps at work still hold their leases.
+                _ = heartbeat.tick() => if self.renew(&mut connection).await.is_err() { connection = None },
+            }
+        }
+        listener.abort();
+    }
+
+    /// Claims as many jobs as there are free slots, until there are no more; how long until it is worth another look.
+    async fn round(&self, connection: &mut Option<AsyncPgConnection>) -> Result<Duration, Error> {
+        loop {
+            let free = self.config.concurrency.saturating_sub(lock(&self.held).len());
+            if free == 0 {
+                return Ok(self.config.poll);
+            }
+            let connection = self.connect(connection).await?;
+            let limit = i64::try_from(free).unwrap_or(i64::MAX);
+            let lease_ms = millis(self.config.lease);
+            let leases = claim::claim(connection, &self.config.queues, limit, &self.config.worker, lease_ms).await?;
+            let claimed = leases.len();
+            leases.into_iter().for_each(|lease| self.start(lease));
+            if claimed < free {
+                let due = claim::next_due(connection, &self.config.queues).await?;
+                return Ok(due.map_or(self.config.poll, |due| due.min(self.config.poll)));
+            }
+        }
+    }
+
+    fn start(&self, lease: Lease) {
+        metrics::counter!("virtualstack_jobs_claimed_total", "kind" => lease.kind.clone()).increment(1);
+        let lost = CancellationToken::new();
+        lock(&self.held).insert(lease.id, (lease.token, lost.clone()));
+        let (handler, held, wake) = (Arc::clone(&self.handler), Arc::clone(&self.held), Arc::clone(&self.wake));
+        let span = tracing::info_span!("job", id = %lease.id, kind = lease.kind, attempt = lease.attempt);
+        self.tasks.spawn(
+            async move {
+                // The slot and the lease go back whatever happens to the handler.
+                let _slot = Slot { held, wake, id: lease.id, token: lease.token };
+                handler.handle(lease, lost).await;
+            }
+            .instrument(span),
+        );
+    }
+
+    async fn renew(&self, connection: &mut Option<AsyncPgConnection>) -> Result<(), Error> {
+        let held: Vec<_> = lock(&self.held).iter().map(|(id, (token, _))| (*id, *token)).collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let connection = self.connect(connection).await?;
+        let kept = claim::renew(connection, &held, millis(self.config.lease)).await?;
+        for (id, token) in held {
+            if !kept.contains(&id)
+                && let Some((held_token, lost)) = lock(&self.held).get(&id)
+                && *held_token == token
+            {
+                // Either it was settled this moment, or somebody else has it; the fence tells, this only saves work.
+                lost.cancel();
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect<'c>(
+        &self,
+        connection: &'c mut Option<AsyncPgConnection>,
+    ) -> Result<&'c mut AsyncPgConnection, Error> {
+        if connection.is_none() {
+            let mut fresh = AsyncPgConnection::establish(&self.config.url).await?;
+            fresh.batch_execute(&self.config.set_up).await?;
+            *connection = Some(fresh);
+        }
+        connection.as_mut().ok_or_else(|| "no connection".into())
+    }
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// A slot at work; dropped when the handler has ended, also by a panic.
+struct Slot {
+    held: Held,
+    wake: Arc<Notify>,
+    id: Uuid,
+    token: i64,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut held = lock(&self.held);
+        if held.get(&self.id).is_some_and(|(token, _)| *token == self.token) {
+            held.remove(&self.id);
+        }
+        drop(held);
+        self.wake.notify_one();
+    }
+}
+
+fn lock(held: &Held) -> std::sync::MutexGuard<'_, HashMap<Uuid, (i64, CancellationToken)>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

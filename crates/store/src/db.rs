@@ -1,0 +1,362 @@
+//! The pool and the five ways to a transaction.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use diesel_async::AsyncPgConnection;
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use serde::Deserialize;
+use virtualstack_model::audit::{Actor, Audit};
+use virtualstack_model::id::{JobId, TenantId};
+use virtualstack_model::{Error, Result};
+use virtualstack_queue::{Lease, Outcome};
+
+use crate::error::{CONFLICT, from_diesel, is_fatal, unavailable};
+use crate::scope::{AccountScope, SystemPurpose, TenantScope};
+use crate::tx::{AccountTx, Connection, Read, SystemTx, TenantTx, Write};
+
+/// Tries of a transaction that met another one.
+const TRIES: u32 = 5;
+
+/// Settings of the database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where servers and workers connect, as the login role.
+    pub url: String,
+    /// Where migrations connect, as the owner of the schema; by default as `url` says.
+    pub migrate_url: Option<String>,
+    /// Connections of this process at most.
+    pub max_connections: usize,
+    /// Milliseconds that one statement may take.
+    pub statement_timeout_ms: u32,
+    /// Milliseconds that a request waits for a free connection.
+    pub acquire_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            migrate_url: None,
+            max_connections: 16,
+            statement_timeout_ms: 10_000,
+            acquire_timeout_ms: 3_000,
+        }
+    }
+}
+
+/// The database, behind its scopes.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool<AsyncPgConnection>,
+}
+
+impl Store {
+    /// Makes the pool; connects when it is first used.
+    pub fn new(config: &Config) -> Result<Self> {
+        let url = with_options(
+            &config.url,
+            &format!(
+                "-c statement_timeout={0} -c idle_in_transaction_session_timeout={0} -c lock_timeout={0}",
+                config.statement_timeout_ms
+            ),
+        );
+        Ok(Self { pool: pool(url, config.max_connections, Duration::from_millis(config.acquire_timeout_ms))? })
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        let connection = Connection::open(self.acquire().await?, "BEGIN READ ONLY").await?;
+        connection.commit().await
+    }
+
+    /// Reads a tenant's data. Repeats `f` when the transaction meets another one.
+    pub async fn read<T, F>(&self, scope: &TenantScope, f: F) -> Result<T>
+    where
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T>,
+    {
+        let opening = format!("BEGIN READ ONLY; {}", tenant_opening(scope));
+        retry(async || {
+            let mut tx = tenant_tx::<Read>(self.open(&opening).await?, scope.tenant);
+            tx.account = Some(scope.account);
+            let done = f(&mut tx).await;
+            end(tx.connection, done).await
+        })
+        .await
+    }
+
+    /// Writes a tenant's data: what `f` does, its audit row and its change rows in one commit, or none of them.
+    pub async fn write<T, F>(&self, scope: &TenantScope, audit: Audit, f: F) -> Result<T>
+    where
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<T>,
+    {
+        let opening = format!("BEGIN; {}", tenant_opening(scope));
+        retry(async || {
+            let mut tx = tenant_tx::<Write>(self.open(&opening).await?, scope.tenant);
+            tx.account = Some(scope.account);
+            tx.traceparent.clone_from(&audit.traceparent);
+            tx.audit = Some(audit.clone());
+            let done = match f(&mut tx).await {
+                Ok(value) => tx.append_log().await.map(|()| value),
+                Err(error) => Err(error),
+            };
+            end(tx.connection, done).await
+        })
+        .await
+    }
+
+    /// Works on what belongs to an account.
+    pub async fn account<T, F>(&self, scope: &AccountScope, f: F) -> Result<T>
+    where
+        F: AsyncFn(&mut AccountTx) -> Result<T>,
+    {
+        let opening = format!(
+            "BEGIN; {} SET LOCAL ROLE virtualstack_account; SET LOCAL virtualstack.account_id = '{}'",
+            check(&scope.access),
+            scope.account()
+        );
+        retry(async || {
+            let mut tx = AccountTx { connection: self.open(&opening).await?, account: scope.account() };
+            let done = f(&mut tx).await;
+            end(tx.connection, done).await
+        })
+        .await
+    }
+
+    /// Works across tenants, for a written purpose.
+    pub async fn system<T, F>(&self, purpose: SystemPurpose, f: F) -> Result<T>
+    where
+        F: AsyncFn(&mut SystemTx) -> Result<T>,
+    {
+        let opening = match &purpose {
+            SystemPurpose::Platform(access) => format!("BEGIN; {}", check(access)),
+            _ => "BEGIN; SET LOCAL ROLE virtualstack_system".to_owned(),
+        };
+        retry(async || {
+            let mut tx = SystemTx { connection: self.open(&opening).await? };
+            let done = f(&mut tx).await;
+            end(tx.connection, done).await
+        })
+        .await
+    }
+
+    /// Reads the tenant of a claimed job; fails when another worker has claimed it since.
+    pub async fn read_for_job<T, F>(&self, lease: &Lease, f: F) -> Result<T>
+    where
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T>,
+    {
+        let tenant = job_tenant(lease)?;
+        let opening = format!("BEGIN READ ONLY; {}", tenant_role(tenant));
+        retry(async || {
+            let mut tx = tenant_tx::<Read>(self.open(&opening).await?, tenant);
+            let done = f(&mut tx).await;
+            end(tx.connection, done).await
+        })
+        .await
+    }
+
+    /// Writes one step of a claimed job: what `f` does, the logs, and where the job stands then, in one commit. It first
+    /// locks the job by its fencing token, so a worker whose lease was taken over cannot write.
+    pub async fn write_for_job<T, F>(&self, lease: &Lease, action: &str, f: F) -> Result<T>
+    where
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<(T, Outcome)>,
+    {
+        let tenant = job_tenant(lease)?;
+        let opening = format!(
+            "BEGIN; SET LOCAL ROLE virtualstack_queue; SELECT background_jobs.fence('{}', {}); {}",
+            lease.id,
+            lease.token,
+            tenant_role(tenant)
+        );
+        let audit = Audit {
+            action: action.to_owned(),
+            actor: Actor::System("worker"),
+            resource: JobId(lease.id).name(),
+            request_id: lease.id.to_string(),
+            client_address: None,
+            traceparent: None,
+        };
+        retry(async || {
+            let mut tx = tenant_tx::<Write>(self.open(&opening).await?, tenant);
+            tx.audit = Some(audit.clone());
+            tx.traceparent.clone_from(&lease.traceparent);
+            let done = match f(&mut tx).await {
+                Ok((value, outcome)) => settle(&mut tx, lease, &outcome).await.map(|()| value),
+                Err(error) => Err(error),
+            };
+            end(tx.connection, done).await
+        })
+        .await
+    }
+
+    /// Settles a claimed job that has no tenant, together with what `f` does across tenants.
+    pub async fn system_for_job<T, F>(&self, lease: &Lease, f: F) -> Result<T>
+    where
+        F: AsyncFn(&mut SystemTx) -> Result<(T, Outcome)>,
+    {
+        let opening = format!(
+            "BEGIN; SET LOCAL ROLE virtualstack_queue; SELECT background_jobs.fence('{}', {}); SET LOCAL ROLE virtualstack_system",
+            lease.id, lease.token
+        );
+        retry(async || {
+            let mut tx = SystemTx { connection: self.open(&opening).await? };
+            let done = match f(&mut tx).await {
+                Ok((value, outcome)) => settle_job(&mut tx.connection, lease, &outcome).await.map(|()| value),
+                Err(error) => Err(error),
+            };
+            end(tx.connection, done).await
+        })
+        .await
+    }
+
+    /// A tenant transaction of the system's own, for reconcilers that have found the tenant by themselves.
+    pub async fn write_as_system<T, F>(&self, tenant: TenantId, action: &str, f: F) -> Result<T>
+    where
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<T>,
+    {
+        let opening = format!("BEGIN; {}", tenant_role(tenant));
+        let audit = Audit {
+            action: action.to_owned(),
+            actor: Actor::System("reconciler"),
+            resource: String::new(),
+            request_id: String::new(),
+            client_address: None,
+            traceparent: None,
+        };
+        retry(async || {
+            let mut tx = tenant_tx::<Write>(self.open(&opening).await?, tenant);
+            tx.audit = Some(audit.clone());
+            let done = match f(&mut tx).await {
+                Ok(value) => tx.append_log().await.map(|()| value),
+                Err(error) => Err(error),
+            };
+            end(tx.connection, done).await
+        })
+        .await
+    }
+
+    /// Opens a transaction. Connections that died in the pool are thrown away on the way, as many as there can be.
+    async fn open(&self, statements: &str) -> Result<Connection> {
+        let mut left = self.pool.status().max_size;
+        loop {
+            match Connection::open(self.acquire().await?, statements).await {
+                Err(error) if is_fatal(&error) && left > 0 => left -= 1,
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn acquire(&self) -> Result<Object<AsyncPgConnection>> {
+        let wait = metrics::histogram!("virtualstack_database_acquire_seconds");
+        let start = std::time::Instant::now();
+        let connection = self.pool.get().await.map_err(unavailable);
+        wait.record(start.elapsed().as_secs_f64());
+        connection
+    }
+}
+
+/// A pool of connections to `url`.
+pub(crate) fn pool(url: String, size: usize, wait: Duration) -> Result<Pool<AsyncPgConnection>> {
+    let mut manager = ManagerConfig::default();
+    // No ping before each use: a dead connection shows itself when the transaction opens, and is replaced then.
+    manager.recycling_method = RecyclingMethod::Fast;
+    Pool::builder(AsyncDieselConnectionManager::new_with_config(url, manager))
+        .max_size(size)
+        .runtime(deadpool::Runtime::Tokio1)
+        .wait_timeout(Some(wait))
+        .create_timeout(Some(wait))
+        .recycle_timeout(Some(wait))
+        .build()
+        .map_err(Error::internal)
+}
+
+/// Adds start options to a URL or a key-value connection string.
+pub(crate) fn with_options(url: &str, options: &str) -> String {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        let separator = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{separator}options={}", options.replace(' ', "%20").replace('=', "%3D"))
+    } else {
+        format!("{url} options='{options}'")
+    }
+}
+
+/// Repeats a transaction that met another one.
+async fn retry<T>(attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
+    let mut tries = 1;
+    loop {
+        match attempt().await {
+            Err(error) if error.reason() == CONFLICT && tries < TRIES => {
+                tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10)).await;
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn end<T>(connection: Connection, done: Result<T>) -> Result<T> {
+    match done {
+        Ok(value) => connection.commit().await.map(|()| value),
+        Err(error) => {
+            connection.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+async fn settle(tx: &mut TenantTx<Write>, lease: &Lease, outcome: &Outcome) -> Result<()> {
+    // A step that only looked again changes nothing that anybody would ask about.
+    if !tx.changes.is_empty() {
+        tx.append_log().await?;
+    }
+    let releases = std::mem::take(&mut tx.releases);
+    settle_job(&mut tx.connection, lease, outcome).await?;
+    for job in releases {
+        virtualstack_queue::release(tx.connection.get()?, job.0).await.map_err(from_diesel)?;
+    }
+    Ok(())
+}
+
+async fn settle_job(connection: &mut Connection, lease: &Lease, outcome: &Outcome) -> Result<()> {
+    use diesel_async::SimpleAsyncConnection;
+    let connection = connection.get()?;
+    connection.batch_execute("SET LOCAL ROLE virtualstack_queue").await.map_err(from_diesel)?;
+    virtualstack_queue::settle(connection, lease, outcome).await.map_err(from_diesel)
+}
+
+fn tenant_tx<M>(connection: Connection, tenant: TenantId) -> TenantTx<M> {
+    TenantTx {
+        connection,
+        tenant,
+        account: None,
+        audit: None,
+        changes: Vec::new(),
+        releases: Vec::new(),
+        traceparent: None,
+        mode: PhantomData,
+    }
+}
+
+/// Statements that check the access a decision rests on, then enter the tenant. Values are typed ids and numbers, so
+/// they can stand in the text; one message does it all.
+fn tenant_opening(scope: &TenantScope) -> String {
+    format!("{} {}", check(scope), tenant_role(scope.tenant))
+}
+
+fn check(access: &TenantScope) -> String {
+    format!(
+        "SET LOCAL ROLE virtualstack_system; SELECT iam.assert_access('{}', '{}', '{}', {});",
+        access.session, access.user, access.tenant, access.epoch
+    )
+}
+
+fn tenant_role(tenant: TenantId) -> String {
+    format!("SET LOCAL ROLE virtualstack_tenant; SET LOCAL virtualstack.tenant_id = '{tenant}'")
+}
+
+/// Jobs of tenants are grouped by tenant.
+fn job_tenant(lease: &Lease) -> Result<TenantId> {
+    lease.group_key.parse().map_err(Error::internal)
+}

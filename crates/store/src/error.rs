@@ -1,0 +1,82 @@
+//! diesel → [`Error`], in one place: by kind, constraint name, and the words that our own SQL raises.
+//!
+//! diesel does not hand out the SQLSTATE, so what has no kind of its own is told by its message. Ours are stable words;
+//! those of PostgreSQL are in English, because the cluster is asked for `lc_messages = C`.
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use virtualstack_model::Error;
+
+/// Reason of errors that a repeat of the whole transaction may cure.
+pub(crate) const CONFLICT: &str = "TRANSACTION_CONFLICT";
+
+/// Reason of an access that changed since it was decided; the caller decides again.
+pub const ACCESS_CHANGED: &str = "ACCESS_CHANGED";
+
+/// Reason of a fenced write whose job was claimed by somebody else.
+pub const LEASE_LOST: &str = "LEASE_LOST";
+
+/// Turns a database error into ours.
+pub(crate) fn from_diesel(error: DieselError) -> Error {
+    let DieselError::DatabaseError(kind, info) = &error else {
+        return Error::internal(error);
+    };
+    match kind {
+        DatabaseErrorKind::UniqueViolation => match info.constraint_name() {
+            Some("virtual_machines_display_name") => Error::exists(
+                "VM_NAME_TAKEN",
+                "vm.display_name",
+                "vm.display_name: a VM of this name exists in the tenant",
+            ),
+            Some("operations_open") => Error::aborted(
+                "OPERATION_IN_PROGRESS",
+                "another operation of this VM is in progress; wait for it or cancel it",
+            ),
+            Some("operations_queued") => Error::aborted("DELETE_IN_PROGRESS", "the VM is being deleted already"),
+            Some("tenants_slug_key") => {
+                Error::exists("TENANT_SLUG_TAKEN", "tenant.slug", "tenant.slug: a tenant of this slug exists")
+            }
+            _ => Error::internal(error),
+        },
+        DatabaseErrorKind::SerializationFailure => {
+            Error::aborted(CONFLICT, "the transaction met another one; repeat it")
+        }
+        DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => unavailable(error),
+        _ => match info.message() {
+            "SESSION_ENDED" => Error::unauthenticated("SESSION_ENDED", "the session has ended; sign in again"),
+            "TENANT_SUSPENDED" => Error::denied("TENANT_SUSPENDED", "the tenant is suspended"),
+            "MEMBERSHIP_INACTIVE" => {
+                Error::denied("MEMBERSHIP_INACTIVE", "the membership in this tenant is not active")
+            }
+            "ACCESS_CHANGED" => Error::aborted(ACCESS_CHANGED, "permissions have changed meanwhile; repeat the call"),
+            "LEASE_LOST" => Error::aborted(LEASE_LOST, "another worker has claimed the job"),
+            "deadlock detected" => Error::aborted(CONFLICT, "the transaction met another one; repeat it"),
+            message if message.starts_with("canceling statement due to") => Error::DeadlineExceeded {
+                reason: "STATEMENT_TIMEOUT",
+                message: "the database did not answer in time".to_owned(),
+            },
+            message
+                if [
+                    "terminating connection",
+                    "the database system is",
+                    "sorry, too many clients",
+                    "remaining connection slots",
+                ]
+                .iter()
+                .any(|start| message.starts_with(start)) =>
+            {
+                unavailable(error)
+            }
+            _ => Error::internal(error),
+        },
+    }
+}
+
+/// The database does not answer.
+pub(crate) fn unavailable(source: impl Into<virtualstack_model::error::Source>) -> Error {
+    Error::unavailable("DATABASE_UNAVAILABLE", "the database is not reachable; try again", source)
+}
+
+/// Whether the connection is of no use any more.
+pub(crate) fn is_fatal(error: &Error) -> bool {
+    error.reason() == "DATABASE_UNAVAILABLE"
+}

@@ -1,0 +1,29 @@
+//! How things are kept: scopes, transactions, and one file of queries per aggregate.
+//!
+//! [`Store`] gives a connection only inside a transaction that has switched to the role of its scope: tenant code runs
+//! behind row-level security, and cannot name a query that works across tenants, because that takes a [`SystemTx`].
+
+pub mod accounts;
+mod changes;
+pub mod cluster;
+pub mod db;
+pub mod error;
+pub mod migrate;
+pub mod operations;
+pub mod page;
+pub mod request_ids;
+pub mod schema;
+pub mod scope;
+pub mod sessions;
+pub mod signing_keys;
+pub mod simulated;
+pub mod templates;
+pub mod tenants;
+pub mod tx;
+pub mod vm_events;
+pub mod vms;
+
+pub use db::{Config, Store};
+pub use scope::{AccountScope, SystemPurpose, TenantScope};
+pub use tx::{AccountTx, Mode, Read, SystemTx, TenantTx, Write};
+pub use virtualstack_queue as queue;

@@ -1,0 +1,230 @@
+//! The tables as diesel sees them. A test holds this equal to the migrated database.
+
+#![expect(missing_docs, reason = "the migrations say what columns are")]
+
+use diesel::table;
+
+table! {
+    iam.tenants (id) {
+        id -> Uuid,
+        slug -> Text,
+        display_name -> Text,
+        state -> Text,
+        authz_epoch -> BigInt,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+table! {
+    iam.permissions (code) {
+        code -> Text,
+        title -> Text,
+        description -> Text,
+        module -> Text,
+    }
+}
+
+table! {
+    iam.users (id) {
+        id -> Uuid,
+        email -> Text,
+        display_name -> Text,
+        password_hash -> Text,
+        state -> Text,
+        last_tenant_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+table! {
+    iam.memberships (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        account_id -> Uuid,
+        state -> Text,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+table! {
+    iam.tenant_roles (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        display_name -> Text,
+        description -> Text,
+        system -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+table! {
+    iam.tenant_role_permissions (tenant_id, role_id, permission) {
+        tenant_id -> Uuid,
+        role_id -> Uuid,
+        permission -> Text,
+    }
+}
+
+table! {
+    iam.user_tenant_roles (tenant_id, membership_id, role_id) {
+        tenant_id -> Uuid,
+        membership_id -> Uuid,
+        role_id -> Uuid,
+    }
+}
+
+table! {
+    iam.sessions (id) {
+        id -> Uuid,
+        account_id -> Uuid,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+    }
+}
+
+table! {
+    iam.refresh_tokens (digest) {
+        digest -> Bytea,
+        session_id -> Uuid,
+        tenant_id -> Uuid,
+        created_at -> Timestamptz,
+        used_at -> Nullable<Timestamptz>,
+        used_from -> Nullable<Inet>,
+        repeated -> Bool,
+    }
+}
+
+table! {
+    iam.signing_keys (kid) {
+        kid -> Text,
+        public_key -> Bytea,
+        sealed_key -> Bytea,
+        created_at -> Timestamptz,
+        retired_at -> Nullable<Timestamptz>,
+    }
+}
+
+table! {
+    iam.request_ids (tenant_id, account_id, request_id) {
+        tenant_id -> Uuid,
+        account_id -> Uuid,
+        request_id -> Uuid,
+        method -> Text,
+        body_digest -> Bytea,
+        resource -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+table! {
+    audit.logs (id) {
+        id -> Uuid,
+        tenant_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        action -> Text,
+        actor -> Text,
+        account_id -> Nullable<Uuid>,
+        session_id -> Nullable<Uuid>,
+        resource -> Text,
+        request_id -> Text,
+        client_address -> Nullable<Inet>,
+        fields -> Jsonb,
+    }
+}
+
+table! {
+    audit.changes (tenant_id, position) {
+        tenant_id -> Uuid,
+        position -> BigInt,
+        created_at -> Timestamptz,
+        resource -> Text,
+        reason -> Text,
+        message -> Text,
+        state -> Text,
+        operation_id -> Nullable<Uuid>,
+        actor -> Text,
+        fields -> Jsonb,
+    }
+}
+
+table! {
+    compute.provider_templates (id) {
+        id -> Uuid,
+        reference -> Text,
+        display_name -> Text,
+        kind -> Text,
+        state -> Text,
+        guest_os -> Text,
+        cpu_count -> Integer,
+        memory_mib -> Integer,
+        disk_gib -> Integer,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+table! {
+    compute.virtual_machines (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        display_name -> Text,
+        description -> Text,
+        state -> Text,
+        state_reason -> Text,
+        cpu_count -> Integer,
+        memory_mib -> Integer,
+        disk_gib -> Integer,
+        template_id -> Uuid,
+        template_reference -> Text,
+        template_display_name -> Text,
+        guest_os -> Text,
+        ip_addresses -> Array<Text>,
+        labels -> Jsonb,
+        owner_id -> Uuid,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        observed_at -> Nullable<Timestamptz>,
+        observed_power_state -> Nullable<Text>,
+        deleted_at -> Nullable<Timestamptz>,
+        purge_at -> Nullable<Timestamptz>,
+        version -> BigInt,
+    }
+}
+
+table! {
+    compute.operations (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        verb -> Text,
+        state -> Text,
+        vm_id -> Uuid,
+        job_id -> Nullable<Uuid>,
+        step -> Text,
+        progress_percent -> Integer,
+        cancel_requested -> Bool,
+        error_code -> Nullable<Integer>,
+        error_reason -> Nullable<Text>,
+        error_message -> Nullable<Text>,
+        tombstone -> Nullable<Jsonb>,
+        actor -> Text,
+        created_at -> Timestamptz,
+        started_at -> Nullable<Timestamptz>,
+        ended_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    tenants,
+    users,
+    memberships,
+    tenant_roles,
+    tenant_role_permissions,
+    user_tenant_roles,
+    sessions,
+    refresh_tokens,
+);

@@ -1,0 +1,46 @@
+//! Keys that access tokens are signed with; private keys are sealed by the server.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use virtualstack_model::Result;
+
+use crate::error::from_diesel;
+use crate::schema::signing_keys as table;
+use crate::tx::SystemTx;
+
+/// A key as it is kept.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[diesel(table_name = table)]
+#[expect(missing_docs, reason = "the migration says what the columns are")]
+pub struct SigningKey {
+    pub kid: String,
+    pub public_key: Vec<u8>,
+    pub sealed_key: Vec<u8>,
+    pub created_at: DateTime<Utc>,
+    pub retired_at: Option<DateTime<Utc>>,
+}
+
+/// Keys that tokens may still be signed with or verified by, newest first.
+pub async fn list(tx: &mut SystemTx) -> Result<Vec<SigningKey>> {
+    table::table
+        .filter(table::retired_at.is_null().or(table::retired_at.gt(Utc::now())))
+        .order(table::created_at.desc())
+        .select(SigningKey::as_select())
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+}
+
+/// Puts the first key in; the one that was faster stays.
+pub async fn insert_first(tx: &mut SystemTx, key: &SigningKey) -> Result<()> {
+    use diesel_async::SimpleAsyncConnection;
+    tx.connection()?
+        .batch_execute("SELECT pg_advisory_xact_lock(hashtext('virtualstack.signing_keys'))")
+        .await
+        .map_err(from_diesel)?;
+    if list(tx).await?.is_empty() {
+        diesel::insert_into(table::table).values(key).execute(tx.connection()?).await.map_err(from_diesel)?;
+    }
+    Ok(())
+}

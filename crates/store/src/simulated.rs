@@ -1,0 +1,181 @@
+//! What the simulated hypervisor remembers, on a connection of its own that sees nothing else.
+//!
+//! A task is a row that says when it will be finished. Whoever looks next lets the effects of finished tasks take place,
+//! under one lock: so the simulation goes on across restarts, serves several workers, and needs no process of its own.
+
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Integer, Jsonb, Nullable, Text, Uuid as SqlUuid};
+use diesel_async::pooled_connection::deadpool::Pool;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde_json::Value;
+use uuid::Uuid;
+use virtualstack_model::Result;
+
+use crate::db::{Config, pool, with_options};
+use crate::error::{from_diesel, unavailable};
+use crate::tx::Connection;
+
+/// The memory of the simulated hypervisor.
+#[derive(Clone)]
+pub struct Simulation {
+    pool: Pool<AsyncPgConnection>,
+}
+
+/// A VM of the simulation.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct SimulatedVm {
+    /// Our id of it.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// The operation that made it.
+    #[diesel(sql_type = SqlUuid)]
+    pub operation_id: Uuid,
+    /// ON, OFF or PAUSED.
+    #[diesel(sql_type = Text)]
+    pub power: String,
+    /// Address that its guest would report.
+    #[diesel(sql_type = Text)]
+    pub ip_address: String,
+}
+
+/// A task of the simulation.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct SimulatedTask {
+    /// Its id.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// What it does.
+    #[diesel(sql_type = Text)]
+    pub action: String,
+    /// How far it is, in percent; 100 when it is finished.
+    #[diesel(sql_type = Integer)]
+    pub percent: i32,
+    /// Why it failed.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub fault: Option<String>,
+}
+
+// Effects of all tasks whose time has come, oldest first, at most one per VM since only one runs at a time.
+const SETTLE: &str = "\
+    WITH due AS ( \
+        UPDATE simulated_hypervisor.tasks SET finished_at = finish_at \
+        WHERE finished_at IS NULL AND finish_at <= now() RETURNING vm_id, action, parameters, fault \
+    ), made AS ( \
+        INSERT INTO simulated_hypervisor.vms (id, operation_id, name, template, cpu_count, memory_mib, disk_gib, power, ip_address) \
+        SELECT vm_id, (parameters->>'operation')::uuid, parameters->>'name', parameters->>'template', \
+            (parameters->>'cpuCount')::int, (parameters->>'memoryMib')::int, (parameters->>'diskGib')::int, 'OFF', \
+            host('10.0.0.0'::inet + 256 + nextval('simulated_hypervisor.addresses')) \
+        FROM due WHERE action = 'CREATE' AND fault IS NULL ON CONFLICT (id) DO NOTHING \
+    ), gone AS ( \
+        DELETE FROM simulated_hypervisor.vms vm USING due \
+        WHERE vm.id = due.vm_id AND due.action = 'DESTROY' AND due.fault IS NULL \
+    ) \
+    UPDATE simulated_hypervisor.vms vm SET power = CASE due.action WHEN 'POWER_ON' THEN 'ON' ELSE 'OFF' END \
+    FROM due WHERE vm.id = due.vm_id AND due.action IN ('POWER_ON', 'POWER_OFF') AND due.fault IS NULL";
+
+const TASK: &str = "SELECT id, action, fault, \
+    CASE WHEN finished_at IS NOT NULL THEN 100 \
+         ELSE least(99, greatest(0, extract(epoch FROM now() - started_at) * 100 \
+              / greatest(0.001, extract(epoch FROM finish_at - started_at))))::int END AS percent \
+    FROM simulated_hypervisor.tasks WHERE ";
+
+impl Simulation {
+    /// Connects when first used.
+    pub fn new(config: &Config) -> Result<Self> {
+        let url = with_options(&config.url, "-c role=virtualstack_simulator -c statement_timeout=10000");
+        Ok(Self { pool: pool(url, 4, Duration::from_millis(config.acquire_timeout_ms))? })
+    }
+
+    /// The VM and its running task, after all finished tasks have taken effect.
+    pub async fn look(&self, vm: Uuid) -> Result<(Option<SimulatedVm>, Option<SimulatedTask>)> {
+        self.settled(async |connection| {
+            let found = diesel::sql_query(
+                "SELECT id, operation_id, power, ip_address FROM simulated_hypervisor.vms WHERE id = $1",
+            )
+            .bind::<SqlUuid, _>(vm)
+            .get_result(connection)
+            .await
+            .optional()?;
+            let task = diesel::sql_query(format!("{TASK} vm_id = $1 AND finished_at IS NULL"))
+                .bind::<SqlUuid, _>(vm)
+                .get_result(connection)
+                .await
+                .optional()?;
+            Ok((found, task))
+        })
+        .await
+    }
+
+    /// A task by its id, after all finished tasks have taken effect.
+    pub async fn task(&self, id: Uuid) -> Result<Option<SimulatedTask>> {
+        self.settled(async |connection| {
+            diesel::sql_query(format!("{TASK} id = $1")).bind::<SqlUuid, _>(id).get_result(connection).await.optional()
+        })
+        .await
+    }
+
+    /// Starts a task on a VM, which has none running.
+    pub async fn start(
+        &self,
+        vm: Uuid,
+        action: &str,
+        parameters: &Value,
+        duration: Duration,
+        fault: Option<&str>,
+    ) -> Result<Uuid> {
+        let id = Uuid::now_v7();
+        self.settled(async |connection| {
+            diesel::sql_query(
+                "INSERT INTO simulated_hypervisor.tasks (id, vm_id, action, parameters, finish_at, fault) \
+                 VALUES ($1, $2, $3, $4, now() + $5 * interval '1 millisecond', $6)",
+            )
+            .bind::<SqlUuid, _>(id)
+            .bind::<SqlUuid, _>(vm)
+            .bind::<Text, _>(action)
+            .bind::<Jsonb, _>(parameters)
+            .bind::<BigInt, _>(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+            .bind::<Nullable<Text>, _>(fault)
+            .execute(connection)
+            .await
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// Ids of all VMs, for tests and operators who compare.
+    pub async fn vms(&self) -> Result<Vec<Uuid>> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Array<SqlUuid>)]
+            ids: Vec<Uuid>,
+        }
+        let row: Row = self
+            .settled(async |connection| {
+                diesel::sql_query("SELECT ARRAY (SELECT id FROM simulated_hypervisor.vms ORDER BY id) AS ids")
+                    .get_result(connection)
+                    .await
+            })
+            .await?;
+        Ok(row.ids)
+    }
+
+    async fn settled<T>(&self, f: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>) -> Result<T> {
+        let connection = self.pool.get().await.map_err(unavailable)?;
+        let lock = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('virtualstack.simulated_hypervisor'))";
+        let mut tx = Connection::open(connection, lock).await?;
+        let done = async {
+            diesel::sql_query(SETTLE).execute(tx.get()?).await.map_err(from_diesel)?;
+            f(tx.get()?).await.map_err(from_diesel)
+        }
+        .await;
+        match done {
+            Ok(value) => tx.commit().await.map(|()| value),
+            Err(error) => {
+                tx.rollback().await;
+                Err(error)
+            }
+        }
+    }
+}

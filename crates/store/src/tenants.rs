@@ -1,0 +1,180 @@
+//! Tenants, their members and their system roles.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_types::{Array, Text, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+use virtualstack_model::id::{AccountId, RoleId, TenantId, UserId};
+use virtualstack_model::tenant::{PROVIDER_SLUG, TenantState};
+use virtualstack_model::user::{MembershipState, SYSTEM_ROLES};
+use virtualstack_model::{Error, Result};
+
+use crate::error::from_diesel;
+use crate::page::Page;
+use crate::schema::{memberships, permissions, tenant_roles, tenants as table, user_tenant_roles};
+use crate::tx::{AccountTx, SystemTx};
+
+/// A tenant as it is kept.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = table)]
+#[expect(missing_docs, reason = "the contract says what the fields are")]
+pub struct Tenant {
+    pub id: TenantId,
+    pub slug: String,
+    pub display_name: String,
+    pub state: TenantState,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Which tenant is meant: both stand in full names.
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// By id.
+    Id(TenantId),
+    /// By slug.
+    Slug(String),
+}
+
+impl Key {
+    /// Reads "tenants/{id or slug}", or a bare slug.
+    #[must_use]
+    pub fn parse(name: &str) -> Self {
+        let key = name.strip_prefix("tenants/").unwrap_or(name);
+        key.parse().map_or_else(|_| Self::Slug(key.to_owned()), Self::Id)
+    }
+}
+
+type Query<'a> = table::BoxedQuery<'a, diesel::pg::Pg>;
+
+fn by_key(key: &Key) -> Query<'_> {
+    match key {
+        Key::Id(id) => table::table.filter(table::id.eq(*id)).into_boxed(),
+        Key::Slug(slug) => table::table.filter(table::slug.eq(slug)).into_boxed(),
+    }
+}
+
+fn page_of<'a>(page: &Page<TenantId>) -> Query<'a> {
+    let query = table::table.order(table::id.desc()).limit(page.limit()).into_boxed();
+    match page.after {
+        Some(after) => query.filter(table::id.lt(after)),
+        None => query,
+    }
+}
+
+/// Reads any tenant.
+pub async fn find_any(tx: &mut SystemTx, key: &Key) -> Result<Option<Tenant>> {
+    by_key(key).select(Tenant::as_select()).first(tx.connection()?).await.optional().map_err(from_diesel)
+}
+
+/// Reads a tenant that the account can enter.
+pub async fn find_mine(tx: &mut AccountTx, key: &Key) -> Result<Option<Tenant>> {
+    by_key(key).select(Tenant::as_select()).first(tx.connection()?).await.optional().map_err(from_diesel)
+}
+
+/// Lists all tenants, newest first.
+pub async fn list_any(tx: &mut SystemTx, page: &Page<TenantId>) -> Result<(Vec<Tenant>, String)> {
+    let rows = page_of(page).select(Tenant::as_select()).load(tx.connection()?).await.map_err(from_diesel)?;
+    page.cut(rows, |tenant: &Tenant| tenant.id)
+}
+
+/// Lists the tenants that the account can enter, newest first.
+pub async fn list_mine(tx: &mut AccountTx, page: &Page<TenantId>) -> Result<(Vec<Tenant>, String)> {
+    let rows = page_of(page).select(Tenant::as_select()).load(tx.connection()?).await.map_err(from_diesel)?;
+    page.cut(rows, |tenant: &Tenant| tenant.id)
+}
+
+/// Makes a tenant with its system roles.
+pub async fn create(tx: &mut SystemTx, slug: &str, display_name: &str) -> Result<Tenant> {
+    let tenant = diesel::insert_into(table::table)
+        .values((table::id.eq(TenantId::new()), table::slug.eq(slug), table::display_name.eq(display_name)))
+        .returning(Tenant::as_returning())
+        .get_result(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    ensure_system_roles(tx, &tenant).await?;
+    Ok(tenant)
+}
+
+/// Makes the system roles of every tenant say what the product's list says; for after an upgrade.
+pub async fn ensure_all_system_roles(tx: &mut SystemTx) -> Result<()> {
+    let tenants: Vec<Tenant> =
+        table::table.select(Tenant::as_select()).load(tx.connection()?).await.map_err(from_diesel)?;
+    for tenant in &tenants {
+        ensure_system_roles(tx, tenant).await?;
+    }
+    Ok(())
+}
+
+async fn ensure_system_roles(tx: &mut SystemTx, tenant: &Tenant) -> Result<()> {
+    let codes: Vec<String> =
+        permissions::table.select(permissions::code).load(tx.connection()?).await.map_err(from_diesel)?;
+    for role in SYSTEM_ROLES.iter().filter(|role| !role.platform || tenant.slug == PROVIDER_SLUG) {
+        diesel::insert_into(tenant_roles::table)
+            .values((
+                tenant_roles::tenant_id.eq(tenant.id.0),
+                tenant_roles::id.eq(RoleId::new().0),
+                tenant_roles::display_name.eq(role.key),
+                tenant_roles::description.eq(role.description),
+                tenant_roles::system.eq(true),
+            ))
+            .on_conflict_do_nothing()
+            .execute(tx.connection()?)
+            .await
+            .map_err(from_diesel)?;
+        let granted: Vec<_> = codes.iter().filter(|code| (role.grants)(code)).collect();
+        diesel::sql_query(
+            "INSERT INTO iam.tenant_role_permissions (tenant_id, role_id, permission) \
+             SELECT r.tenant_id, r.id, code FROM iam.tenant_roles r, unnest($3) AS code \
+             WHERE r.tenant_id = $1 AND r.display_name = $2 AND r.system ON CONFLICT DO NOTHING",
+        )
+        .bind::<SqlUuid, _>(tenant.id.0)
+        .bind::<Text, _>(role.key)
+        .bind::<Array<Text>, _>(granted)
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    }
+    Ok(())
+}
+
+/// Makes an account an active member with a system role; one who is a member already keeps their other roles.
+pub async fn add_member(tx: &mut SystemTx, tenant: TenantId, account: AccountId, role: &str) -> Result<UserId> {
+    diesel::insert_into(memberships::table)
+        .values((
+            memberships::tenant_id.eq(tenant.0),
+            memberships::id.eq(UserId::new().0),
+            memberships::account_id.eq(account.0),
+            memberships::state.eq(MembershipState::Active.as_str()),
+        ))
+        .on_conflict_do_nothing()
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    let membership: Uuid = memberships::table
+        .filter(memberships::tenant_id.eq(tenant.0).and(memberships::account_id.eq(account.0)))
+        .select(memberships::id)
+        .first(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    let role_id: Uuid = tenant_roles::table
+        .filter(tenant_roles::tenant_id.eq(tenant.0).and(tenant_roles::display_name.eq(role)))
+        .select(tenant_roles::id)
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?
+        .ok_or_else(|| Error::not_found("ROLE_NOT_FOUND", format!("roles/{role}")))?;
+    diesel::insert_into(user_tenant_roles::table)
+        .values((
+            user_tenant_roles::tenant_id.eq(tenant.0),
+            user_tenant_roles::membership_id.eq(membership),
+            user_tenant_roles::role_id.eq(role_id),
+        ))
+        .on_conflict_do_nothing()
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(UserId(membership))
+}

@@ -1,0 +1,188 @@
+//! Transactions: what query functions take as their first parameter.
+
+use std::marker::PhantomData;
+
+use diesel_async::pooled_connection::deadpool::Object;
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use virtualstack_model::Result;
+use virtualstack_model::audit::{Audit, Change};
+use virtualstack_model::id::{AccountId, JobId, TenantId};
+use virtualstack_model::jobs::Job;
+use virtualstack_queue::NewJob;
+
+use crate::changes;
+use crate::error::{from_diesel, unavailable};
+
+/// A connection in an open transaction. Dropped without an end, it is closed instead of going back to the pool:
+/// nobody may inherit its role.
+pub(crate) struct Connection(Option<Object<AsyncPgConnection>>);
+
+impl Connection {
+    /// Sends the statements that open a transaction and switch its role, as one message.
+    pub(crate) async fn open(connection: Object<AsyncPgConnection>, statements: &str) -> Result<Self> {
+        let mut opened = Self(Some(connection));
+        match opened.get()?.batch_execute(statements).await.map_err(from_diesel) {
+            Ok(()) => Ok(opened),
+            Err(error) => {
+                opened.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn get(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.0.as_deref_mut().ok_or_else(|| unavailable("the connection is gone"))
+    }
+
+    pub(crate) async fn commit(mut self) -> Result<()> {
+        self.get()?.batch_execute("COMMIT").await.map_err(from_diesel)?;
+        self.release();
+        Ok(())
+    }
+
+    pub(crate) async fn rollback(mut self) {
+        if let Ok(connection) = self.get()
+            && connection.batch_execute("ROLLBACK").await.is_ok()
+        {
+            self.release();
+        }
+    }
+
+    /// Back to the pool.
+    fn release(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+/// Whether a tenant transaction may write.
+pub trait Mode: Send + Sync + 'static {}
+
+/// Reads only, in SQL too.
+#[derive(Debug)]
+pub struct Read;
+
+/// Reads and writes.
+#[derive(Debug)]
+pub struct Write;
+
+impl Mode for Read {}
+impl Mode for Write {}
+
+/// A transaction on the data of one tenant.
+pub struct TenantTx<M> {
+    pub(crate) connection: Connection,
+    pub(crate) tenant: TenantId,
+    pub(crate) account: Option<AccountId>,
+    pub(crate) audit: Option<Audit>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) releases: Vec<JobId>,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) mode: PhantomData<M>,
+}
+
+impl<M: Mode> TenantTx<M> {
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+}
+
+impl TenantTx<Write> {
+    /// Appends to the change log, in this commit.
+    pub fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Says which resource the audit row is about, once it is known.
+    pub fn audit_resource(&mut self, name: impl Into<String>) {
+        if let Some(audit) = &mut self.audit {
+            audit.resource = name.into();
+        }
+    }
+
+    /// Full name of who acts.
+    #[must_use]
+    pub fn actor(&self) -> String {
+        self.audit.as_ref().map_or_else(|| "system".to_owned(), |audit| audit.actor.name())
+    }
+
+    /// Puts a job in its queue, due now or once [`Self::release`]d.
+    pub async fn enqueue<J: Job>(&mut self, id: JobId, job: &J, due: Due) -> Result<()> {
+        let job = NewJob {
+            id: id.0,
+            queue: J::QUEUE,
+            kind: J::KIND,
+            group_key: self.tenant.to_string(),
+            payload: serde_json::to_value(job).map_err(virtualstack_model::Error::internal)?,
+            max_attempts: J::MAX_ATTEMPTS,
+            held: matches!(due, Due::Held),
+            unique_key: None,
+            traceparent: self.traceparent.clone(),
+        };
+        virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
+    }
+
+    /// Makes a held job due with this commit.
+    pub(crate) fn release(&mut self, job: JobId) {
+        self.releases.push(job);
+    }
+
+    pub(crate) async fn append_log(&mut self) -> Result<()> {
+        let actor = self.actor();
+        if let Some(audit) = self.audit.take() {
+            changes::append_audit(self.connection.get()?, Some(self.tenant), &audit, &self.changes).await?;
+        }
+        let changes = std::mem::take(&mut self.changes);
+        changes::append(self.connection.get()?, self.tenant, &actor, &changes).await
+    }
+}
+
+/// When a job is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Now.
+    Now,
+    /// When something else releases it.
+    Held,
+}
+
+/// A transaction on what belongs to one account.
+pub struct AccountTx {
+    pub(crate) connection: Connection,
+    pub(crate) account: AccountId,
+}
+
+impl AccountTx {
+    pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+}
+
+/// A transaction across tenants, for a written purpose.
+pub struct SystemTx {
+    pub(crate) connection: Connection,
+}
+
+impl SystemTx {
+    pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+
+    /// Appends an audit row, in this commit.
+    pub async fn audit(&mut self, tenant: Option<TenantId>, audit: &Audit) -> Result<()> {
+        changes::append_audit(self.connection()?, tenant, audit, &[]).await
+    }
+}

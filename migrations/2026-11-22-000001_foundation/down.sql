@@ -1,0 +1,1 @@
+DROP SCHEMA audit, billing, notifications, support, background_jobs, compute, iam CASCADE;

@@ -1,0 +1,1 @@
+DROP TABLE compute.operations, compute.virtual_machines, compute.provider_templates;

@@ -1,0 +1,1 @@
+DROP SCHEMA simulated_hypervisor CASCADE;

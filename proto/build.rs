@@ -1,0 +1,169 @@
+//! Compiles the .proto files without protoc and makes three things of them: Rust messages and clients,
+//! the descriptor set (for reflection, gateway and OpenAPI), and the policy and permission tables.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
+
+/// Imports that no .proto of ours names, but that people need: who gets an error must be able to print its details.
+const EXTRA: [&str; 3] =
+    ["google/rpc/status.proto", "google/rpc/error_details.proto", "google/longrunning/operations.proto"];
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    println!("cargo::rerun-if-changed=virtualstack");
+    println!("cargo::rerun-if-changed=vendor");
+
+    let mut files = protos(&root.join("virtualstack"))?;
+    files.sort();
+    let mut compiler = protox::Compiler::new([&root, &root.join("vendor")])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(files)?.open_files(EXTRA)?;
+
+    // These bytes are the descriptor set: the types of prost would drop our options, so it is never encoded again.
+    let descriptors = compiler.encode_file_descriptor_set();
+    let descriptor_path = out.join("descriptors.bin");
+    fs::write(&descriptor_path, &descriptors)?;
+    println!("cargo::metadata=DESCRIPTORS={}", descriptor_path.display());
+
+    let pool = DescriptorPool::decode(descriptors.as_slice())?;
+    fs::write(out.join("tables.rs"), tables(&pool)?)?;
+
+    let mut set = compiler.file_descriptor_set();
+    // prost needs to see the well-known types, though it makes no code of them.
+    set.file.retain(|file| generated(file.package()) || file.package() == "google.protobuf");
+    let mut builder = tonic_prost_build::configure().build_server(false).include_file("mod.rs");
+    for message in pool.all_messages().filter(|message| generated(message.package_name())) {
+        let name = message.full_name();
+        builder = builder.message_attribute(
+            name,
+            format!(
+                "#[derive(::prost_reflect::ReflectMessage)]\n\
+                 #[prost_reflect(descriptor_pool = \"crate::DESCRIPTOR_POOL\", message_name = \"{name}\")]"
+            ),
+        );
+    }
+    builder.compile_fds(set)?;
+    Ok(())
+}
+
+/// Whether Rust is made of a package. Options are read from the descriptors, so their types need none.
+fn generated(package: &str) -> bool {
+    matches!(package, "google.longrunning" | "google.rpc")
+        || (package.starts_with("virtualstack.") && package != "virtualstack.options.v1")
+}
+
+fn protos(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(protos(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Writes the policy of each rpc and the catalogue of permissions as constants; fails on an rpc without a policy,
+/// or one whose permission is not in the catalogue.
+fn tables(pool: &DescriptorPool) -> Result<String> {
+    let mut permissions = Vec::new();
+    let extension = pool.get_extension_by_name("virtualstack.options.v1.permissions").ok_or("no permissions option")?;
+    for file in pool.files() {
+        let options = file.options();
+        if let Value::List(list) = options.get_extension(&extension).as_ref() {
+            for item in list {
+                let item = item.as_message().ok_or("a permission is a message")?;
+                permissions.push((
+                    text(item, "code"),
+                    text(item, "title"),
+                    text(item, "description"),
+                    text(item, "module"),
+                ));
+            }
+        }
+    }
+    permissions.sort();
+    let codes: BTreeSet<_> = permissions.iter().map(|permission| permission.0.clone()).collect();
+    if codes.len() != permissions.len() {
+        return Err("a permission code is declared twice".into());
+    }
+
+    let mut source =
+        String::from("/// The catalogue of permissions, by code.\npub const PERMISSIONS: &[Permission] = &[\n");
+    for (code, title, description, module) in &permissions {
+        if code.is_empty() || title.is_empty() || description.is_empty() || module.is_empty() {
+            return Err(format!("permission {code:?}: code, title, description and module are all needed").into());
+        }
+        writeln!(
+            source,
+            "    Permission {{ code: {code:?}, title: {title:?}, description: {description:?}, module: {module:?} }},"
+        )?;
+    }
+    source.push_str("];\n\n/// The policy of each rpc of ours, by path.\npub const POLICIES: &[(&str, Policy)] = &[\n");
+
+    let extension = pool.get_extension_by_name("virtualstack.options.v1.policy").ok_or("no policy option")?;
+    let mut rows = Vec::new();
+    for service in pool.services().filter(|service| service.package_name().starts_with("virtualstack.")) {
+        for method in service.methods() {
+            rows.push(policy(&method, &extension, &codes)?);
+        }
+    }
+    rows.sort();
+    for row in rows {
+        writeln!(source, "    {row},")?;
+    }
+    source.push_str("];\n");
+    Ok(source)
+}
+
+fn policy(
+    method: &MethodDescriptor,
+    extension: &prost_reflect::ExtensionDescriptor,
+    codes: &BTreeSet<String>,
+) -> Result<String> {
+    let name = method.full_name();
+    let options = method.options();
+    if !options.has_extension(extension) {
+        return Err(format!("{name} has no (virtualstack.options.v1.policy): say who may call it").into());
+    }
+    let value = options.get_extension(extension);
+    let policy = value.as_message().ok_or("a policy is a message")?;
+    let permission = text(policy, "permission");
+    let scope = match policy.get_field_by_name("scope").and_then(|scope| scope.as_enum_number()) {
+        Some(1) => "Tenant",
+        Some(2) => "Account",
+        Some(3) => "Platform",
+        Some(4) => "Public",
+        _ => return Err(format!("{name}: its policy has no scope").into()),
+    };
+    match (scope, permission.as_str()) {
+        ("Tenant" | "Platform", "") => return Err(format!("{name}: scope {scope} needs a permission").into()),
+        ("Public", code) if !code.is_empty() => return Err(format!("{name}: a public rpc has no permission").into()),
+        (_, code) if !code.is_empty() && !codes.contains(code) => {
+            return Err(format!("{name}: permission {code:?} is not in the catalogue").into());
+        }
+        _ => {}
+    }
+    if (scope == "Platform") != permission.starts_with("platform:") {
+        return Err(format!("{name}: codes that begin with platform: go with scope PLATFORM, and only with it").into());
+    }
+    Ok(format!(
+        "(\"/{}/{}\", Policy {{ scope: Scope::{scope}, permission: {permission:?} }})",
+        method.parent_service().full_name(),
+        method.name()
+    ))
+}
+
+fn text(message: &DynamicMessage, field: &str) -> String {
+    message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,84 @@
+//! Policies and HTTP rules of services whose `.proto` files are not ours: long-running operations, health, reflection.
+
+use crate::{Permission, Policy, Scope};
+
+/// An HTTP route of a vendored rpc, in the words of `google.api.HttpRule`.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpRule {
+    /// Full name of the method, "package.Service.Method".
+    pub method: &'static str,
+    /// HTTP verb.
+    pub verb: &'static str,
+    /// Path template.
+    pub path: &'static str,
+    /// Field that the body fills, "*" for all, or none.
+    pub body: &'static str,
+}
+
+/// Routes of vendored rpcs. They take the place of what the vendored file says: its ListOperations route
+/// would take every path below /v1.
+pub const HTTP_RULES: &[HttpRule] = &[
+    HttpRule { method: "google.longrunning.Operations.ListOperations", verb: "GET", path: "/v1/operations", body: "" },
+    HttpRule {
+        method: "google.longrunning.Operations.GetOperation",
+        verb: "GET",
+        path: "/v1/{name=operations/*}",
+        body: "",
+    },
+    HttpRule {
+        method: "google.longrunning.Operations.DeleteOperation",
+        verb: "DELETE",
+        path: "/v1/{name=operations/*}",
+        body: "",
+    },
+    HttpRule {
+        method: "google.longrunning.Operations.CancelOperation",
+        verb: "POST",
+        path: "/v1/{name=operations/*}:cancel",
+        body: "*",
+    },
+    HttpRule {
+        method: "google.longrunning.Operations.WaitOperation",
+        verb: "POST",
+        path: "/v1/{name=operations/*}:wait",
+        body: "*",
+    },
+];
+
+/// Permissions that vendored services need.
+pub const PERMISSIONS: &[Permission] = &[
+    Permission {
+        code: "operation:cancel",
+        title: "Cancel operations",
+        description: "Ask operations to cancel, and delete finished ones from the list.",
+        module: "operations",
+    },
+    Permission {
+        code: "operation:read",
+        title: "See operations",
+        description: "List, read and wait for long-running operations.",
+        module: "operations",
+    },
+];
+
+const READ_OPERATIONS: Policy = Policy { scope: Scope::Tenant, permission: "operation:read" };
+const CANCEL_OPERATIONS: Policy = Policy { scope: Scope::Tenant, permission: "operation:cancel" };
+const PUBLIC: Policy = Policy { scope: Scope::Public, permission: "" };
+
+/// Policies of vendored rpcs, by path.
+pub const POLICIES: &[(&str, Policy)] = &[
+    ("/google.longrunning.Operations/ListOperations", READ_OPERATIONS),
+    ("/google.longrunning.Operations/GetOperation", READ_OPERATIONS),
+    ("/google.longrunning.Operations/WaitOperation", READ_OPERATIONS),
+    ("/google.longrunning.Operations/CancelOperation", CANCEL_OPERATIONS),
+    ("/google.longrunning.Operations/DeleteOperation", CANCEL_OPERATIONS),
+    ("/grpc.health.v1.Health/Check", PUBLIC),
+    ("/grpc.health.v1.Health/List", PUBLIC),
+    ("/grpc.health.v1.Health/Watch", PUBLIC),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PUBLIC),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", PUBLIC),
+];
+
+pub(crate) fn policy(path: &str) -> Option<Policy> {
+    POLICIES.iter().find(|(known, _)| *known == path).map(|(_, policy)| *policy)
+}
