@@ -16,8 +16,9 @@ const EXTRA: [&str; 3] =
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let out = PathBuf::from(env::var("OUT_DIR")?);
+    #[expect(clippy::disallowed_methods, reason = "how cargo talks to build scripts")]
+    let folder = |name: &str| env::var(name).map(PathBuf::from);
+    let (root, out) = (folder("CARGO_MANIFEST_DIR")?, folder("OUT_DIR")?);
     println!("cargo::rerun-if-changed=virtualstack");
     println!("cargo::rerun-if-changed=vendor");
 

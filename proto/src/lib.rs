@@ -9,7 +9,7 @@ use prost_reflect::DescriptorPool;
 
 pub mod vendored;
 
-#[expect(missing_docs, clippy::doc_lazy_continuation, clippy::doc_overindented_list_items, reason = "generated")]
+#[expect(missing_docs, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }

@@ -14,12 +14,29 @@ pub type Source = Box<dyn std::error::Error + Send + Sync>;
 /// A field of the request and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Path of the field in the request, as the .proto spells it.
+    /// Path of the field in the request, as JSON spells it.
     pub field: String,
     /// What is wrong.
     pub description: String,
-    /// Stable id of the rule that it breaks; may be empty.
-    pub rule: String,
+}
+
+impl Violation {
+    /// A field by its path as the .proto spells it, and what is wrong with it.
+    pub fn new(path: &str, description: impl Into<String>) -> Self {
+        let mut field = String::with_capacity(path.len());
+        let mut upper = false;
+        // Map keys stand in quotes and stay as they are.
+        let mut quoted = false;
+        for character in path.chars() {
+            quoted ^= character == '"';
+            match character {
+                '_' if !quoted => upper = true,
+                _ if std::mem::take(&mut upper) => field.extend(character.to_uppercase()),
+                _ => field.push(character),
+            }
+        }
+        Self { field, description: description.into() }
+    }
 }
 
 /// What a caller is told, and why.
@@ -138,8 +155,7 @@ pub enum Error {
 impl Error {
     /// One field is wrong.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
-        let violation = Violation { field: field.into(), description: description.into(), rule: String::new() };
-        Self::invalid_all(vec![violation])
+        Self::invalid_all(vec![Violation::new(&field.into(), description)])
     }
 
     /// Several fields are wrong.
@@ -215,5 +231,18 @@ impl Error {
             | Self::Unimplemented { reason, .. } => reason,
             Self::Internal { .. } => "INTERNAL",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_named_as_json_spells_them() {
+        let name = |path: &str| Violation::new(path, "").field;
+        assert_eq!(name("vm.disk_gib"), "vm.diskGib");
+        assert_eq!(name(r#"vm.labels["a_b"]"#), r#"vm.labels["a_b"]"#);
+        assert_eq!(Error::invalid("page_size", "is wrong").to_string(), "pageSize: is wrong");
     }
 }

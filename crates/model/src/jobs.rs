@@ -81,12 +81,12 @@ impl Job for Inventory {
     const MAX_ATTEMPTS: i32 = 3;
 }
 
-/// Purges deleted VMs whose time has come. Periodic: takes no input.
+/// Purges deleted VMs whose time has come, and forgets what nobody asks for any more. Periodic: takes no input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VmPurge {}
+pub struct Housekeeping {}
 
-impl Job for VmPurge {
-    const KIND: &'static str = "vm_purge";
+impl Job for Housekeeping {
+    const KIND: &'static str = "housekeeping";
     const QUEUE: &'static str = PERIODIC_QUEUE;
     const MAX_ATTEMPTS: i32 = 3;
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncPgConnection};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,8 +26,6 @@ pub struct Config {
     /// Where to connect, as a role that may work on jobs. The runner holds two connections of its own: one that listens,
     /// one that claims and renews, so that a busy pool costs nobody a lease.
     pub url: String,
-    /// Run in each new connection.
-    pub set_up: String,
     /// Queues to claim from.
     pub queues: Vec<String>,
     /// Name of this worker, for operators.
@@ -159,9 +157,7 @@ impl<H: Handler> Runner<H> {
         connection: &'c mut Option<AsyncPgConnection>,
     ) -> Result<&'c mut AsyncPgConnection, Error> {
         if connection.is_none() {
-            let mut fresh = AsyncPgConnection::establish(&self.config.url).await?;
-            fresh.batch_execute(&self.config.set_up).await?;
-            *connection = Some(fresh);
+            *connection = Some(AsyncPgConnection::establish(&self.config.url).await?);
         }
         connection.as_mut().ok_or_else(|| "no connection".into())
     }

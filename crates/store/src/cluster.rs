@@ -236,9 +236,9 @@ fn find_binaries() -> Result<PathBuf> {
         versions.sort();
         candidates.extend(versions.into_iter().rev());
     }
-    if let Some(path) = std::env::var_os("PATH") {
-        candidates.extend(std::env::split_paths(&path));
-    }
+    #[expect(clippy::disallowed_methods, reason = "where programs are is not a setting of ours")]
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    candidates.extend(std::env::split_paths(&path));
     candidates
         .into_iter()
         .find(|folder| ["postgres", "initdb", "pg_ctl"].iter().all(|program| folder.join(program).is_file()))

@@ -1,5 +1,6 @@
 //! The pool and the five ways to a transaction.
 
+use std::future::Future;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -18,6 +19,39 @@ use crate::tx::{AccountTx, Connection, Read, SystemTx, TenantTx, Write};
 
 /// Tries of a transaction that met another one.
 const TRIES: u32 = 5;
+
+/// What a transaction does: an async closure that may be called again, whose future can move between threads.
+///
+/// `AsyncFn` alone cannot say that the future is `Send`, so the bound stands beside it in every signature; the
+/// implementation covers each closure, and nobody writes one.
+pub trait TxFn<A, R>: AsyncFn(A) -> R + Fn(A) -> <Self as TxFn<A, R>>::Fut + Send + Sync {
+    /// Its future.
+    type Fut: Future<Output = R> + Send;
+}
+
+impl<F, A, R, Fut> TxFn<A, R> for F
+where
+    F: AsyncFn(A) -> R + Fn(A) -> Fut + Send + Sync,
+    Fut: Future<Output = R> + Send,
+{
+    type Fut = Fut;
+}
+
+/// Repeats a transaction that met another one.
+macro_rules! retrying {
+    ($transaction:block) => {{
+        let mut tries = 1;
+        loop {
+            match async { $transaction }.await {
+                Err(error) if error.reason() == CONFLICT && tries < TRIES => {
+                    tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10)).await;
+                    tries += 1;
+                }
+                result => return result,
+            }
+        }
+    }};
+}
 
 /// Settings of the database.
 #[derive(Clone, Debug, Deserialize)]
@@ -51,6 +85,7 @@ impl Default for Config {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool<AsyncPgConnection>,
+    queue_url: String,
 }
 
 impl Store {
@@ -63,7 +98,15 @@ impl Store {
                 config.statement_timeout_ms
             ),
         );
-        Ok(Self { pool: pool(url, config.max_connections, Duration::from_millis(config.acquire_timeout_ms))? })
+        let wait = Duration::from_millis(config.acquire_timeout_ms);
+        let queue_url = with_options(&config.url, "-c role=virtualstack_queue -c statement_timeout=10000");
+        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url })
+    }
+
+    /// Where the queue's runner connects: as the role that works on jobs and sees nothing else.
+    #[must_use]
+    pub fn queue_url(&self) -> &str {
+        &self.queue_url
     }
 
     /// Whether the database answers.
@@ -75,25 +118,26 @@ impl Store {
     /// Reads a tenant's data. Repeats `f` when the transaction meets another one.
     pub async fn read<T, F>(&self, scope: &TenantScope, f: F) -> Result<T>
     where
-        F: AsyncFn(&mut TenantTx<Read>) -> Result<T>,
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
         let opening = format!("BEGIN READ ONLY; {}", tenant_opening(scope));
-        retry(async || {
+        retrying!({
             let mut tx = tenant_tx::<Read>(self.open(&opening).await?, scope.tenant);
             tx.account = Some(scope.account);
             let done = f(&mut tx).await;
             end(tx.connection, done).await
         })
-        .await
     }
 
     /// Writes a tenant's data: what `f` does, its audit row and its change rows in one commit, or none of them.
     pub async fn write<T, F>(&self, scope: &TenantScope, audit: Audit, f: F) -> Result<T>
     where
-        F: AsyncFn(&mut TenantTx<Write>) -> Result<T>,
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
     {
         let opening = format!("BEGIN; {}", tenant_opening(scope));
-        retry(async || {
+        retrying!({
             let mut tx = tenant_tx::<Write>(self.open(&opening).await?, scope.tenant);
             tx.account = Some(scope.account);
             tx.traceparent.clone_from(&audit.traceparent);
@@ -104,64 +148,65 @@ impl Store {
             };
             end(tx.connection, done).await
         })
-        .await
     }
 
     /// Works on what belongs to an account.
     pub async fn account<T, F>(&self, scope: &AccountScope, f: F) -> Result<T>
     where
-        F: AsyncFn(&mut AccountTx) -> Result<T>,
+        T: Send,
+        F: AsyncFn(&mut AccountTx) -> Result<T> + for<'r> TxFn<&'r mut AccountTx, Result<T>>,
     {
         let opening = format!(
             "BEGIN; {} SET LOCAL ROLE virtualstack_account; SET LOCAL virtualstack.account_id = '{}'",
             check(&scope.access),
             scope.account()
         );
-        retry(async || {
+        retrying!({
             let mut tx = AccountTx { connection: self.open(&opening).await?, account: scope.account() };
             let done = f(&mut tx).await;
             end(tx.connection, done).await
         })
-        .await
     }
 
     /// Works across tenants, for a written purpose.
     pub async fn system<T, F>(&self, purpose: SystemPurpose, f: F) -> Result<T>
     where
-        F: AsyncFn(&mut SystemTx) -> Result<T>,
+        T: Send,
+        F: AsyncFn(&mut SystemTx) -> Result<T> + for<'r> TxFn<&'r mut SystemTx, Result<T>>,
     {
         let opening = match &purpose {
             SystemPurpose::Platform(access) => format!("BEGIN; {}", check(access)),
             _ => "BEGIN; SET LOCAL ROLE virtualstack_system".to_owned(),
         };
-        retry(async || {
+        retrying!({
             let mut tx = SystemTx { connection: self.open(&opening).await? };
             let done = f(&mut tx).await;
             end(tx.connection, done).await
         })
-        .await
     }
 
     /// Reads the tenant of a claimed job; fails when another worker has claimed it since.
     pub async fn read_for_job<T, F>(&self, lease: &Lease, f: F) -> Result<T>
     where
-        F: AsyncFn(&mut TenantTx<Read>) -> Result<T>,
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
         let tenant = job_tenant(lease)?;
         let opening = format!("BEGIN READ ONLY; {}", tenant_role(tenant));
-        retry(async || {
+        retrying!({
             let mut tx = tenant_tx::<Read>(self.open(&opening).await?, tenant);
             let done = f(&mut tx).await;
             end(tx.connection, done).await
         })
-        .await
     }
 
     /// Writes one step of a claimed job: what `f` does, the logs, and where the job stands then, in one commit. It first
     /// locks the job by its fencing token, so a worker whose lease was taken over cannot write.
     pub async fn write_for_job<T, F>(&self, lease: &Lease, action: &str, f: F) -> Result<T>
     where
-        F: AsyncFn(&mut TenantTx<Write>) -> Result<(T, Outcome)>,
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<(T, Outcome)>
+            + for<'r> TxFn<&'r mut TenantTx<Write>, Result<(T, Outcome)>>,
     {
         let tenant = job_tenant(lease)?;
         let opening = format!(
@@ -178,7 +223,7 @@ impl Store {
             client_address: None,
             traceparent: None,
         };
-        retry(async || {
+        retrying!({
             let mut tx = tenant_tx::<Write>(self.open(&opening).await?, tenant);
             tx.audit = Some(audit.clone());
             tx.traceparent.clone_from(&lease.traceparent);
@@ -188,19 +233,19 @@ impl Store {
             };
             end(tx.connection, done).await
         })
-        .await
     }
 
     /// Settles a claimed job that has no tenant, together with what `f` does across tenants.
     pub async fn system_for_job<T, F>(&self, lease: &Lease, f: F) -> Result<T>
     where
-        F: AsyncFn(&mut SystemTx) -> Result<(T, Outcome)>,
+        T: Send,
+        F: AsyncFn(&mut SystemTx) -> Result<(T, Outcome)> + for<'r> TxFn<&'r mut SystemTx, Result<(T, Outcome)>>,
     {
         let opening = format!(
             "BEGIN; SET LOCAL ROLE virtualstack_queue; SELECT background_jobs.fence('{}', {}); SET LOCAL ROLE virtualstack_system",
             lease.id, lease.token
         );
-        retry(async || {
+        retrying!({
             let mut tx = SystemTx { connection: self.open(&opening).await? };
             let done = match f(&mut tx).await {
                 Ok((value, outcome)) => settle_job(&mut tx.connection, lease, &outcome).await.map(|()| value),
@@ -208,13 +253,13 @@ impl Store {
             };
             end(tx.connection, done).await
         })
-        .await
     }
 
     /// A tenant transaction of the system's own, for reconcilers that have found the tenant by themselves.
     pub async fn write_as_system<T, F>(&self, tenant: TenantId, action: &str, f: F) -> Result<T>
     where
-        F: AsyncFn(&mut TenantTx<Write>) -> Result<T>,
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
     {
         let opening = format!("BEGIN; {}", tenant_role(tenant));
         let audit = Audit {
@@ -225,7 +270,7 @@ impl Store {
             client_address: None,
             traceparent: None,
         };
-        retry(async || {
+        retrying!({
             let mut tx = tenant_tx::<Write>(self.open(&opening).await?, tenant);
             tx.audit = Some(audit.clone());
             let done = match f(&mut tx).await {
@@ -234,7 +279,6 @@ impl Store {
             };
             end(tx.connection, done).await
         })
-        .await
     }
 
     /// Opens a transaction. Connections that died in the pool are thrown away on the way, as many as there can be.
@@ -279,20 +323,6 @@ pub(crate) fn with_options(url: &str, options: &str) -> String {
         format!("{url}{separator}options={}", options.replace(' ', "%20").replace('=', "%3D"))
     } else {
         format!("{url} options='{options}'")
-    }
-}
-
-/// Repeats a transaction that met another one.
-async fn retry<T>(attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
-    let mut tries = 1;
-    loop {
-        match attempt().await {
-            Err(error) if error.reason() == CONFLICT && tries < TRIES => {
-                tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10)).await;
-                tries += 1;
-            }
-            result => return result,
-        }
     }
 }
 

@@ -24,8 +24,8 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
         DatabaseErrorKind::UniqueViolation => match info.constraint_name() {
             Some("virtual_machines_display_name") => Error::exists(
                 "VM_NAME_TAKEN",
-                "vm.display_name",
-                "vm.display_name: a VM of this name exists in the tenant",
+                "vm.displayName",
+                "vm.displayName: a VM of this name exists in the tenant",
             ),
             Some("operations_open") => Error::aborted(
                 "OPERATION_IN_PROGRESS",

@@ -13,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use virtualstack_model::Result;
 
-use crate::db::{Config, pool, with_options};
+use crate::db::{Config, TxFn, pool, with_options};
 use crate::error::{from_diesel, unavailable};
 use crate::tx::Connection;
 
@@ -161,7 +161,11 @@ impl Simulation {
         Ok(row.ids)
     }
 
-    async fn settled<T>(&self, f: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>) -> Result<T> {
+    async fn settled<T, F>(&self, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut AsyncPgConnection) -> QueryResult<T> + for<'r> TxFn<&'r mut AsyncPgConnection, QueryResult<T>>,
+    {
         let connection = self.pool.get().await.map_err(unavailable)?;
         let lock = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('virtualstack.simulated_hypervisor'))";
         let mut tx = Connection::open(connection, lock).await?;

@@ -169,6 +169,11 @@ impl AccountTx {
     pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
         self.connection.get()
     }
+
+    /// Appends an audit row, in this commit.
+    pub async fn audit(&mut self, audit: &Audit) -> Result<()> {
+        changes::append_audit(self.connection()?, None, audit, &[]).await
+    }
 }
 
 /// A transaction across tenants, for a written purpose.
@@ -179,6 +184,22 @@ pub struct SystemTx {
 impl SystemTx {
     pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
         self.connection.get()
+    }
+
+    /// Puts in a job that belongs to no tenant and of which one is enough, e.g. periodic work.
+    pub async fn schedule<J: Job>(&mut self, job: &J) -> Result<()> {
+        let job = NewJob {
+            id: JobId::new().0,
+            queue: J::QUEUE,
+            kind: J::KIND,
+            group_key: "system".to_owned(),
+            payload: serde_json::to_value(job).map_err(virtualstack_model::Error::internal)?,
+            max_attempts: J::MAX_ATTEMPTS,
+            held: false,
+            unique_key: Some(J::KIND.to_owned()),
+            traceparent: None,
+        };
+        virtualstack_queue::insert_unique(self.connection()?, &job).await.map_err(from_diesel).map(|_| ())
     }
 
     /// Appends an audit row, in this commit.

@@ -1,0 +1,79 @@
+//! What an operator can set, with defaults that suit `virtualstack up`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// Settings of the gateway. Times are given in seconds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address that HTTP is served on; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The gRPC server, "http://host:port".
+    pub upstream: String,
+    /// Connections kept to the gRPC server. Each carries as many calls at once as the server allows streams.
+    pub upstream_connections: usize,
+    /// Largest JSON body, in bytes.
+    pub max_json_body: usize,
+    /// Largest raw body (`google.api.HttpBody`) that is handed on as one message, in bytes.
+    pub max_raw_body: usize,
+    /// Largest header block, in bytes.
+    pub max_header_bytes: usize,
+    /// Longest path and query, in bytes.
+    pub max_url_bytes: usize,
+    /// Largest single message taken from the gRPC server, in bytes.
+    pub max_response_bytes: usize,
+    /// Deadline of calls whose client names none.
+    #[serde(deserialize_with = "seconds")]
+    pub default_timeout: Duration,
+    /// The longest deadline a client may ask for; a longer one is cut to it.
+    #[serde(deserialize_with = "seconds")]
+    pub max_timeout: Duration,
+    /// How long a client may take to send a request's header block.
+    #[serde(deserialize_with = "seconds")]
+    pub header_read_timeout: Duration,
+    /// How long calls in flight may go on after the shutdown began.
+    #[serde(deserialize_with = "seconds")]
+    pub drain_timeout: Duration,
+    /// Connections open at once; further ones wait to be accepted.
+    pub max_connections: usize,
+    /// Calls in flight at once; further ones are told to come back.
+    pub max_requests: usize,
+    /// Streams open at once, counted apart because they last.
+    pub max_streams: usize,
+    /// Networks of proxies whose `X-Forwarded-For` is believed, such as "10.0.0.0/8" or "10.0.0.7/32".
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins of browsers that may call, such as `https://console.example`; none by default.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            upstream: "http://127.0.0.1:50051".to_owned(),
+            upstream_connections: 4,
+            max_json_body: 4 << 20,
+            max_raw_body: 16 << 20,
+            max_header_bytes: 64 << 10,
+            max_url_bytes: 16 << 10,
+            max_response_bytes: 64 << 20,
+            default_timeout: Duration::from_secs(30),
+            max_timeout: Duration::from_secs(3600),
+            header_read_timeout: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(30),
+            max_connections: 8192,
+            max_requests: 1024,
+            max_streams: 1024,
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+}

@@ -1,0 +1,56 @@
+//! The few paths that are the gateway's own: is it up, can it serve, and the keys that tokens are checked with.
+
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::body::{self, Reply};
+use crate::errors::Problem;
+
+const JWKS: &str = "/.well-known/jwks.json";
+/// A probe that takes longer is a failed probe.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Answers if the path is one of ours.
+pub(crate) async fn answer(app: &App, method: &Method, path: &str) -> Option<Result<Reply, Problem>> {
+    if !matches!(path, "/healthz" | "/readyz" | JWKS) {
+        return None;
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Some(Err(Problem::other_verbs("GET, HEAD")));
+    }
+    Some(match path {
+        "/healthz" => Ok(body::json(StatusCode::OK, r#"{"status":"ok"}"#)),
+        "/readyz" => Ok(ready(app).await),
+        _ => jwks(app).await,
+    })
+}
+
+async fn ready(app: &App) -> Reply {
+    let late = || Err(format!("the gRPC server did not answer within {} s", PATIENCE.as_secs()));
+    match timeout(PATIENCE, app.upstream.health()).await.unwrap_or_else(|_| late()) {
+        Ok(()) => body::json(StatusCode::OK, r#"{"status":"ok"}"#),
+        Err(reason) => {
+            let text = json!({"status": "unavailable", "reason": reason}).to_string();
+            body::json(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    }
+}
+
+async fn jwks(app: &App) -> Result<Reply, Problem> {
+    let fetched = timeout(app.config.default_timeout, app.upstream.document(JWKS)).await.ok().flatten();
+    let Some(document) = fetched.filter(|document| document.status().is_success()) else {
+        return Err(Problem::unreachable());
+    };
+    let (parts, bytes) = document.into_parts();
+    let mut reply = body::json(StatusCode::OK, bytes);
+    for (name, default) in [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")] {
+        let value = parts.headers.get(&name).cloned().unwrap_or(HeaderValue::from_static(default));
+        reply.headers_mut().insert(name, value);
+    }
+    Ok(reply)
+}

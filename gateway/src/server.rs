@@ -1,0 +1,185 @@
+//! Connections: how many, how slow, how large, and how they end.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, Request};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceBuilder, service_fn};
+use tower_http::cors::{AllowHeaders, AllowMethods, CorsLayer};
+use tower_http::request_id::PropagateRequestIdLayer;
+
+use crate::app::App;
+use crate::body::Reply;
+use crate::routes::Routes;
+use crate::upstream::Upstream;
+use crate::{Config, Deps, Error, headers, rules};
+
+/// A gateway that is bound, and has nothing left that could fail.
+pub struct Gateway {
+    listener: TcpListener,
+    address: SocketAddr,
+    cors: Option<CorsLayer>,
+    app: Arc<App>,
+}
+
+/// Does all that can fail: reads the rules, checks them against each other, and takes the address.
+///
+/// # Errors
+///
+/// When a setting or an http rule is wrong, or the address is taken.
+pub async fn bind(config: Config, deps: Deps) -> Result<Gateway, Error> {
+    let routes = Routes::new(rules::routes(&deps.descriptors, deps.rules)?)?;
+    let cors = cors(&config)?;
+    let upstream = Upstream::new(&config)?;
+    let failed = |source| Error::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let app = App {
+        pool: deps.descriptors,
+        routes,
+        upstream,
+        stopping: CancellationToken::new(),
+        calls: Arc::new(Semaphore::new(config.max_requests)),
+        streams: Arc::new(Semaphore::new(config.max_streams)),
+        config,
+    };
+    Ok(Gateway { listener, address, cors, app: Arc::new(app) })
+}
+
+impl Gateway {
+    /// The address that is served.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` resolves; then ends streams, lets calls finish for the drain timeout, and cuts the rest.
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self { listener, cors, app, .. } = self;
+        let builder = connections(&app.config);
+        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(app.config.max_connections));
+        // Dropping the set cuts what is left in it.
+        let mut open = JoinSet::new();
+        tokio::pin!(shutdown);
+        loop {
+            let (stream, peer, place) = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(_) = open.join_next() => continue,
+                accepted = accept(&listener, &places) => match accepted {
+                    Some(accepted) => accepted,
+                    None => continue,
+                },
+            };
+            let service = service(Arc::clone(&app), cors.clone(), peer);
+            let service = hyper_util::service::TowerToHyperService::new(service);
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = graceful.watch(connection);
+            open.spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(error, "a connection broke");
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        app.stopping.cancel();
+        if tokio::time::timeout(app.config.drain_timeout, graceful.shutdown()).await.is_err() {
+            tracing::warn!(connections = open.len(), "calls were still in flight when the drain timeout passed");
+        }
+        Ok(())
+    }
+}
+
+/// The next connection. When none can be had for now, as when file descriptors run out, waits a little.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => {
+            let _ = stream.set_nodelay(true);
+            Some((stream, peer, place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept connections");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+/// HTTP/1.1 and HTTP/2 in clear, with a timer for slow clients.
+fn connections(config: &Config) -> Builder<TokioExecutor> {
+    // hyper refuses what passes its own limits without a word of ours, so they are wider than those we check.
+    let widest = (config.max_header_bytes + config.max_url_bytes) * 4;
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_read_timeout)
+        .max_headers(512)
+        .max_buf_size(widest.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .max_concurrent_streams(250)
+        .max_header_list_size(u32::try_from(widest).unwrap_or(u32::MAX));
+    builder
+}
+
+/// The layers around every request of a connection.
+fn service(
+    app: Arc<App>,
+    cors: Option<CorsLayer>,
+    peer: SocketAddr,
+) -> impl Service<Request<Incoming>, Response = Reply, Error = Infallible, Future: Send> + Clone + Send {
+    ServiceBuilder::new()
+        // Outermost, so that every reply has an id, those to CORS preflights too.
+        .map_request(headers::identify)
+        .layer(PropagateRequestIdLayer::x_request_id())
+        // Before the routes: a preflight is no call.
+        .option_layer(cors)
+        .service(service_fn(move |request| {
+            let app = Arc::clone(&app);
+            async move { Ok(app.answer(peer, request).await) }
+        }))
+}
+
+fn cors(config: &Config) -> Result<Option<CorsLayer>, Error> {
+    if config.cors_origins.is_empty() {
+        return Ok(None);
+    }
+    let origin = |text: &String| {
+        let parsed = text.parse::<http::Uri>().ok().filter(|uri| uri.scheme().is_some() && !text.ends_with('/'));
+        parsed.and_then(|_| HeaderValue::from_str(text).ok()).ok_or_else(|| Error::Origin(text.clone()))
+    };
+    let origins = config.cors_origins.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
+    let allowed = ["authorization", "content-type", "grpc-timeout", "last-event-id", "x-api-key", "x-request-id"];
+    let exposed = ["retry-after", "ratelimit", "ratelimit-policy", "x-request-id"];
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]))
+        .allow_headers(AllowHeaders::list(allowed.map(HeaderName::from_static)))
+        .expose_headers(exposed.map(HeaderName::from_static))
+        .max_age(Duration::from_secs(600));
+    Ok(Some(layer))
+}

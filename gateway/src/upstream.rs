@@ -1,0 +1,153 @@
+//! Calls to the gRPC server: bytes in, bytes out, so that no generated code is needed.
+
+use std::error::Error as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use futures::Stream;
+use http::uri::PathAndQuery;
+use http_body_util::{BodyExt as _, Limited};
+use prost::Message as _;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+use tower::Service as _;
+
+use crate::{Config, Error};
+
+/// Larger plain documents than this the server does not have.
+const MAX_DOCUMENT: usize = 1 << 20;
+
+/// The connections to the gRPC server, taken in turn: one connection carries only as many streams as the server allows.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    channels: Vec<Channel>,
+    next: AtomicUsize,
+    max_response: usize,
+}
+
+impl Upstream {
+    /// Prepares the connections, which are made when they are needed.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let endpoint = Endpoint::from_shared(config.upstream.clone())
+            .and_then(|endpoint| endpoint.user_agent(concat!("virtualstack-gateway/", env!("CARGO_PKG_VERSION"))))
+            .ok()
+            .filter(|endpoint| endpoint.uri().scheme_str() == Some("http") && endpoint.uri().port().is_some())
+            .ok_or_else(|| Error::Upstream(config.upstream.clone()))?
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true);
+        let channels = (0..config.upstream_connections.max(1)).map(|_| endpoint.connect_lazy()).collect();
+        Ok(Self { channels, next: AtomicUsize::new(0), max_response: config.max_response_bytes })
+    }
+
+    fn channel(&self) -> Channel {
+        self.channels[self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len()].clone()
+    }
+
+    async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
+        let mut client = Grpc::new(self.channel()).max_decoding_message_size(self.max_response);
+        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        Ok(client)
+    }
+
+    /// Calls an rpc that answers once.
+    pub(crate) async fn unary<S>(&self, path: &PathAndQuery, request: Request<S>) -> Result<Response<Bytes>, Status>
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        let (metadata, mut messages, extensions) = self.streaming(path, request).await?.into_parts();
+        let message = messages.message().await?.ok_or_else(|| Status::internal("The server sent no reply."))?;
+        // The status comes last: a reply counts only once that is known to be good.
+        messages.trailers().await?;
+        Ok(Response::from_parts(metadata, message, extensions))
+    }
+
+    /// Calls an rpc that answers with a stream. The call ends when the stream is dropped.
+    pub(crate) async fn streaming<S>(
+        &self,
+        path: &PathAndQuery,
+        request: Request<S>,
+    ) -> Result<Response<Streaming<Bytes>>, Status>
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        self.grpc().await?.streaming(request, path.clone(), Raw).await
+    }
+
+    /// Asks whether the server can serve; the text says why not.
+    pub(crate) async fn health(&self) -> Result<(), String> {
+        /// `grpc.health.v1.HealthCheckResponse`, whose one field is an enum.
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct Health {
+            #[prost(int32, tag = "1")]
+            status: i32,
+        }
+        const SERVING: i32 = 1;
+
+        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+        let request = Request::new(futures::stream::iter([Bytes::new()]));
+        let response = self.unary(&path, request).await.map_err(|status| match status.source() {
+            Some(_) => "the gRPC server cannot be reached".to_owned(),
+            None => format!("the gRPC server says: {}", status.message()),
+        })?;
+        let reason = response.metadata().get("reason").and_then(|reason| reason.to_str().ok()).map(str::to_owned);
+        match Health::decode(response.into_inner()) {
+            Ok(Health { status: SERVING }) => Ok(()),
+            _ => Err(reason.unwrap_or_else(|| "the gRPC server is not serving".to_owned())),
+        }
+    }
+
+    /// Fetches a document that the server has beside its rpcs, over the same connection.
+    pub(crate) async fn document(&self, path: &'static str) -> Option<http::Response<Bytes>> {
+        let mut channel = self.channel();
+        std::future::poll_fn(|context| channel.poll_ready(context)).await.ok()?;
+        let mut request = http::Request::new(tonic::body::Body::empty());
+        *request.uri_mut() = http::Uri::from_static(path);
+        let (parts, body) = channel.call(request).await.ok()?.into_parts();
+        let body = Limited::new(body, MAX_DOCUMENT).collect().await.ok()?.to_bytes();
+        Some(http::Response::from_parts(parts, body))
+    }
+}
+
+/// A codec that leaves messages as they are.
+#[derive(Clone, Copy, Debug)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

@@ -1,0 +1,273 @@
+//! A gateway between a client and a gRPC server that does what the test says.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use bytes::{Buf, BufMut, Bytes};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use serde_json::Value as Json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Response, Status};
+use virtualstack_gateway::{Config, Deps, bind};
+
+pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http");
+    let vendor = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/vendor");
+    let mut compiler = protox::Compiler::new([here, vendor]).expect("the folders are there");
+    compiler.include_imports(true).open_file("things.proto").expect("it compiles");
+    DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).expect("it decodes")
+});
+
+/// Bytes of a message, from its JSON.
+pub(crate) fn wire(message: &str, json: Json) -> Bytes {
+    let descriptor = POOL.get_message_by_name(message).expect("a message");
+    DynamicMessage::deserialize(descriptor, json).expect("it fits").encode_to_vec().into()
+}
+
+/// JSON of a message's bytes, unset and zero values left out.
+pub(crate) fn json(message: &str, wire: &Bytes) -> Json {
+    let descriptor = POOL.get_message_by_name(message).expect("a message");
+    serde_json::to_value(DynamicMessage::decode(descriptor, wire.clone()).expect("it decodes")).expect("it prints")
+}
+
+/// What the server was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) path: String,
+    pub(crate) metadata: HeaderMap,
+    pub(crate) message: Bytes,
+}
+
+pub(crate) type Answer = Result<Response<BoxStream<'static, Result<Bytes, Status>>>, Status>;
+type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+/// An answer of one message.
+pub(crate) fn once(message: Bytes) -> Answer {
+    Ok(Response::new(futures::stream::iter([Ok(message)]).boxed()))
+}
+
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
+    calls: Arc<Mutex<Vec<Call>>>,
+    client: Client<HttpConnector, Full<Bytes>>,
+    pub(crate) stop: Option<oneshot::Sender<()>>,
+    pub(crate) served: tokio::task::JoinHandle<Result<(), virtualstack_gateway::Error>>,
+}
+
+/// A reply, taken whole.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Json {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// Asserts that this is an error of the gateway's form; its message.
+    pub(crate) fn error(&self, http: u16, status: &str, reason: &str) -> String {
+        let json = self.json();
+        let error = &json["error"];
+        assert_eq!(
+            (self.status.as_u16(), &error["code"], &error["status"], &error["details"][0]["reason"]),
+            (http, &Json::from(http), &Json::from(status), &Json::from(reason)),
+            "{json}"
+        );
+        assert_eq!(error["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo");
+        assert_eq!(error["details"][0]["domain"], "virtualstack");
+        assert_eq!(self.headers["content-type"], "application/json");
+        assert!(self.headers.contains_key("x-request-id"));
+        error["message"].as_str().expect("a message").to_owned()
+    }
+
+    /// The fields that the error is about.
+    pub(crate) fn fields(&self) -> Vec<String> {
+        self.error(400, "INVALID_ARGUMENT", "INVALID_REQUEST");
+        let json = self.json();
+        let violations = json["error"]["details"][1]["fieldViolations"].as_array().expect("a list").clone();
+        violations.iter().map(|violation| violation["field"].as_str().expect("a field").to_owned()).collect()
+    }
+}
+
+impl World {
+    /// A server that answers everything with an empty message.
+    pub(crate) async fn echo() -> Self {
+        Self::start(|_| once(Bytes::new())).await
+    }
+
+    pub(crate) async fn start(handler: impl Fn(Call) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with(Config::default(), move |call| futures::future::ready(handler(call)).boxed()).await
+    }
+
+    pub(crate) async fn with(
+        config: Config,
+        handler: impl Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
+    ) -> Self {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let upstream = serve(Arc::new(handler), Arc::clone(&calls)).await;
+        let config =
+            Config { listen: "127.0.0.1:0".parse().expect("valid"), upstream: format!("http://{upstream}"), ..config };
+        let deps = Deps { descriptors: POOL.clone(), ..Deps::default() };
+        let gateway = bind(config, deps).await.expect("it binds");
+        let (stop, stopped) = oneshot::channel::<()>();
+        Self {
+            address: gateway.local_addr(),
+            calls,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            stop: Some(stop),
+            served: tokio::spawn(gateway.serve(async {
+                let _ = stopped.await;
+            })),
+        }
+    }
+
+    /// The last call that reached the server.
+    pub(crate) fn last(&self) -> Call {
+        self.calls.lock().expect("not poisoned").last().expect("a call").clone()
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.lock().expect("not poisoned").len()
+    }
+
+    pub(crate) async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> http::Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).expect("a request");
+        self.client.request(request).await.expect("a reply")
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Reply {
+        let (parts, body) = self.open(method, path, headers, body).await.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        Reply { status: parts.status, headers: parts.headers, text }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    pub(crate) async fn json(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Reply {
+        self.send(method, path, &[("content-type", "application/json")], body).await
+    }
+
+    /// Sends JSON that is fine; the request message that the server got.
+    pub(crate) async fn accepted(&self, method: Method, path: &str, body: &str, message: &str) -> Json {
+        let reply = self.json(method, path, body.to_owned()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        json(message, &self.last().message)
+    }
+}
+
+async fn serve(handler: Handler, calls: Arc<Mutex<Vec<Call>>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (handler, calls) = (Arc::clone(&handler), Arc::clone(&calls));
+            let service = hyper::service::service_fn(move |request| respond(request, handler.clone(), calls.clone()));
+            tokio::spawn(async move {
+                let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    address
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    handler: Handler,
+    calls: Arc<Mutex<Vec<Call>>>,
+) -> Result<http::Response<tonic::body::Body>, Infallible> {
+    if request.method() == Method::GET {
+        let body = tonic::body::Body::new(Full::new(Bytes::from_static(b"{\"keys\":[]}")));
+        return Ok(http::Response::new(body));
+    }
+    let rpc = Rpc { path: request.uri().path().to_owned(), handler, calls };
+    Ok(tonic::server::Grpc::new(Raw).server_streaming(rpc, request).await)
+}
+
+/// Whatever rpc was called. A call of one answer looks the same as a stream of one.
+struct Rpc {
+    path: String,
+    handler: Handler,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl tonic::server::ServerStreamingService<Bytes> for Rpc {
+    type Response = Bytes;
+    type ResponseStream = BoxStream<'static, Result<Bytes, Status>>;
+    type Future = BoxFuture<'static, Answer>;
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let (metadata, _, message) = request.into_parts();
+        let call = Call { path: self.path.clone(), metadata: metadata.into_headers(), message };
+        self.calls.lock().expect("not poisoned").push(call.clone());
+        (self.handler)(call)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

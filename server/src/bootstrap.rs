@@ -1,0 +1,53 @@
+//! The first admin and the demo tenant: what `up` and `virtualstack admin` need before anybody can sign in.
+
+use virtualstack_model::Result;
+use virtualstack_model::tenant::PROVIDER_SLUG;
+use virtualstack_model::user::normalize_email;
+use virtualstack_store::tenants::{self, Key};
+use virtualstack_store::{Store, SystemPurpose, accounts};
+
+use crate::passwords::Passwords;
+
+/// The admin to make.
+#[derive(Clone)]
+pub struct FirstAdmin {
+    /// Address.
+    pub email: String,
+    /// Password; ignored for an address that has an account.
+    pub password: String,
+    /// Slug of a tenant that they are admin of too, made if there is none.
+    pub demo_tenant: Option<String>,
+}
+
+/// Brings every tenant's system roles up to date, and makes the provider tenant and its first admin if there is no
+/// provider tenant yet. Returns whether it made one.
+pub async fn bootstrap(store: &Store, admin: &FirstAdmin) -> Result<bool> {
+    let provider = Key::Slug(PROVIDER_SLUG.to_owned());
+    let exists = store
+        .system(SystemPurpose::Bootstrap, async |tx| {
+            tenants::ensure_all_system_roles(tx).await?;
+            Ok(tenants::find_any(tx, &provider).await?.is_some())
+        })
+        .await?;
+    if exists {
+        return Ok(false);
+    }
+    let hash = Passwords::new(1).await?.hash(admin.password.clone()).await?;
+    store
+        .system(SystemPurpose::Bootstrap, async |tx| {
+            if tenants::find_any(tx, &provider).await?.is_some() {
+                return Ok(false);
+            }
+            let account = accounts::ensure(tx, &normalize_email(&admin.email), "Administrator", &hash).await?;
+            let provider = tenants::create(tx, PROVIDER_SLUG, "Provider").await?;
+            tenants::add_member(tx, provider.id, account, "platform_admin").await?;
+            tenants::add_member(tx, provider.id, account, "tenant_admin").await?;
+            if let Some(slug) = &admin.demo_tenant {
+                let demo = tenants::create(tx, slug, "Demo").await?;
+                tenants::add_member(tx, demo.id, account, "tenant_admin").await?;
+                accounts::set_last_tenant(tx, account, demo.id).await?;
+            }
+            Ok(true)
+        })
+        .await
+}

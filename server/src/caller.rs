@@ -1,0 +1,79 @@
+//! Who is calling: what the layers found out, for the handlers.
+
+use std::net::IpAddr;
+
+use tonic::{Request, Status};
+use virtualstack_model::audit::{Actor, Audit};
+use virtualstack_model::{Error, Result};
+use virtualstack_store::sessions::Principal;
+use virtualstack_store::{AccountScope, SystemPurpose, TenantScope};
+
+use crate::status;
+
+/// What is known of every call, whoever makes it.
+#[derive(Clone, Debug)]
+pub(crate) struct CallInfo {
+    pub(crate) request_id: String,
+    pub(crate) client_address: Option<IpAddr>,
+    pub(crate) method: String,
+    pub(crate) traceparent: Option<String>,
+}
+
+impl CallInfo {
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let info = request.extensions().get::<Self>().cloned();
+        info.ok_or_else(|| status::from_error(Error::internal("the request id layer is missing")))
+    }
+
+    pub(crate) fn audit(&self, actor: Actor, resource: impl Into<String>) -> Audit {
+        Audit {
+            action: self.method.clone(),
+            actor,
+            resource: resource.into(),
+            request_id: self.request_id.clone(),
+            client_address: self.client_address,
+            traceparent: self.traceparent.clone(),
+        }
+    }
+}
+
+/// A verified caller whom the policy of the method lets in. Only the authorization layer makes one.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    pub(crate) info: CallInfo,
+}
+
+impl Caller {
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let caller = request.extensions().get::<Self>().cloned();
+        caller.ok_or_else(|| status::from_error(Error::internal("the authorization layer has let nobody in")))
+    }
+
+    /// The caller's tenant, for rpcs of scope TENANT.
+    #[expect(clippy::disallowed_methods, reason = "a Caller exists only after authorization")]
+    pub(crate) fn tenant(&self) -> TenantScope {
+        let who = &self.principal;
+        TenantScope::new(who.tenant, who.account, who.user, who.session, who.epoch)
+    }
+
+    /// The caller's account, for rpcs of scope ACCOUNT.
+    #[expect(clippy::disallowed_methods, reason = "a Caller exists only after authorization")]
+    pub(crate) fn account(&self) -> AccountScope {
+        AccountScope::new(self.tenant())
+    }
+
+    /// The platform, for rpcs of scope PLATFORM.
+    pub(crate) fn platform(&self) -> SystemPurpose {
+        SystemPurpose::Platform(self.tenant())
+    }
+
+    pub(crate) fn holds(&self, permission: &str) -> bool {
+        self.principal.permissions.iter().any(|held| held == permission)
+    }
+
+    /// An audit row of what the caller does.
+    pub(crate) fn audit(&self, resource: impl Into<String>) -> Audit {
+        self.info.audit(self.tenant().actor(), resource)
+    }
+}

@@ -1,0 +1,57 @@
+//! Settings of the server.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::Deserialize;
+
+/// Settings of the server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen, for gRPC and grpc-web.
+    pub listen: SocketAddr,
+    /// Who tokens say issued them: `iss`.
+    pub issuer: String,
+    /// Whom tokens are for: `aud`.
+    pub audience: String,
+    /// Seconds that an access token is good for.
+    pub access_token_seconds: i64,
+    /// Seconds that a session lives without a refresh.
+    pub session_seconds: i64,
+    /// Whether clients may ask which services there are.
+    pub reflection: bool,
+    /// Origins of browser frontends that may call; "*" for all.
+    pub cors_origins: Vec<String>,
+    /// Bytes of a request message at most.
+    pub max_request_bytes: usize,
+    /// Requests at work at once; more are told to come back.
+    pub concurrency_limit: usize,
+    /// Seconds that a call may take when its client does not say.
+    pub default_timeout_seconds: u64,
+    /// Password hashes at work at once, each taking 19 MiB.
+    pub concurrent_hashes: usize,
+    /// Gateways whose X-Forwarded-For is believed.
+    pub trusted_gateways: Vec<IpAddr>,
+    /// Seconds to finish what is at work when asked to stop.
+    pub drain_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            issuer: "virtualstack".to_owned(),
+            audience: "virtualstack".to_owned(),
+            access_token_seconds: 15 * 60,
+            session_seconds: 30 * 24 * 3600,
+            reflection: true,
+            cors_origins: Vec::new(),
+            max_request_bytes: 4 * 1024 * 1024,
+            concurrency_limit: 1024,
+            default_timeout_seconds: 30,
+            concurrent_hashes: 2,
+            trusted_gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)],
+            drain_seconds: 30,
+        }
+    }
+}

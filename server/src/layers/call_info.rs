@@ -1,0 +1,95 @@
+//! Names the call: request id, client, trace; counts and logs it when it is over.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue};
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::caller::CallInfo;
+use crate::config::Config;
+
+/// Header and metadata key of the request id.
+const REQUEST_ID: &str = "x-request-id";
+
+pub(crate) async fn layer(State(config): State<Arc<Config>>, mut request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let method = known_method(request.uri().path());
+    let info = CallInfo {
+        request_id: request_id(request.headers()),
+        client_address: client_address(&request, &config),
+        method: method.trim_start_matches('/').replace('/', "."),
+        traceparent: header(request.headers(), "traceparent").filter(|value| value.len() == 55).map(str::to_owned),
+    };
+    let id = HeaderValue::from_str(&info.request_id).ok();
+    let span = tracing::info_span!("rpc", method, request_id = info.request_id, traceparent = info.traceparent);
+    request.extensions_mut().insert(info);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+    let elapsed = start.elapsed();
+    metrics::histogram!("virtualstack_rpc_seconds", "method" => method, "code" => code_name(code))
+        .record(elapsed.as_secs_f64());
+    span.in_scope(|| tracing::debug!(code = code_name(code), ms = elapsed.as_millis(), "done"));
+    response
+}
+
+/// The path if it is an rpc's; any other would let strangers make up metric labels.
+fn known_method(path: &str) -> &'static str {
+    let mut known = virtualstack_proto::POLICIES.iter().chain(virtualstack_proto::vendored::POLICIES);
+    known.find(|(known, _)| *known == path).map_or("other", |(known, _)| known)
+}
+
+/// The client's request id if it is a sane one, or a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let sane = |id: &&str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    header(headers, REQUEST_ID).filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The client's address: that of the socket, or what a listed gateway says.
+fn client_address(request: &Request, config: &Config) -> Option<IpAddr> {
+    let socket = request.extensions().get::<TcpConnectInfo>()?.remote_addr()?.ip();
+    if !config.trusted_gateways.contains(&socket) {
+        return Some(socket);
+    }
+    // The gateway writes the client last; what comes before it is hearsay.
+    let said = header(request.headers(), "x-forwarded-for").and_then(|list| list.rsplit(',').next());
+    said.and_then(|address| address.trim().parse().ok()).or(Some(socket))
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

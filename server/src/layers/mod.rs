@@ -1,0 +1,17 @@
+//! What stands in front of every rpc, one file per layer. The order is in [`crate::server`].
+
+pub(crate) mod admission;
+pub(crate) mod authorize;
+pub(crate) mod call_info;
+pub(crate) mod deadline;
+pub(crate) mod panics;
+
+use axum::response::Response;
+use virtualstack_model::Error;
+
+use crate::status;
+
+/// An error as a gRPC reply.
+pub(crate) fn reply(error: Error) -> Response {
+    status::from_error(error).into_http()
+}

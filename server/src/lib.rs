@@ -1,0 +1,27 @@
+//! The gRPC server: layers, authentication, authorization, and one service file per resource.
+//!
+//! The way of a request is the chain in [`server`], then the codec, then a method of one of the services, which is one
+//! transaction of the store.
+
+mod bootstrap;
+mod caller;
+mod codec;
+mod config;
+mod keys;
+mod layers;
+mod passwords;
+mod seal;
+mod server;
+mod services;
+mod status;
+mod tokens;
+mod wire;
+
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/services.rs"));
+}
+
+pub use bootstrap::{FirstAdmin, bootstrap};
+pub use config::Config;
+pub use seal::MasterKey;
+pub use server::{Deps, Server, bind};

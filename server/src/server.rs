@@ -1,0 +1,148 @@
+//! Puts the server together: the layers in their order, the services, and the socket.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::middleware::from_fn_with_state as layer_fn;
+use axum::routing::get;
+use http::{HeaderName, HeaderValue, Method};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+use tonic_web::GrpcWebLayer;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use virtualstack_model::{Error, Result};
+use virtualstack_store::Store;
+
+use crate::codec;
+use crate::config::Config;
+use crate::keys::Keys;
+use crate::layers::authorize::Authority;
+use crate::layers::{admission, authorize, call_info, deadline, panics};
+use crate::passwords::Passwords;
+use crate::seal::MasterKey;
+use crate::services;
+use crate::tokens::Tokens;
+
+/// Where the public keys are, for whoever verifies our tokens.
+pub(crate) const JWKS_PATH: &str = "/.well-known/jwks.json";
+
+/// What the server needs from outside.
+pub struct Deps {
+    /// The database.
+    pub store: Store,
+    /// What private keys are sealed with.
+    pub master_key: MasterKey,
+}
+
+/// A server that listens; [`Server::serve`] answers.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    routes: Routes,
+    config: Arc<Config>,
+}
+
+/// Does all that can fail: reads the signing keys, builds the services, listens.
+pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
+    let Deps { store, master_key } = deps;
+    let config = Arc::new(config);
+    let listen = |error| Error::invalid("server.listen", format!("cannot listen on {}: {error}", config.listen));
+    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+
+    codec::preload();
+    let keys = Keys::load(store.clone(), master_key).await?;
+    let tokens = Tokens::new(keys.clone(), &config);
+    let passwords = Passwords::new(config.concurrent_hashes).await?;
+    let authority = Authority { store: store.clone(), tokens: tokens.clone() };
+
+    let jwks =
+        get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], keys.jwks().to_string()) });
+    // The first layer named is the outermost.
+    let layers = ServiceBuilder::new()
+        // Everything below is named in logs and counted, refusals too.
+        .layer(layer_fn(Arc::clone(&config), call_info::layer))
+        // A panic costs one call.
+        .layer(CatchPanicLayer::custom(panics::reply))
+        // Nobody works for a client that has stopped waiting.
+        .layer(layer_fn(Arc::clone(&config), deadline::layer))
+        // Too many calls are turned away before they cost anything.
+        .layer(layer_fn(Arc::new(Semaphore::new(config.concurrency_limit)), admission::layer))
+        // Nobody gets past here whom the policy does not let in.
+        .layer(layer_fn(authority, authorize::layer));
+    let routes =
+        services::routes(&config, store, tokens, passwords)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);
+    Ok(Server { listener, address, routes: Routes::from(routes), config })
+}
+
+impl Server {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `shutdown`, then finishes what is at work, within bounds.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        let drain = Duration::from_secs(self.config.drain_seconds);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            // The gateway lets 64 KiB through; HTTP/2 counts 32 bytes more for each header.
+            .http2_max_header_list_size(128 * 1024)
+            .max_concurrent_streams(256)
+            // Browsers: CORS outside of grpc-web, which answers a preflight with an error.
+            .layer(cors(&self.config.cors_origins)?)
+            .layer(GrpcWebLayer::new())
+            .add_routes(self.routes)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), async {
+                let _ = stopped.await;
+            });
+        tokio::pin!(serving);
+        tokio::select! {
+            result = &mut serving => return result.map_err(Error::internal),
+            () = shutdown => {}
+        }
+        let _ = stop.send(());
+        match tokio::time::timeout(drain, serving).await {
+            Ok(result) => result.map_err(Error::internal),
+            Err(_) => {
+                tracing::warn!("some calls did not end in time");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn cors(origins: &[String]) -> Result<CorsLayer> {
+    let names = |names: &[&'static str]| names.iter().map(|name| HeaderName::from_static(name)).collect::<Vec<_>>();
+    let origins = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let wrong = |_| Error::invalid("server.cors_origins", "an origin is not one");
+        AllowOrigin::list(
+            origins.iter().map(|origin| HeaderValue::from_str(origin)).collect::<Result<Vec<_>, _>>().map_err(wrong)?,
+        )
+    };
+    Ok(CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::POST])
+        .allow_headers(names(&[
+            "content-type",
+            "x-grpc-web",
+            "x-user-agent",
+            "grpc-timeout",
+            "authorization",
+            "x-api-key",
+            "x-request-id",
+        ]))
+        .expose_headers(names(&["grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id"]))
+        .max_age(Duration::from_secs(3600)))
+}

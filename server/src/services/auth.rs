@@ -1,0 +1,202 @@
+//! Signing in and out.
+
+use std::net::IpAddr;
+
+use chrono::TimeDelta;
+use tonic::{Request, Response, Status};
+use virtualstack_model::id::{AccountId, SessionId, TenantId};
+use virtualstack_model::user::{AccountState, normalize_email};
+use virtualstack_model::{Error, audit::Actor};
+use virtualstack_proto::virtualstack::iam::v1::{
+    LoginRequest, LoginResponse, LogoutRequest, RefreshRequest, SwitchTenantRequest, TenantChoice,
+};
+use virtualstack_store::accounts::{self, Choice};
+use virtualstack_store::sessions::{self, Redeemed};
+use virtualstack_store::tenants::Key;
+use virtualstack_store::{Store, SystemPurpose, SystemTx};
+
+use crate::caller::{CallInfo, Caller};
+use crate::config::Config;
+use crate::generated::virtualstack::iam::v1::auth_service_server::AuthService;
+use crate::passwords::{Checked, Passwords};
+use crate::status::from_error;
+use crate::tokens::{self, Tokens};
+
+pub(crate) struct Auth {
+    store: Store,
+    tokens: Tokens,
+    passwords: Passwords,
+    session_lifetime: TimeDelta,
+}
+
+/// A session that tokens are to be given for.
+struct Granted {
+    account: AccountId,
+    session: SessionId,
+    tenant: TenantId,
+    refresh_token: String,
+    choices: Vec<Choice>,
+}
+
+impl Auth {
+    pub(crate) fn new(store: Store, tokens: Tokens, passwords: Passwords, config: &Config) -> Self {
+        Self { store, tokens, passwords, session_lifetime: TimeDelta::seconds(config.session_seconds) }
+    }
+
+    async fn sign_in(&self, request: LoginRequest, info: &CallInfo) -> Result<Granted, Error> {
+        let email = normalize_email(&request.email);
+        let found =
+            self.store.system(SystemPurpose::Authenticate, async |tx| accounts::by_email(tx, &email).await).await?;
+        // The same work and the same answer for an unknown address, a wrong password and an inactive account.
+        let hash = found.as_ref().map(|account| account.password_hash.clone());
+        let checked = self.passwords.check(request.password.clone(), hash).await?;
+        let wrong = || Error::unauthenticated("CREDENTIALS_WRONG", "address or password is wrong");
+        let account = found
+            .filter(|account| account.state == AccountState::Active && checked != Checked::Wrong)
+            .ok_or_else(wrong)?;
+        let fresh_hash = match checked {
+            Checked::RightButWeak => Some(self.passwords.hash(request.password).await?),
+            _ => None,
+        };
+        let (refresh_token, digest) = new_refresh_token()?;
+        let (session, tenant, choices) = self
+            .store
+            .system(SystemPurpose::Authenticate, async |tx| {
+                if let Some(hash) = &fresh_hash {
+                    accounts::set_password_hash(tx, account.id, hash).await?;
+                }
+                let choices = accounts::choices(tx, account.id).await?;
+                let tenant = choose(&choices, &request.tenant, account.last_tenant_id)?;
+                accounts::set_last_tenant(tx, account.id, tenant).await?;
+                let session = sessions::start(tx, account.id, self.session_lifetime).await?;
+                sessions::add_refresh_token(tx, session, tenant, &digest).await?;
+                let actor = Actor::User { account: account.id, user: None, session: Some(session) };
+                tx.audit(Some(tenant), &info.audit(actor, session.name())).await?;
+                Ok((session, tenant, choices))
+            })
+            .await?;
+        Ok(Granted { account: account.id, session, tenant, refresh_token, choices })
+    }
+
+    async fn renew(&self, refresh_token: &str, client: Option<IpAddr>) -> Result<Granted, Error> {
+        let old = tokens::digest(refresh_token);
+        let (fresh, digest) = new_refresh_token()?;
+        // The end of a session whose token was used twice is committed, so it is a value here and not an error.
+        let granted = self
+            .store
+            .system(SystemPurpose::Authenticate, async |tx| {
+                let (session, tenant) = match sessions::redeem(tx, &old, client).await? {
+                    Redeemed::Good { session, tenant } => (session, tenant),
+                    Redeemed::Reused | Redeemed::Unknown => return Ok(None),
+                };
+                let principal = sessions::principal(tx, session, tenant).await?;
+                sessions::extend(tx, session, self.session_lifetime).await?;
+                sessions::add_refresh_token(tx, session, tenant, &digest).await?;
+                let choices = accounts::choices(tx, principal.account).await?;
+                Ok(Some((principal.account, session, tenant, choices)))
+            })
+            .await?;
+        let (account, session, tenant, choices) = granted.ok_or_else(|| {
+            Error::unauthenticated("REFRESH_TOKEN_INVALID", "the refresh token is not valid; sign in again")
+        })?;
+        Ok(Granted { account, session, tenant, refresh_token: fresh, choices })
+    }
+
+    async fn switch(&self, caller: &Caller, wanted: &str) -> Result<Granted, Error> {
+        let who = &caller.principal;
+        let (refresh_token, digest) = new_refresh_token()?;
+        let (tenant, choices) = self
+            .store
+            .system(SystemPurpose::Authenticate, async |tx: &mut SystemTx| {
+                let choices = accounts::choices(tx, who.account).await?;
+                let tenant = choose(&choices, wanted, None)?;
+                // Tells an inactive membership before tokens are given for it.
+                sessions::principal(tx, who.session, tenant).await?;
+                accounts::set_last_tenant(tx, who.account, tenant).await?;
+                sessions::add_refresh_token(tx, who.session, tenant, &digest).await?;
+                tx.audit(Some(tenant), &caller.audit(tenant.name())).await?;
+                Ok((tenant, choices))
+            })
+            .await?;
+        Ok(Granted { account: who.account, session: who.session, tenant, refresh_token, choices })
+    }
+
+    fn reply(&self, granted: Result<Granted, Error>) -> Result<Response<LoginResponse>, Status> {
+        let granted = granted.map_err(from_error)?;
+        let access_token = self.tokens.sign(granted.account, granted.session, granted.tenant).map_err(from_error)?;
+        Ok(Response::new(LoginResponse {
+            access_token,
+            refresh_token: granted.refresh_token,
+            token_type: "Bearer".to_owned(),
+            expires_in: i32::try_from(self.tokens.seconds()).unwrap_or(i32::MAX),
+            tenant: granted.tenant.name(),
+            tenants: granted
+                .choices
+                .into_iter()
+                .map(|choice| TenantChoice {
+                    name: choice.id.name(),
+                    slug: choice.slug,
+                    display_name: choice.display_name,
+                })
+                .collect(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl AuthService for Auth {
+    async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        let info = CallInfo::of(&request)?;
+        self.reply(self.sign_in(request.into_inner(), &info).await)
+    }
+
+    async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<LoginResponse>, Status> {
+        let info = CallInfo::of(&request)?;
+        self.reply(self.renew(&request.get_ref().refresh_token, info.client_address).await)
+    }
+
+    async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<()>, Status> {
+        let caller = Caller::of(&request)?;
+        let scope = caller.account();
+        let audit = caller.audit(scope.session().name());
+        self.store
+            .account(&scope, async |tx| {
+                sessions::end(tx, scope.session()).await?;
+                tx.audit(&audit).await
+            })
+            .await
+            .map_err(from_error)?;
+        Ok(Response::new(()))
+    }
+
+    async fn switch_tenant(&self, request: Request<SwitchTenantRequest>) -> Result<Response<LoginResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.reply(self.switch(&caller, &request.get_ref().tenant).await)
+    }
+}
+
+fn new_refresh_token() -> Result<(String, Vec<u8>), Error> {
+    let token = tokens::refresh_token()?;
+    let digest = tokens::digest(&token);
+    Ok((token, digest))
+}
+
+/// The tenant to enter: the one asked for, the one used last, or the first by slug.
+fn choose(choices: &[Choice], wanted: &str, last: Option<TenantId>) -> Result<TenantId, Error> {
+    if wanted.is_empty() {
+        let used_last = choices.iter().find(|choice| Some(choice.id) == last);
+        return used_last
+            .or_else(|| choices.first())
+            .map(|choice| choice.id)
+            .ok_or_else(|| Error::denied("NO_TENANT", "the account is not a member of any tenant"));
+    }
+    let matches = |choice: &&Choice| match Key::parse(wanted) {
+        Key::Id(id) => choice.id == id,
+        Key::Slug(slug) => choice.slug == slug,
+    };
+    choices
+        .iter()
+        .find(matches)
+        .map(|choice| choice.id)
+        .ok_or_else(|| Error::denied("TENANT_NOT_YOURS", "tenant: the account cannot enter this tenant"))
+}

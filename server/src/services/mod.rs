@@ -1,0 +1,60 @@
+//! One file per resource. A method is one transaction: it reads the request, says what is to be done, and packs the reply.
+
+mod auth;
+mod health;
+mod me;
+mod operations;
+mod sessions;
+mod templates;
+mod tenants;
+mod vms;
+
+use tonic::service::Routes;
+use virtualstack_model::{Error, Result};
+use virtualstack_store::Store;
+
+use crate::config::Config;
+use crate::generated::google::longrunning::operations_server::OperationsServer;
+use crate::generated::virtualstack::compute::v1::template_service_server::TemplateServiceServer;
+use crate::generated::virtualstack::compute::v1::vm_service_server::VmServiceServer;
+use crate::generated::virtualstack::iam::v1::auth_service_server::AuthServiceServer;
+use crate::generated::virtualstack::iam::v1::me_service_server::MeServiceServer;
+use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
+use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
+use crate::passwords::Passwords;
+use crate::tokens::Tokens;
+
+/// Every service there is.
+pub(crate) fn routes(config: &Config, store: Store, tokens: Tokens, passwords: Passwords) -> Result<Routes> {
+    let max = config.max_request_bytes;
+    let auth = auth::Auth::new(store.clone(), tokens, passwords.clone(), config);
+    let mut routes = Routes::builder();
+    routes
+        .add_service(AuthServiceServer::new(auth).max_decoding_message_size(max))
+        .add_service(SessionServiceServer::new(sessions::Sessions).max_decoding_message_size(max))
+        .add_service(MeServiceServer::new(me::Me { store: store.clone() }).max_decoding_message_size(max))
+        .add_service(
+            TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords })
+                .max_decoding_message_size(max),
+        )
+        .add_service(VmServiceServer::new(vms::Vms { store: store.clone() }).max_decoding_message_size(max))
+        .add_service(
+            TemplateServiceServer::new(templates::Templates { store: store.clone() }).max_decoding_message_size(max),
+        )
+        .add_service(
+            OperationsServer::new(operations::Operations { store: store.clone() }).max_decoding_message_size(max),
+        )
+        .add_service(health::service(store));
+    if config.reflection {
+        let descriptors = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(virtualstack_proto::DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        routes
+            .add_service(descriptors().build_v1().map_err(Error::internal)?)
+            // What older clients ask for.
+            .add_service(descriptors().build_v1alpha().map_err(Error::internal)?);
+    }
+    Ok(routes.routes())
+}

@@ -1,0 +1,70 @@
+//! Templates.
+
+use tonic::{Request, Response, Status};
+use virtualstack_model::id::TemplateId;
+use virtualstack_model::template::{TemplateKind, TemplateState};
+use virtualstack_proto::virtualstack::compute::v1::template::{Kind, State};
+use virtualstack_proto::virtualstack::compute::v1::{
+    GetTemplateRequest, ListTemplatesRequest, ListTemplatesResponse, Template,
+};
+use virtualstack_store::page::Page;
+use virtualstack_store::{Store, templates};
+
+use crate::caller::Caller;
+use crate::generated::virtualstack::compute::v1::template_service_server::TemplateService;
+use crate::status::from_error;
+use crate::wire;
+
+pub(crate) struct Templates {
+    pub(crate) store: Store,
+}
+
+#[tonic::async_trait]
+impl TemplateService for Templates {
+    async fn list_templates(
+        &self,
+        request: Request<ListTemplatesRequest>,
+    ) -> Result<Response<ListTemplatesResponse>, Status> {
+        let scope = Caller::of(&request)?.tenant();
+        let request = request.into_inner();
+        let binding = [scope.tenant().to_string(), "templates".to_owned()];
+        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
+        let (rows, next_page_token) =
+            self.store.read(&scope, async |tx| templates::list(tx, &page).await).await.map_err(from_error)?;
+        Ok(Response::new(ListTemplatesResponse {
+            templates: rows.into_iter().map(template).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn get_template(&self, request: Request<GetTemplateRequest>) -> Result<Response<Template>, Status> {
+        let scope = Caller::of(&request)?.tenant();
+        let id = TemplateId::parse("name", &request.into_inner().name).map_err(from_error)?;
+        let row = self.store.read(&scope, async |tx| templates::get(tx, id).await).await.map_err(from_error)?;
+        Ok(Response::new(template(row)))
+    }
+}
+
+fn template(row: templates::Template) -> Template {
+    let kind = match row.kind {
+        TemplateKind::Ova => Kind::Ova,
+        TemplateKind::Iso => Kind::Iso,
+    };
+    let state = match row.state {
+        TemplateState::Ready => State::Ready,
+        TemplateState::Unavailable => State::Unavailable,
+    };
+    Template {
+        name: row.id.name(),
+        uid: row.id.to_string(),
+        display_name: row.display_name,
+        kind: kind.into(),
+        state: state.into(),
+        guest_os: row.guest_os,
+        cpu_count: row.cpu_count,
+        memory_mib: row.memory_mib,
+        disk_gib: row.disk_gib,
+        create_time: Some(wire::time(row.created_at)),
+        update_time: Some(wire::time(row.updated_at)),
+    }
+}

@@ -1,0 +1,81 @@
+//! [`Error`] → gRPC status with google.rpc details, in one place. What went wrong inside is logged here, once, and
+//! never sent.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use virtualstack_model::Error;
+
+/// Domain of the reasons in ErrorInfo.
+const DOMAIN: &str = "virtualstack";
+
+/// The status that a caller gets.
+pub(crate) fn from_error(error: Error) -> Status {
+    let mut details = ErrorDetails::new();
+    let metadata = std::collections::HashMap::new();
+    details.set_error_info(error.reason(), DOMAIN, metadata);
+    let code = match &error {
+        Error::InvalidArgument { violations, .. } => {
+            for violation in violations {
+                details.add_bad_request_violation(&violation.field, &violation.description);
+            }
+            Code::InvalidArgument
+        }
+        Error::FailedPrecondition { reason, message, subject } => {
+            details.add_precondition_failure_violation(*reason, subject, message);
+            Code::FailedPrecondition
+        }
+        Error::NotFound { resource, .. } => {
+            details.set_resource_info(kind(resource), resource, "", "");
+            Code::NotFound
+        }
+        Error::AlreadyExists { resource, message, .. } => {
+            details.set_resource_info(kind(resource), resource, "", message);
+            Code::AlreadyExists
+        }
+        Error::Aborted { .. } => Code::Aborted,
+        Error::Unauthenticated { .. } => Code::Unauthenticated,
+        Error::PermissionDenied { .. } => Code::PermissionDenied,
+        Error::ResourceExhausted { retry_after, .. } => {
+            retry(&mut details, *retry_after);
+            Code::ResourceExhausted
+        }
+        Error::Unavailable { retry_after, .. } => {
+            retry(&mut details, Some(*retry_after));
+            tracing::warn!(source = error.source().map(chain), "unavailable: {error}");
+            Code::Unavailable
+        }
+        Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+        Error::Unimplemented { .. } => Code::Unimplemented,
+        Error::Internal { .. } => {
+            tracing::error!(source = error.source().map(chain), "internal error");
+            Code::Internal
+        }
+    };
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+fn retry(details: &mut ErrorDetails, after: Option<Duration>) {
+    if let Some(after) = after {
+        details.set_retry_info(Some(after));
+    }
+}
+
+/// The collection of a full name: what kind of resource it is.
+fn kind(name: &str) -> &str {
+    name.split('/').next().unwrap_or_default()
+}
+
+/// An error and what caused it, down to the last.
+fn chain(source: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = source.to_string();
+    let mut cause = source.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! Access tokens (Ed25519 JWTs) and refresh tokens (opaque).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::Utc;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Header, Validation};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+use virtualstack_model::id::{AccountId, SessionId, TenantId};
+use virtualstack_model::{Error, Result};
+
+use crate::config::Config;
+use crate::keys::Keys;
+
+/// Type of our access tokens (RFC 9068), so that no other token of ours is ever taken for one.
+const TYPE: &str = "at+jwt";
+
+/// What an access token says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Claims {
+    iss: String,
+    aud: String,
+    exp: i64,
+    iat: i64,
+    jti: Uuid,
+    sub: AccountId,
+    /// The session.
+    pub(crate) sid: SessionId,
+    /// The tenant.
+    pub(crate) tid: TenantId,
+}
+
+/// Makes and verifies tokens.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    keys: Keys,
+    issuer: String,
+    audience: String,
+    seconds: i64,
+}
+
+impl Tokens {
+    pub(crate) fn new(keys: Keys, config: &Config) -> Self {
+        Self {
+            keys,
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            seconds: config.access_token_seconds,
+        }
+    }
+
+    /// Seconds that an access token is good for.
+    pub(crate) fn seconds(&self) -> i64 {
+        self.seconds
+    }
+
+    /// An access token of a session for a tenant.
+    pub(crate) fn sign(&self, account: AccountId, session: SessionId, tenant: TenantId) -> Result<String> {
+        let (kid, key) = self.keys.signing();
+        let now = Utc::now().timestamp();
+        let claims = Claims {
+            iss: self.issuer.clone(),
+            aud: self.audience.clone(),
+            exp: now + self.seconds,
+            iat: now,
+            jti: Uuid::now_v7(),
+            sub: account,
+            sid: session,
+            tid: tenant,
+        };
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(TYPE.to_owned());
+        header.kid = Some(kid);
+        jsonwebtoken::encode(&header, &claims, &key).map_err(Error::internal)
+    }
+
+    /// What a token says, if it is one of ours and still good.
+    pub(crate) async fn verify(&self, token: &str) -> Result<Claims> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
+        if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(TYPE) {
+            return Err(invalid());
+        }
+        let kid = header.kid.ok_or_else(invalid)?;
+        let key = self.keys.verifying(&kid).await?.ok_or_else(invalid)?;
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_audience(&[&self.audience]);
+        validation.set_required_spec_claims(&["iss", "aud", "exp", "sub"]);
+        validation.leeway = 0;
+        jsonwebtoken::decode::<Claims>(token, &key, &validation).map(|token| token.claims).map_err(|error| match error
+            .kind()
+        {
+            ErrorKind::ExpiredSignature => {
+                Error::unauthenticated("TOKEN_EXPIRED", "the access token has expired; refresh it")
+            }
+            _ => invalid(),
+        })
+    }
+}
+
+fn invalid() -> Error {
+    Error::unauthenticated("TOKEN_INVALID", "the access token is not valid")
+}
+
+/// A new refresh token: 256 random bits behind a prefix that secret scanners can know.
+pub(crate) fn refresh_token() -> Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(Error::internal)?;
+    Ok(format!("vsr_{}", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+/// What is kept of a refresh token.
+pub(crate) fn digest(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}

@@ -1,0 +1,46 @@
+//! What the store keeps → what clients see.
+
+use chrono::{DateTime, Utc};
+use prost::Message as _;
+use prost_reflect::ReflectMessage;
+use prost_types::{Any, FieldMask, Timestamp};
+use virtualstack_model::error::Violation;
+use virtualstack_model::{Error, Result};
+
+/// A time.
+pub(crate) fn time(time: DateTime<Utc>) -> Timestamp {
+    // Sub-second nanoseconds are below 2^31.
+    let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default();
+    Timestamp { seconds: time.timestamp(), nanos }
+}
+
+/// A message in an Any, under its full name.
+pub(crate) fn any(message: &impl ReflectMessage) -> Any {
+    let name = message.descriptor().full_name().to_owned();
+    Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
+}
+
+/// The fields of an update mask, all of them known. Without a mask, those that `set` says are set; "*" is all.
+pub(crate) fn update_mask(
+    mask: Option<FieldMask>,
+    known: &[&'static str],
+    set: impl Fn(&str) -> bool,
+) -> Result<Vec<&'static str>> {
+    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+    if paths.is_empty() {
+        return Ok(known.iter().copied().filter(|field| set(field)).collect());
+    }
+    if paths == ["*"] {
+        return Ok(known.to_vec());
+    }
+    let (fields, unknown): (Vec<_>, Vec<_>) = paths
+        .iter()
+        .map(|path| known.iter().copied().find(|field| field == path).ok_or(path))
+        .partition(|found| found.is_ok());
+    let violations: Vec<_> = unknown
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|path| Violation::new("update_mask", format!("{path:?} cannot be updated; these can: {}", known.join(", "))))
+        .collect();
+    if violations.is_empty() { Ok(fields.into_iter().flatten().collect()) } else { Err(Error::invalid_all(violations)) }
+}
