@@ -31,7 +31,7 @@ use prost_reflect::DescriptorPool;
 use virtualstack_proto::vendored::HttpRule;
 
 pub use config::Config;
-pub use server::{Gateway, bind};
+pub use server::{Gateway, Readiness, bind};
 
 /// What the gateway is given beside its settings.
 #[derive(Clone, Debug)]

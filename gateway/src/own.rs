@@ -30,9 +30,14 @@ pub(crate) async fn answer(app: &App, method: &Method, path: &str) -> Option<Res
     })
 }
 
-async fn ready(app: &App) -> Reply {
+/// Asks whether the server can serve; the text says why not.
+pub(crate) async fn check(app: &App) -> Result<(), String> {
     let late = || Err(format!("the gRPC server did not answer within {} s", PATIENCE.as_secs()));
-    match timeout(PATIENCE, app.upstream.health()).await.unwrap_or_else(|_| late()) {
+    timeout(PATIENCE, app.upstream.health()).await.unwrap_or_else(|_| late())
+}
+
+async fn ready(app: &App) -> Reply {
+    match check(app).await {
         Ok(()) => body::json(StatusCode::OK, r#"{"status":"ok"}"#),
         Err(reason) => {
             let text = json!({"status": "unavailable", "reason": reason}).to_string();

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::body::Reply;
 use crate::routes::Routes;
 use crate::upstream::Upstream;
-use crate::{Config, Deps, Error, headers, rules};
+use crate::{Config, Deps, Error, headers, own, rules};
 
 /// A gateway that is bound, and has nothing left that could fail.
 pub struct Gateway {
@@ -56,7 +56,28 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Gateway, Error> {
     Ok(Gateway { listener, address, cors, app: Arc::new(app) })
 }
 
+/// Asks whether the gateway can serve, which is whether its upstream can.
+#[derive(Clone)]
+pub struct Readiness(Arc<App>);
+
+impl Readiness {
+    /// Asks now; the text says why not.
+    ///
+    /// # Errors
+    ///
+    /// When the gRPC server is not serving, or cannot be reached.
+    pub async fn check(&self) -> Result<(), String> {
+        own::check(&self.0).await
+    }
+}
+
 impl Gateway {
+    /// For whoever has to say whether this process is ready.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        Readiness(Arc::clone(&self.app))
+    }
+
     /// The address that is served.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {

@@ -36,7 +36,7 @@ CREATE POLICY tenant ON background_jobs.jobs FOR INSERT TO virtualstack_tenant
 GRANT INSERT ON background_jobs.jobs TO virtualstack_tenant;
 CREATE POLICY queue ON background_jobs.jobs TO virtualstack_queue USING (true);
 GRANT SELECT, INSERT, UPDATE, DELETE ON background_jobs.jobs TO virtualstack_queue;
-CALL iam.system_policy('background_jobs.jobs', 'SELECT, INSERT');
+CALL iam.system_policy('background_jobs.jobs', 'SELECT, INSERT, DELETE');
 
 -- Locks a job for the holder of a fencing token; VS410 when somebody else has claimed it since.
 CREATE FUNCTION background_jobs.fence(job uuid, token bigint) RETURNS void LANGUAGE plpgsql AS $$

@@ -17,6 +17,7 @@ mod status;
 mod tokens;
 mod wire;
 
+#[expect(unreachable_pub, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));
 }

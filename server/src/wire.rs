@@ -1,7 +1,6 @@
 //! What the store keeps → what clients see.
 
 use chrono::{DateTime, Utc};
-use prost::Message as _;
 use prost_reflect::ReflectMessage;
 use prost_types::{Any, FieldMask, Timestamp};
 use virtualstack_model::error::Violation;
@@ -40,7 +39,9 @@ pub(crate) fn update_mask(
     let violations: Vec<_> = unknown
         .into_iter()
         .filter_map(Result::err)
-        .map(|path| Violation::new("update_mask", format!("{path:?} cannot be updated; these can: {}", known.join(", "))))
+        .map(|path| {
+            Violation::new("update_mask", format!("{path:?} cannot be updated; these can: {}", known.join(", ")))
+        })
         .collect();
     if violations.is_empty() { Ok(fields.into_iter().flatten().collect()) } else { Err(Error::invalid_all(violations)) }
 }

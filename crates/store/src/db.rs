@@ -81,6 +81,27 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Connection string that starts in a role: also when `url` names a mightier login, we work as the one that owns
+    /// nothing and can read nothing.
+    pub(crate) fn connect_as(&self, role: &str, settings: &str) -> String {
+        let options = format!("-c role={role} {settings}");
+        let url = &self.url;
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let separator = if url.contains('?') { '&' } else { '?' };
+            format!("{url}{separator}options={}", options.trim().replace(' ', "%20").replace('=', "%3D"))
+        } else {
+            format!("{url} options='{}'", options.trim())
+        }
+    }
+
+    /// Where migrations connect.
+    #[must_use]
+    pub fn migrate_url(&self) -> &str {
+        self.migrate_url.as_deref().unwrap_or(&self.url)
+    }
+}
+
 /// The database, behind its scopes.
 #[derive(Clone)]
 pub struct Store {
@@ -91,15 +112,13 @@ pub struct Store {
 impl Store {
     /// Makes the pool; connects when it is first used.
     pub fn new(config: &Config) -> Result<Self> {
-        let url = with_options(
-            &config.url,
-            &format!(
-                "-c statement_timeout={0} -c idle_in_transaction_session_timeout={0} -c lock_timeout={0}",
-                config.statement_timeout_ms
-            ),
+        let timeout = config.statement_timeout_ms;
+        let url = config.connect_as(
+            "virtualstack_login",
+            &format!("-c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout} -c lock_timeout={timeout}"),
         );
         let wait = Duration::from_millis(config.acquire_timeout_ms);
-        let queue_url = with_options(&config.url, "-c role=virtualstack_queue -c statement_timeout=10000");
+        let queue_url = config.connect_as("virtualstack_queue", "-c statement_timeout=10000");
         Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url })
     }
 
@@ -314,16 +333,6 @@ pub(crate) fn pool(url: String, size: usize, wait: Duration) -> Result<Pool<Asyn
         .recycle_timeout(Some(wait))
         .build()
         .map_err(Error::internal)
-}
-
-/// Adds start options to a URL or a key-value connection string.
-pub(crate) fn with_options(url: &str, options: &str) -> String {
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        let separator = if url.contains('?') { '&' } else { '?' };
-        format!("{url}{separator}options={}", options.replace(' ', "%20").replace('=', "%3D"))
-    } else {
-        format!("{url} options='{options}'")
-    }
 }
 
 async fn end<T>(connection: Connection, done: Result<T>) -> Result<T> {

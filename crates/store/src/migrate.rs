@@ -43,3 +43,18 @@ pub async fn run(url: &str) -> Result<Vec<String>> {
     let run = harness.run_pending_migrations(MIGRATIONS).map_err(Error::internal)?;
     Ok(run.iter().map(ToString::to_string).collect())
 }
+
+/// Makes a database unless there is one of this name. `url` leads to another database of the cluster.
+pub async fn ensure_database(url: &str, name: &str) -> Result<()> {
+    let mut connection = AsyncPgConnection::establish(url).await.map_err(unavailable)?;
+    let exists: bool = diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(&format!(
+        "EXISTS (SELECT FROM pg_database WHERE datname = '{name}')"
+    )))
+    .get_result(&mut connection)
+    .await
+    .map_err(Error::internal)?;
+    if !exists {
+        connection.batch_execute(&format!("CREATE DATABASE {name}")).await.map_err(Error::internal)?;
+    }
+    Ok(())
+}

@@ -13,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use virtualstack_model::Result;
 
-use crate::db::{Config, TxFn, pool, with_options};
+use crate::db::{Config, TxFn, pool};
 use crate::error::{from_diesel, unavailable};
 use crate::tx::Connection;
 
@@ -84,7 +84,7 @@ const TASK: &str = "SELECT id, action, fault, \
 impl Simulation {
     /// Connects when first used.
     pub fn new(config: &Config) -> Result<Self> {
-        let url = with_options(&config.url, "-c role=virtualstack_simulator -c statement_timeout=10000");
+        let url = config.connect_as("virtualstack_simulator", "-c statement_timeout=10000");
         Ok(Self { pool: pool(url, 4, Duration::from_millis(config.acquire_timeout_ms))? })
     }
 

@@ -202,6 +202,11 @@ impl SystemTx {
         virtualstack_queue::insert_unique(self.connection()?, &job).await.map_err(from_diesel).map(|_| ())
     }
 
+    /// Removes jobs that were completed before `before`.
+    pub async fn prune_jobs(&mut self, before: chrono::DateTime<chrono::Utc>) -> Result<usize> {
+        virtualstack_queue::prune(self.connection()?, before).await.map_err(from_diesel)
+    }
+
     /// Appends an audit row, in this commit.
     pub async fn audit(&mut self, tenant: Option<TenantId>, audit: &Audit) -> Result<()> {
         changes::append_audit(self.connection()?, tenant, audit, &[]).await

@@ -1,0 +1,38 @@
+# Every target is one line or a script of scripts/. ARGS goes to the program behind it: make up ARGS="--http-addr 127.0.0.1:9090"
+
+.DEFAULT_GOAL := help
+.PHONY: help up test test-clients lint fmt bench tools build clean
+
+# A dev build is there in a third of the time and is fast enough for one person; RELEASE=1 takes the optimised one.
+PROFILE := $(if $(RELEASE),--release)
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## Run everything in one process, with a private PostgreSQL and a simulated hypervisor
+	@scripts/tools.sh run
+	cargo run $(PROFILE) -- up $(ARGS)
+
+test: ## Lint and run every test; ARGS goes to cargo test
+	scripts/test.sh $(ARGS)
+
+test-clients: ## Run Python, TypeScript, grpcurl and curl against the running product
+	scripts/test-clients.sh $(ARGS)
+
+lint: ## Check format, clippy, protos and dependencies
+	scripts/lint.sh
+
+fmt: ## Format Rust and protos
+	scripts/lint.sh --fix
+
+bench: ## Run the benchmarks
+	cargo bench --workspace $(ARGS)
+
+tools: ## Install all tools into .tools and turn on the git hooks
+	scripts/tools.sh all
+
+build: ## Build the release binary, target/release/virtualstack
+	cargo build --release --locked --bin virtualstack
+
+clean: ## Remove what was built, and the tools; the data in .virtualstack stays
+	cargo clean && cd tests/clients/typescript && rm -rf node_modules generated out ../../../.tools

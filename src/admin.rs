@@ -1,0 +1,38 @@
+//! What must work without the API: roles and schema, the first admin.
+
+use anyhow::Context as _;
+use virtualstack_server::{FirstAdmin, bootstrap};
+use virtualstack_store::{Store, migrate};
+
+use crate::cli::AdminCommand;
+use crate::config::{Config, Wrong};
+
+/// Prints the script that makes the database roles.
+#[expect(clippy::print_stdout, reason = "it is what the command is for")]
+pub(crate) fn print_roles() -> anyhow::Result<()> {
+    print!("{}", migrate::ROLES);
+    Ok(())
+}
+
+/// Brings roles and schema up to date.
+pub(crate) async fn migrate(config: Config) -> anyhow::Result<()> {
+    let ran = migrate::run(config.required_database()?.migrate_url()).await.context("cannot migrate")?;
+    tracing::info!(?ran, "the schema is up to date");
+    Ok(())
+}
+
+/// Runs an admin command.
+pub(crate) async fn run(config: Config, command: AdminCommand) -> anyhow::Result<()> {
+    let store = Store::new(config.required_database()?)?;
+    match command {
+        AdminCommand::FirstAdmin => {
+            let missing =
+                |key: &str| Wrong(format!("admin.{key}: is required (VIRTUALSTACK_ADMIN_{})", key.to_uppercase()));
+            let email = config.admin.email.ok_or_else(|| missing("email"))?;
+            let password = config.admin.password.ok_or_else(|| missing("password"))?;
+            let made = bootstrap(&store, &FirstAdmin { email, password, demo_tenant: None }).await?;
+            tracing::info!(made, "the provider tenant has its first admin");
+            Ok(())
+        }
+    }
+}

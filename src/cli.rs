@@ -1,0 +1,71 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::HypervisorKind;
+
+/// A multi-tenant control plane for self-service VMs.
+#[derive(Debug, Parser)]
+#[command(name = "virtualstack", version)]
+pub(crate) struct Cli {
+    /// Settings file; ./virtualstack.toml if it is there.
+    #[arg(long, global = true)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Everything in one process, with a PostgreSQL of its own unless told otherwise.
+    Up(UpArguments),
+    /// The gRPC server.
+    Server,
+    /// The JSON/REST gateway.
+    Gateway,
+    /// The worker.
+    Worker,
+    /// Brings roles and schema up to date.
+    Migrate {
+        /// Print the script that makes the roles, for an administrator to run.
+        #[arg(long)]
+        print_roles: bool,
+    },
+    /// What must work without the API.
+    #[command(subcommand)]
+    Admin(AdminCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// Folder of everything that is kept.
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where gRPC and grpc-web listen; port 0 picks a free one.
+    #[arg(long)]
+    pub(crate) grpc_addr: Option<SocketAddr>,
+    /// Where REST listens; port 0 picks a free one.
+    #[arg(long)]
+    pub(crate) http_addr: Option<SocketAddr>,
+    /// Where health and metrics listen; port 0 picks a free one.
+    #[arg(long)]
+    pub(crate) ops_addr: Option<SocketAddr>,
+    /// A PostgreSQL to use instead of a private one.
+    #[arg(long)]
+    pub(crate) database_url: Option<String>,
+    /// Which hypervisor.
+    #[arg(long)]
+    pub(crate) hypervisor: Option<HypervisorKind>,
+    /// Where to write addresses and credentials, as JSON, once everything serves.
+    #[arg(long)]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Makes the provider tenant and its first admin, from VIRTUALSTACK_ADMIN_EMAIL and VIRTUALSTACK_ADMIN_PASSWORD.
+    FirstAdmin,
+}

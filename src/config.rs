@@ -1,0 +1,254 @@
+//! Settings: defaults, then virtualstack.toml, then VIRTUALSTACK_* variables, then the command line.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Format as _, Serialized, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use serde::Deserialize;
+use virtualstack_server::MasterKey;
+use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
+
+use crate::cli::{Cli, Command};
+
+const PREFIX: &str = "VIRTUALSTACK_";
+
+/// Sections, as they stand in the names of variables: VIRTUALSTACK_<SECTION>_<KEY>.
+const SECTIONS: [&str; 10] =
+    ["admin", "database", "gateway", "hypervisor", "log", "ops", "server", "simulated", "vcenter", "worker"];
+
+/// Settings that cannot be worked with.
+#[derive(Debug)]
+pub(crate) struct Wrong(pub(crate) String);
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "wrong settings: {}", self.0)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+/// All settings.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) environment: Environment,
+    data_dir: Option<PathBuf>,
+    master_key: Option<String>,
+    master_key_file: Option<PathBuf>,
+    pub(crate) admin: Admin,
+    pub(crate) database: virtualstack_store::Config,
+    pub(crate) server: virtualstack_server::Config,
+    pub(crate) gateway: virtualstack_gateway::Config,
+    pub(crate) ops: Ops,
+    pub(crate) worker: virtualstack_worker::Config,
+    pub(crate) hypervisor: Hypervisor,
+    pub(crate) simulated: simulated::Config,
+    pub(crate) vcenter: Option<vcenter::Config>,
+    pub(crate) log: Log,
+}
+
+/// How careful to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Environment {
+    #[default]
+    Development,
+    Testing,
+    Production,
+}
+
+/// The first admin.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Admin {
+    pub(crate) email: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("email", &self.email).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ops {
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for Ops {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Hypervisor {
+    pub(crate) kind: HypervisorKind,
+    /// For tests: kill the process at this point of a workflow, e.g. "vm_create.clone.after_call", …
+    pub(crate) crash_at: Option<String>,
+    /// … the how-manieth time it is passed.
+    pub(crate) crash_after: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum HypervisorKind {
+    #[default]
+    Simulated,
+    #[value(name = "vcenter")]
+    VCenter,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Pretty, filter: "info".to_owned() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Pretty,
+    Json,
+}
+
+impl Config {
+    /// Folder of everything that `up` keeps.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| PathBuf::from(".virtualstack"))
+    }
+
+    /// The master key that was given; none where `up` may make one.
+    pub(crate) fn master_key(&self) -> Result<Option<MasterKey>, Wrong> {
+        let parse = |text: &str| MasterKey::parse(text).map_err(|error| Wrong(error.to_string()));
+        match (&self.master_key, &self.master_key_file) {
+            (Some(_), Some(_)) => Err(Wrong("master_key and master_key_file are both set; set one".to_owned())),
+            (Some(key), None) => parse(key).map(Some),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|error| Wrong(format!("master_key_file: cannot read {}: {error}", file.display())))?;
+                parse(&text).map(Some)
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The master key, which roles that run apart cannot do without.
+    pub(crate) fn required_master_key(&self) -> Result<MasterKey, Wrong> {
+        let missing = "master_key_file: is required (VIRTUALSTACK_MASTER_KEY_FILE, or VIRTUALSTACK_MASTER_KEY)";
+        self.master_key()?.ok_or_else(|| Wrong(missing.to_owned()))
+    }
+
+    /// The database, which roles that run apart cannot do without.
+    pub(crate) fn required_database(&self) -> Result<&virtualstack_store::Config, Wrong> {
+        if self.database.url.is_empty() {
+            return Err(Wrong("database.url: is required (VIRTUALSTACK_DATABASE_URL)".to_owned()));
+        }
+        Ok(&self.database)
+    }
+
+    fn check(&self) -> Result<(), Wrong> {
+        if self.hypervisor.crash_at.is_some() && self.environment != Environment::Testing {
+            return Err(Wrong("hypervisor.crash_at: only for environment = \"testing\"".to_owned()));
+        }
+        if self.hypervisor.kind == HypervisorKind::VCenter && self.vcenter.is_none() {
+            return Err(Wrong("vcenter.url: is required with hypervisor.kind = \"vcenter\"".to_owned()));
+        }
+        if self.environment == Environment::Production {
+            if self.hypervisor.kind == HypervisorKind::Simulated {
+                return Err(Wrong("hypervisor.kind: \"simulated\" is not for environment = \"production\"".to_owned()));
+            }
+            if self.admin.password.as_deref().is_some_and(|password| password.len() < 12) {
+                return Err(Wrong("admin.password: is too short for environment = \"production\"".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Loads the settings.
+pub(crate) fn load(cli: &Cli) -> Result<Config, Wrong> {
+    let file = cli.config.as_deref().unwrap_or(Path::new("virtualstack.toml"));
+    if cli.config.is_some() && !file.is_file() {
+        return Err(Wrong(format!("--config: cannot read {}", file.display())));
+    }
+    let written = if file.is_file() { Figment::from(Toml::file_exact(file)) } else { Figment::new() };
+    let mut settings = written.merge(Variables);
+    if let Command::Up(arguments) = &cli.command {
+        let pairs = [
+            ("data_dir", arguments.data_dir.as_ref().map(|path| path.display().to_string())),
+            ("server.listen", arguments.grpc_addr.map(|address| address.to_string())),
+            ("gateway.listen", arguments.http_addr.map(|address| address.to_string())),
+            ("ops.listen", arguments.ops_addr.map(|address| address.to_string())),
+            ("database.url", arguments.database_url.clone()),
+        ];
+        for (key, value) in pairs {
+            if let Some(value) = value {
+                settings = settings.merge(Serialized::default(key, value));
+            }
+        }
+        if let Some(kind) = arguments.hypervisor {
+            let kind = if kind == HypervisorKind::VCenter { "vcenter" } else { "simulated" };
+            settings = settings.merge(Serialized::default("hypervisor.kind", kind));
+        }
+    }
+    let config: Config = settings.extract().map_err(|error| Wrong(error.to_string()))?;
+    config.check()?;
+    Ok(config)
+}
+
+/// VIRTUALSTACK_* variables.
+struct Variables;
+
+impl Provider for Variables {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("VIRTUALSTACK_* variables")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut settings = Dict::new();
+        for (name, text) in std::env::vars() {
+            let Some(key) = name.strip_prefix(PREFIX).map(str::to_lowercase) else { continue };
+            // What tests say to themselves.
+            if key.starts_with("test_") {
+                continue;
+            }
+            let section = SECTIONS.iter().find_map(|section| {
+                key.strip_prefix(section)
+                    .and_then(|rest| rest.strip_prefix('_'))
+                    .map(|rest| (*section, rest.to_owned()))
+            });
+            match section {
+                None => {
+                    settings.insert(key.clone(), value(&key, text));
+                }
+                Some((section, key)) => {
+                    let entry = settings.entry(section.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+                    if let Value::Dict(_, keys) = entry {
+                        keys.insert(key.clone(), value(&key, text));
+                    }
+                }
+            }
+        }
+        Ok(Profile::Default.collect(settings))
+    }
+}
+
+/// A variable's value: numbers, booleans and lists as such, but what is text stays text, even a password of digits.
+fn value(key: &str, text: String) -> Value {
+    let is_text = ["password", "key", "username", "email", "url", "file"].iter().any(|kind| key.ends_with(kind));
+    if is_text { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) }
+}

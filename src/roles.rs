@@ -1,0 +1,118 @@
+//! The roles, each by itself: any number of servers, gateways and workers, on one PostgreSQL.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use virtualstack_store::Store;
+use virtualstack_store::simulated::Simulation;
+use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
+use virtualstack_worker::adapters::hypervisor::vcenter::VCenter;
+use virtualstack_worker::adapters::hypervisor::{self as hypervisor};
+use virtualstack_worker::{NoProbe, Probe};
+
+use crate::config::{Config, HypervisorKind, Wrong};
+use crate::crash::CrashAt;
+use crate::ops::{self, Readiness};
+
+/// The gRPC server.
+pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
+    let store = Store::new(config.required_database()?)?;
+    let master_key = config.required_master_key()?;
+    let deps = virtualstack_server::Deps { store: store.clone(), master_key };
+    let server = virtualstack_server::bind(config.server, deps).await?;
+    tracing::info!(address = %server.address(), "serving gRPC");
+    alone(config.ops.listen, metrics, database_ready(store), async |stop| {
+        Ok(server.serve(stop.cancelled_owned()).await?)
+    })
+    .await
+}
+
+/// The gateway.
+pub(crate) async fn gateway(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
+    let gateway = virtualstack_gateway::bind(config.gateway, virtualstack_gateway::Deps::default()).await?;
+    tracing::info!(address = %gateway.local_addr(), "serving REST");
+    let readiness = gateway.readiness();
+    let ready: Readiness = Arc::new(move || {
+        let readiness = readiness.clone();
+        Box::pin(async move { readiness.check().await })
+    });
+    alone(config.ops.listen, metrics, ready, async |stop| Ok(gateway.serve(stop.cancelled_owned()).await?)).await
+}
+
+/// The worker.
+pub(crate) async fn worker(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
+    let store = Store::new(config.required_database()?)?;
+    let deps = worker_deps(&config, store.clone())?;
+    let worker = virtualstack_worker::bind(config.worker.clone(), deps).await?;
+    tracing::info!("working");
+    let work = async |stop: CancellationToken| {
+        worker.serve(stop.cancelled_owned()).await;
+        Ok(())
+    };
+    alone(config.ops.listen, metrics, database_ready(store), work).await
+}
+
+/// What a worker needs, with the hypervisor of the settings.
+pub(crate) fn worker_deps(config: &Config, store: Store) -> anyhow::Result<virtualstack_worker::Deps> {
+    let hypervisor: Arc<dyn hypervisor::Hypervisor> = match (config.hypervisor.kind, &config.vcenter) {
+        (HypervisorKind::VCenter, Some(settings)) => {
+            Arc::new(VCenter::connect(settings.clone()).map_err(|error| Wrong(error.to_string()))?)
+        }
+        (HypervisorKind::VCenter, None) => return Err(Wrong("vcenter.url: is required".to_owned()).into()),
+        (HypervisorKind::Simulated, _) => {
+            Arc::new(Simulated::new(Simulation::new(&config.database)?, config.simulated.clone()))
+        }
+    };
+    let probe: Arc<dyn Probe> = match &config.hypervisor.crash_at {
+        Some(at) => Arc::new(CrashAt::new(at.clone(), config.hypervisor.crash_after)),
+        None => Arc::new(NoProbe),
+    };
+    Ok(virtualstack_worker::Deps { store, hypervisor, probe })
+}
+
+/// Ready when the database answers.
+pub(crate) fn database_ready(store: Store) -> Readiness {
+    Arc::new(move || {
+        let store = store.clone();
+        Box::pin(async move { store.ping().await.map_err(|error| error.to_string()) })
+    })
+}
+
+/// Runs one role beside its ops address until a signal comes.
+async fn alone<F>(
+    listen: std::net::SocketAddr,
+    metrics: PrometheusHandle,
+    ready: Readiness,
+    role: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let stop = CancellationToken::new();
+    let ops = ops::bind(listen, metrics, ready).await?;
+    tracing::info!(address = %ops.address, "serving health and metrics");
+    let ops = tokio::spawn(ops.serve(CancellationToken::new()));
+    cancel_on_signal(stop.clone())?;
+    let done = role(stop).await;
+    ops.abort();
+    done
+}
+
+/// Cancels on SIGTERM or SIGINT.
+pub(crate) fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The rules of this repository that no type can hold: who may import whom, the same lints in every crate,
+//! and nothing in it of the machine it was written on.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Who may import whom, names without "virtualstack-". A new crate needs a row, and so a decision.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    // The store only to migrate and to administer.
+    ("virtualstack", &["server", "gateway", "worker", "cli", "store"]),
+    ("server", &["proto", "model", "store"]),
+    ("gateway", &["proto"]),
+    ("cli", &["proto"]),
+    ("worker", &["model", "store", "queue"]),
+    ("store", &["model", "queue"]),
+    ("queue", &[]),
+    ("model", &[]),
+    ("proto", &[]),
+];
+
+/// SQL lives behind these; the model names diesel too, but optionally, and the store alone turns that on.
+const MAY_NAME_SQL: &[&str] = &["store", "queue"];
+const SQL: &[&str] = &["diesel", "tokio-postgres"];
+
+/// These know nothing of the transport.
+const MUST_NOT_NAME_GRPC: &[&str] = &["worker", "store", "queue", "model"];
+const GRPC: &[&str] = &["tonic", "prost"];
+
+/// Paths that exist on one machine only. Split, so that this file does not name them.
+const FOREIGN_PATHS: &[&str] = &[
+    concat!("..", "/shared"),
+    concat!("/", "work"),
+    concat!("/", "root"),
+    concat!("/", "farm"),
+    concat!("/", "Users"),
+];
+
+#[test]
+fn crates_import_only_what_the_table_allows() {
+    let mut wrong = Vec::new();
+    for edge in edges() {
+        if let Some(target) = edge.target.strip_prefix("virtualstack-") {
+            let allowed = MAY_IMPORT.iter().find(|(from, _)| *from == edge.from).map_or(&[][..], |(_, to)| to);
+            if !allowed.contains(&target) {
+                wrong.push(format!("{} imports {target}", edge.from));
+            }
+            if target == "model" && edge.features.iter().any(|feature| feature == "diesel") && edge.from != "store" {
+                wrong.push(format!("{} turns on the diesel feature of model", edge.from));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "against MAY_IMPORT: {wrong:#?}");
+}
+
+#[test]
+fn every_crate_stands_in_the_table() {
+    let missing: Vec<_> = packages()
+        .iter()
+        .map(|package| short_name(&package["name"]))
+        .filter(|name| !MAY_IMPORT.iter().any(|(from, _)| from == name))
+        .collect();
+    assert!(missing.is_empty(), "MAY_IMPORT has no row for {missing:?}");
+}
+
+#[test]
+fn sql_and_grpc_stay_in_their_crates() {
+    let names = |edge: &Edge, family: &[&str]| {
+        family.iter().any(|name| edge.target == *name || edge.target.starts_with(&format!("{name}-")))
+    };
+    let mut wrong = Vec::new();
+    for edge in edges() {
+        let from = edge.from.as_str();
+        let optional_in_model = from == "model" && edge.optional;
+        if names(&edge, SQL) && !MAY_NAME_SQL.contains(&from) && !optional_in_model {
+            wrong.push(format!("{from} names {}", edge.target));
+        }
+        if names(&edge, GRPC) && MUST_NOT_NAME_GRPC.contains(&from) {
+            wrong.push(format!("{from} names {}", edge.target));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_crate_inherits_the_lints() {
+    for package in packages() {
+        let manifest = package["manifest_path"].as_str().expect("a path");
+        let text = fs::read_to_string(manifest).expect("a manifest");
+        assert!(text.contains("[lints]\nworkspace = true"), "{manifest} lacks [lints] workspace = true");
+    }
+}
+
+#[test]
+fn no_file_names_a_path_of_one_machine() {
+    let mut wrong = Vec::new();
+    for file in files() {
+        // Binary files and links to nowhere have no lines to read.
+        let Ok(text) = fs::read_to_string(Path::new(ROOT).join(&file)) else { continue };
+        for (index, line) in text.lines().enumerate() {
+            if FOREIGN_PATHS.iter().any(|path| names_path(line, path)) {
+                wrong.push(format!("{file}:{}: {}", index + 1, line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Whether `line` names `path` itself or something below it, and not a longer name that contains it.
+fn names_path(line: &str, path: &str) -> bool {
+    let part_of_name = |c: char| c.is_alphanumeric() || "_-.}*".contains(c);
+    line.match_indices(path).any(|(start, _)| {
+        !line[..start].ends_with(part_of_name) && !line[start + path.len()..].starts_with(part_of_name)
+    })
+}
+
+/// A dependency of a crate of ours.
+struct Edge {
+    from: String,
+    target: String,
+    features: Vec<String>,
+    optional: bool,
+}
+
+/// All dependencies of all members, but for the dev-dependencies of the root package: its tests look at the whole system.
+fn edges() -> Vec<Edge> {
+    let mut edges = Vec::new();
+    for package in packages() {
+        let from = short_name(&package["name"]);
+        for dependency in package["dependencies"].as_array().expect("a list") {
+            if from == "virtualstack" && dependency["kind"] == "dev" {
+                continue;
+            }
+            edges.push(Edge {
+                from: from.clone(),
+                target: dependency["name"].as_str().expect("a name").to_owned(),
+                features: serde_json::from_value(dependency["features"].clone()).expect("names"),
+                optional: dependency["optional"] == true,
+            });
+        }
+    }
+    edges
+}
+
+fn short_name(name: &Value) -> String {
+    let name = name.as_str().expect("a name");
+    name.strip_prefix("virtualstack-").unwrap_or(name).to_owned()
+}
+
+/// The members of the workspace as cargo sees them.
+fn packages() -> Vec<Value> {
+    let metadata = output(Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--format-version", "1"]));
+    let metadata: Value = serde_json::from_str(&metadata).expect("JSON of cargo");
+    metadata["packages"].as_array().expect("a list").clone()
+}
+
+/// What is committed, and what would be.
+fn files() -> Vec<String> {
+    let list = output(Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]));
+    list.split_terminator('\0').map(str::to_owned).collect()
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.current_dir(ROOT).output().expect("a program that starts");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}

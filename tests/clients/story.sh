@@ -1,0 +1,91 @@
+# The story of README.md for clients that speak JSON. Sourced with the ready file as $1, after the client has defined
+# these, each of which prints the reply, or fails and prints the error as JSON, on standard output both:
+#   login BODY · list_templates · create_vm REQUEST_ID VM · get_vm NAME · stop_vm NAME · delete_vm NAME · wait_operation NAME
+# Once it is known, $token is the access token.
+# shellcheck shell=bash disable=SC2034
+
+# json KEY…: the value below these keys, empty when it is not there.
+json() {
+  python3 -c '
+import json, sys
+value = json.load(sys.stdin)
+for key in sys.argv[1:]:
+    value = value.get(key, "")
+print(value if isinstance(value, str) else json.dumps(value))' "$@"
+}
+
+# ok CALL…: the reply of a call that must succeed.
+ok() {
+  local answer
+  answer=$("$@") || fail "$1: $answer"
+  printf '%s\n' "$answer"
+}
+
+# refused STATUS CALL…: a call that must fail so; prints the reason that every error of VirtualStack carries.
+refused() {
+  local status=$1 answer
+  shift
+  if answer=$("$@" 2>/dev/null); then
+    fail "$1 was not refused: $answer"
+  fi
+  python3 -c '
+import json, sys
+error = json.loads(sys.argv[2])
+error = error.get("error", error)  # REST wraps it; gRPC has numbers only
+status = {5: "NOT_FOUND", 16: "UNAUTHENTICATED"}.get(error["code"], error.get("status"))
+info = next(d for d in error["details"] if d["@type"].endswith("/google.rpc.ErrorInfo"))
+assert status == sys.argv[1] and info["domain"] == "virtualstack", error
+print(info["reason"])' "$status" "$answer" || fail "$1: $answer"
+}
+
+# finish OPERATION: waits until it is done; prints the response.
+finish() {
+  local operation=$1 name
+  name=$(json name <<<"$operation")
+  for _ in 1 2 3 4 5 6; do
+    [ "$(json "done" <<<"$operation")" != true ] || break
+    operation=$(ok wait_operation "$name")
+  done
+  note "done: $name $(json response state <<<"$operation")"
+  json response <<<"$operation"
+}
+
+expect() { [ "$1" = "$2" ] || fail "expected $2, not $1"; }
+
+email=$(json admin_email <"$1")
+password=$(json admin_password <"$1")
+tenant=$(json demo_tenant <"$1")
+token=
+
+reason=$(refused UNAUTHENTICATED login "{\"email\": \"$email\", \"password\": \"not the password\"}")
+echo "wrong password: $reason"
+
+tokens=$(ok login "{\"email\": \"$email\", \"password\": \"$password\", \"tenant\": \"$tenant\"}")
+token=$(json accessToken <<<"$tokens")
+echo "logged in"
+
+templates=$(ok list_templates)
+template=$(python3 -c '
+import json, sys
+print(next(t["name"] for t in json.load(sys.stdin)["templates"] if t["kind"] == "OVA"))' <<<"$templates")
+echo "template: $template"
+
+request=$(python3 -c 'import uuid; print(uuid.uuid4())')
+vm="{\"displayName\": \"shell-${request%%-*}\", \"template\": \"$template\"}"
+created=$(ok create_vm "$request" "$vm")
+repeated=$(ok create_vm "$request" "$vm")
+expect "$(json name <<<"$repeated")" "$(json name <<<"$created")"
+
+vm=$(finish "$created")
+expect "$(json state <<<"$vm")" RUNNING
+name=$(json name <<<"$vm")
+vm=$(ok get_vm "$name")
+expect "$(json state <<<"$vm")" RUNNING
+stopped=$(ok stop_vm "$name")
+vm=$(finish "$stopped")
+expect "$(json state <<<"$vm")" STOPPED
+deleted=$(ok delete_vm "$name")
+finish "$deleted" >/dev/null
+
+reason=$(refused NOT_FOUND get_vm "$name")
+echo "gone: $reason"

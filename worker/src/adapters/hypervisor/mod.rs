@@ -1,0 +1,172 @@
+//! What the control plane asks of a hypervisor, and the adapters that answer.
+//!
+//! Every call is idempotent: it is keyed by our VM id and the marker that the adapter leaves on the VM, may be repeated
+//! after a crash at any point, and changes nothing where the wish is already true. A call never waits for long work: it
+//! starts it and returns the reference of the task, which the workflow stores before it asks again. An adapter
+//! classifies its own faults; workflows do not guess.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use virtualstack_model::id::{OperationId, TenantId, VmId};
+use virtualstack_model::template::TemplateKind;
+use virtualstack_model::vm::PowerState;
+
+pub mod simulated;
+pub mod vcenter;
+
+/// A hypervisor.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// Stable name of the adapter, as in the configuration.
+    fn kind(&self) -> &'static str;
+
+    /// Makes the VM exist, with its size, powered off. `task` is the reference that an earlier call gave, if it
+    /// was stored; without it the adapter must find out whether an earlier call went through.
+    async fn ensure_vm(&self, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault>;
+
+    /// Brings an existing VM into a power state (`On` or `Off`). `ManagedObjectNotFound` and the like are
+    /// [`FaultClass::Lost`].
+    async fn ensure_power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault>;
+
+    /// Makes sure that the VM does not exist and will not come to exist: it is powered off and destroyed, and a
+    /// creation that is still under way is awaited or cancelled first.
+    async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault>;
+
+    /// What the hypervisor knows of the VM; none where it has no such VM.
+    async fn observe_vm(&self, vm: VmId) -> Result<Option<Observation>, Fault>;
+
+    /// The templates that VMs can be made from.
+    async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault>;
+
+    /// Ends sessions; called once, when the worker stops.
+    async fn close(&self);
+}
+
+/// A VM to make.
+#[derive(Clone, Debug)]
+pub struct VmSpec {
+    /// Our id of it.
+    pub id: VmId,
+    /// The tenant it belongs to.
+    pub tenant: TenantId,
+    /// The operation that makes it.
+    pub operation: OperationId,
+    /// Name for people: a host name, not unique across tenants.
+    pub display_name: String,
+    /// The template, as the hypervisor refers to it.
+    pub template: TemplateRef,
+    /// Virtual CPUs.
+    pub cpu_count: i32,
+    /// Memory in MiB.
+    pub memory_mib: i32,
+    /// Size of the first disk in GiB, at least the template's.
+    pub disk_gib: i32,
+}
+
+/// Enough to find a VM whatever state its creation is in.
+#[derive(Clone, Debug)]
+pub struct VmIdentity {
+    /// Our id of it.
+    pub id: VmId,
+    /// The template that it was, or may just be, made from.
+    pub template: TemplateRef,
+}
+
+/// A template as the hypervisor refers to it; opaque outside the adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TemplateRef(pub String);
+
+/// A task of the hypervisor; opaque outside the adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskRef(pub String);
+
+/// How far a wish is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It is true now.
+    Done,
+    /// The hypervisor works on it: store the reference, then ask again with it.
+    Running {
+        /// The task to ask with; none where the adapter waits for something that it has no reference of.
+        task: Option<TaskRef>,
+        /// Progress of the task, where it says so.
+        percent: Option<u8>,
+    },
+}
+
+/// What a hypervisor knows of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Its power state.
+    pub power: PowerState,
+    /// Addresses that the guest reports; link-local ones left out.
+    pub ip_addresses: Vec<String>,
+}
+
+/// A template that a hypervisor offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateInfo {
+    /// How the hypervisor refers to it; stays the same across restarts.
+    pub reference: TemplateRef,
+    /// Name for people.
+    pub display_name: String,
+    /// What it is.
+    pub kind: TemplateKind,
+    /// Guest operating system.
+    pub guest_os: String,
+    /// Virtual CPUs.
+    pub cpu_count: i32,
+    /// Memory in MiB.
+    pub memory_mib: i32,
+    /// Size of the first disk in GiB, rounded up.
+    pub disk_gib: i32,
+}
+
+/// What a workflow does about a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultClass {
+    /// Nothing happened; try the same again later.
+    Retry,
+    /// It may have happened; ask again, the adapter reconciles by marker.
+    Unknown,
+    /// The VM is gone from the hypervisor.
+    Lost,
+    /// Something else stands in the way, e.g. a foreign VM of that name.
+    Conflict,
+    /// There is no room for it.
+    Capacity,
+    /// It can never work as it is.
+    Permanent,
+}
+
+/// A fault of a hypervisor, classified.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}: {message} ({detail})")]
+pub struct Fault {
+    /// What to do about it.
+    pub class: FaultClass,
+    /// Stable reason, UPPER_SNAKE.
+    pub reason: &'static str,
+    /// What a tenant may read: what happened and what they can do.
+    pub message: String,
+    /// What only the operator reads, in the log.
+    pub detail: String,
+    /// When it is worth another try, where the hypervisor says so.
+    pub retry_after: Option<Duration>,
+}
+
+impl Fault {
+    /// A classified fault.
+    pub fn new(
+        class: FaultClass,
+        reason: &'static str,
+        message: impl Into<String>,
+        detail: impl std::fmt::Display,
+    ) -> Self {
+        Self { class, reason, message: message.into(), detail: detail.to_string(), retry_after: None }
+    }
+}

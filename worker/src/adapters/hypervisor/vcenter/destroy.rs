@@ -1,0 +1,85 @@
+//! Making sure that a VM does not exist and will not come to exist.
+//!
+//! The opposite of a creation that may still be under way: it is awaited, or stopped where the vCenter can, before the VM
+//! may be called absent; otherwise it would come to life after its deletion.
+
+use std::time::Duration;
+
+use virtualstack_model::vm::PowerState;
+
+use super::super::{Fault, Progress, TaskRef, VmIdentity};
+use super::faults::Error;
+use super::lookup::{LookUp, foreign};
+use super::machine::Machine;
+use super::soap::Call;
+use super::tasks::{Outcome, Work, started};
+use super::xml::Xml;
+use super::{CLOCK_SLACK, Followed, VCenter, WAITING};
+
+/// Clones of the template that may be this VM's are awaited to their end.
+const UNCLAIMED_CLONES: Duration = Duration::from_secs(4 * 3600);
+
+impl VCenter {
+    pub(super) async fn destroy(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        let _turn = self.ledger.turn(vm.id).await;
+        let ended = match self.follow(task, self.ledger.clone_of(vm.id)).await? {
+            Followed::Running(task) => {
+                if task.work == Work::Clone && task.cancelable {
+                    self.session.cancel(&task).await?;
+                }
+                return Ok(task.progress());
+            }
+            Followed::Ended(task) => task,
+        };
+        let placement = self.placement().await?;
+        let template = self.session.by_instance_uuid(&placement.datacenter, &vm.template.0).await?;
+        // Before the look-up, so that one which ends in between is found by it.
+        let mut clones = self.unclaimed_clones(vm.id, template.as_ref()).await?;
+        let machine = match self.look_up(vm.id, None).await? {
+            LookUp::Present(machine) => Some(machine),
+            LookUp::Forming => return Ok(WAITING),
+            LookUp::Foreign { by_name: true, .. } | LookUp::Absent => None,
+            LookUp::Foreign { name, .. } => return Err(foreign(&name)),
+        };
+        if let Some(created) = machine.as_ref().and_then(|machine| machine.created) {
+            // A second clone of a VM is started before the first is there, if ever.
+            let latest = created + CLOCK_SLACK;
+            clones.retain(|task| task.queued.is_none_or(|queued| queued <= latest));
+        }
+        let clones: Vec<_> = clones.into_iter().map(|task| task.reference).collect();
+        // Where a stored task has destroyed it, this was settled before.
+        let destroyed =
+            ended.as_ref().is_some_and(|task| task.work == Work::Destroy && matches!(task.outcome, Outcome::Succeeded));
+        if !(destroyed && machine.is_none()) && self.ledger.must_wait(vm.id, &clones, UNCLAIMED_CLONES) {
+            return Ok(WAITING);
+        }
+        let Some(machine) = machine else {
+            self.ledger.settled(vm.id);
+            return Ok(Progress::Done);
+        };
+        if let Some(task) = ended.as_ref().filter(|task| matches!(task.work, Work::PowerOff | Work::Destroy))
+            && let Some(fault) = self.failure(task)
+        {
+            return Err(fault);
+        }
+        self.take_down(&machine).await
+    }
+
+    async fn take_down(&self, machine: &Machine) -> Result<Progress, Fault> {
+        let methods: &[_] = match machine.power {
+            PowerState::Off => &["Destroy_Task"],
+            PowerState::On | PowerState::Paused => &["PowerOffVM_Task", "Destroy_Task"],
+        };
+        for method in methods {
+            match self.change(&Call::change(method, &machine.reference, Xml::new())).await {
+                Ok(reply) => return Ok(Progress::Running { task: Some(started(&reply)?), percent: None }),
+                // It went off by itself.
+                Err(Error::Vim(fault)) if fault.is_already_so() => {}
+                Err(error) if error.is("ManagedObjectNotFound") => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // It is gone, as it seems; the next call makes sure.
+        Ok(WAITING)
+    }
+}

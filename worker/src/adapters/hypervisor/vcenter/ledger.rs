@@ -1,0 +1,140 @@
+//! What this process knows of its own doings. It may be lost at any time: then the vCenter is asked, which takes longer.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedMutexGuard;
+use virtualstack_model::id::VmId;
+
+use super::super::TaskRef;
+
+/// After this nobody asks for a VM's creation any more.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+/// More tasks than a vCenter calls recent.
+const REMEMBERED: usize = 1024;
+
+#[derive(Debug, Default)]
+struct Entries {
+    turns: HashMap<VmId, Arc<tokio::sync::Mutex<()>>>,
+    /// The last clone that was started for a VM.
+    clones: HashMap<VmId, (Instant, TaskRef)>,
+    /// Clones that were started for whatever VM.
+    started: VecDeque<TaskRef>,
+    /// Clones of somebody's that a VM's fate may hang on, and since when they are waited for.
+    waits: HashMap<VmId, (Instant, Vec<TaskRef>)>,
+    /// Tasks whose failure was told.
+    told: VecDeque<TaskRef>,
+}
+
+/// The notes of one adapter.
+#[derive(Debug, Default)]
+pub(super) struct Ledger(Mutex<Entries>);
+
+impl Ledger {
+    /// Waits until no other call works on this VM.
+    pub(super) async fn turn(&self, vm: VmId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut entries = self.entries();
+            entries.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(entries.turns.entry(vm).or_default())
+        };
+        turn.lock_owned().await
+    }
+
+    /// A clone was started for a VM.
+    pub(super) fn started(&self, vm: VmId, task: &TaskRef) {
+        let mut entries = self.entries();
+        entries.clones.retain(|_, (since, _)| since.elapsed() < FORGOTTEN);
+        entries.clones.insert(vm, (Instant::now(), task.clone()));
+        remember(&mut entries.started, task);
+    }
+
+    /// The clone that was last started for a VM.
+    pub(super) fn clone_of(&self, vm: VmId) -> Option<TaskRef> {
+        self.entries().clones.get(&vm).map(|(_, task)| task.clone())
+    }
+
+    /// Whether this process started the clone, so that it can belong to no VM but the one it was started for.
+    pub(super) fn is_own(&self, task: &TaskRef) -> bool {
+        self.entries().started.contains(task)
+    }
+
+    /// The VM is there, or gone for good.
+    pub(super) fn settled(&self, vm: VmId) {
+        let mut entries = self.entries();
+        entries.clones.remove(&vm);
+        entries.waits.remove(&vm);
+    }
+
+    /// Whether to wait for clones that are under way: those of the first time that this was asked, as later ones
+    /// come from elsewhere without end.
+    pub(super) fn must_wait(&self, vm: VmId, clones: &[TaskRef], at_most: Duration) -> bool {
+        let mut entries = self.entries();
+        entries.waits.retain(|_, (since, _)| since.elapsed() < FORGOTTEN);
+        let (since, awaited) = entries.waits.entry(vm).or_insert_with(|| (Instant::now(), clones.to_vec()));
+        awaited.retain(|task| clones.contains(task));
+        let wait = !awaited.is_empty() && since.elapsed() < at_most;
+        if !wait {
+            entries.waits.remove(&vm);
+        }
+        wait
+    }
+
+    /// Whether the failure of a task was told before; it is now.
+    pub(super) fn was_told(&self, task: &TaskRef) -> bool {
+        let mut entries = self.entries();
+        let before = entries.told.contains(task);
+        if !before {
+            remember(&mut entries.told, task);
+        }
+        before
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remember(tasks: &mut VecDeque<TaskRef>, task: &TaskRef) {
+    tasks.push_back(task.clone());
+    if tasks.len() > REMEMBERED {
+        tasks.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks(names: &[&str]) -> Vec<TaskRef> {
+        names.iter().map(|name| TaskRef((*name).to_owned())).collect()
+    }
+
+    #[test]
+    fn only_the_clones_of_the_first_look_are_awaited() {
+        let (ledger, vm, long) = (Ledger::default(), VmId::new(), Duration::from_secs(60));
+        assert!(ledger.must_wait(vm, &tasks(&["a", "b"]), long));
+        assert!(ledger.must_wait(vm, &tasks(&["b", "c"]), long));
+        assert!(!ledger.must_wait(vm, &tasks(&["c", "d"]), long), "a and b have ended");
+        assert!(ledger.must_wait(vm, &tasks(&["c", "d"]), long), "a new question");
+        assert!(!ledger.must_wait(vm, &tasks(&["c", "d"]), Duration::ZERO), "long enough");
+    }
+
+    #[test]
+    fn a_failure_is_told_once() {
+        let (ledger, task) = (Ledger::default(), TaskRef("task-1".into()));
+        assert!(!ledger.was_told(&task));
+        assert!(ledger.was_told(&task));
+    }
+
+    #[tokio::test]
+    async fn turns_leave_nothing_behind() {
+        let ledger = Ledger::default();
+        for _ in 0..3 {
+            drop(ledger.turn(VmId::new()).await);
+        }
+        drop(ledger.turn(VmId::new()).await);
+        assert_eq!(ledger.entries().turns.len(), 1);
+    }
+}

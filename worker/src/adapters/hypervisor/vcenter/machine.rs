@@ -1,0 +1,241 @@
+//! Virtual machines and templates as the inventory shows them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use virtualstack_model::template::TemplateKind;
+use virtualstack_model::vm::PowerState;
+
+use super::super::{Observation, TemplateInfo, TemplateRef, VmSpec};
+use super::faults::Error;
+use super::properties::Object;
+use super::session::Session;
+use super::soap::Call;
+use super::xml::{Element, ManagedRef, Xml};
+
+/// The extraConfig key that tells whose VM it is. A clone inherits its source's, so it counts only with our id in it.
+pub(super) const MARKER: &str = "virtualstack.vmId";
+
+/// What [`Machine::from_object`] reads.
+pub(super) const MACHINE: [&str; 8] = [
+    "name",
+    "config.extraConfig",
+    "config.hardware",
+    "config.createDate",
+    "runtime.powerState",
+    "runtime.connectionState",
+    "guest.ipAddress",
+    "guest.net",
+];
+
+const TEMPLATE: [&str; 5] =
+    ["name", "config.template", "config.instanceUuid", "config.guestFullName", "config.hardware"];
+
+/// A virtual machine.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) reference: ManagedRef,
+    pub(super) name: String,
+    /// Our id, if it carries one.
+    pub(super) marker: Option<String>,
+    pub(super) created: Option<DateTime<Utc>>,
+    /// None while it is being made.
+    pub(super) hardware: Option<Hardware>,
+    /// As far as its host can be asked.
+    pub(super) connected: bool,
+    pub(super) power: PowerState,
+    addresses: Vec<String>,
+}
+
+impl Machine {
+    pub(super) fn from_object(object: &Object) -> Self {
+        let marker = object.get("config.extraConfig").and_then(|extra| {
+            let entry = extra.children.iter().find(|entry| entry.text_at("key") == Some(MARKER));
+            entry?.text_at("value").map(str::to_owned)
+        });
+        let power = match object.text("runtime.powerState") {
+            Some("poweredOn") => PowerState::On,
+            Some("suspended") => PowerState::Paused,
+            _ => PowerState::Off,
+        };
+        Self {
+            reference: object.reference.clone(),
+            name: object.text("name").unwrap_or_default().to_owned(),
+            marker,
+            created: object.get("config.createDate").and_then(|date| date.text.parse().ok()),
+            hardware: object.get("config.hardware").map(Hardware::from_element),
+            connected: object.text("runtime.connectionState").is_none_or(|state| state == "connected"),
+            power,
+            // A guest that is off may still show what it last reported.
+            addresses: if power == PowerState::On { addresses(object) } else { Vec::new() },
+        }
+    }
+
+    pub(super) fn observation(self) -> Observation {
+        Observation { power: self.power, ip_addresses: self.addresses }
+    }
+}
+
+/// The first address is the one that the guest prefers.
+fn addresses(object: &Object) -> Vec<String> {
+    let preferred = object.text("guest.ipAddress");
+    let cards = object.get("guest.net").map_or(&[][..], |net| &net.children);
+    let of_cards = cards.iter().flat_map(|card| card.all("ipAddress")).map(|address| address.text.as_str());
+    let mut found: Vec<String> = Vec::new();
+    for address in preferred.into_iter().chain(of_cards).filter_map(|text| text.trim().parse::<IpAddr>().ok()) {
+        let local = match address {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let address_text = address.to_string();
+        if !local && !address.is_loopback() && !address.is_unspecified() && !found.contains(&address_text) {
+            found.push(address_text);
+        }
+    }
+    found
+}
+
+/// Size of a VM or template.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hardware {
+    cpus: i32,
+    cores_per_socket: i32,
+    memory_mib: i32,
+    /// The first disk, whole, as it has to be sent back to change its size.
+    disk: Option<Element>,
+}
+
+impl Hardware {
+    fn from_element(hardware: &Element) -> Self {
+        Self {
+            cpus: hardware.value_at("numCPU").unwrap_or_default(),
+            cores_per_socket: hardware.value_at("numCoresPerSocket").unwrap_or(1),
+            memory_mib: hardware.value_at("memoryMB").unwrap_or_default(),
+            disk: hardware.all("device").find(|device| device.is_kind("VirtualDisk")).cloned(),
+        }
+    }
+
+    fn disk_kib(&self) -> i64 {
+        self.disk.as_ref().and_then(|disk| disk.value_at("capacityInKB")).unwrap_or_default()
+    }
+
+    fn disk_suits(&self, spec: &VmSpec) -> bool {
+        self.disk.is_none() || self.disk_kib() >= i64::from(spec.disk_gib) << 20
+    }
+
+    pub(super) fn suits(&self, spec: &VmSpec) -> bool {
+        self.cpus == spec.cpu_count && self.memory_mib == spec.memory_mib && self.disk_suits(spec)
+    }
+
+    /// The part of a `VirtualMachineConfigSpec` that makes it suit; disks only grow.
+    pub(super) fn change_to(&self, spec: &VmSpec) -> Xml {
+        let mut xml = Xml::new().text("numCPUs", spec.cpu_count);
+        // A vCenter refuses sockets that are not full; some guests are licensed for few sockets.
+        if self.cores_per_socket > 1 && spec.cpu_count % self.cores_per_socket != 0 {
+            xml = xml.text("numCoresPerSocket", spec.cpu_count);
+        }
+        xml = xml.text("memoryMB", spec.memory_mib);
+        match self.disk.clone().filter(|_| !self.disk_suits(spec)) {
+            None => xml,
+            Some(mut disk) => {
+                for child in &mut disk.children {
+                    match child.name.as_str() {
+                        "capacityInKB" => child.text = (i64::from(spec.disk_gib) << 20).to_string(),
+                        // It outranks the other where it is given.
+                        "capacityInBytes" => child.text = (i64::from(spec.disk_gib) << 30).to_string(),
+                        _ => {}
+                    }
+                }
+                let edit = Xml::new().text("operation", "edit").element("device", &disk);
+                xml.typed("deviceChange", "VirtualDeviceConfigSpec", edit)
+            }
+        }
+    }
+}
+
+impl Session {
+    /// The VM or template of an instance UUID.
+    pub(super) async fn by_instance_uuid(
+        self: &Arc<Self>,
+        datacenter: &ManagedRef,
+        uuid: &str,
+    ) -> Result<Option<ManagedRef>, Error> {
+        let index = self.login().await?.service("searchIndex")?;
+        let arguments = Xml::new()
+            .reference("datacenter", datacenter)
+            .text("uuid", uuid)
+            .text("vmSearch", true)
+            .text("instanceUuid", true);
+        let found = self.call(&Call::read("FindByUuid", &index, arguments)).await?;
+        Ok(found.at("returnval").and_then(Element::managed))
+    }
+
+    /// The hardware of a template; none if it is no template any more.
+    pub(super) async fn template_hardware(self: &Arc<Self>, template: &ManagedRef) -> Result<Option<Hardware>, Error> {
+        let template = self.read(template, &TEMPLATE).await?.filter(is_template);
+        Ok(template.and_then(|template| template.get("config.hardware").map(Hardware::from_element)))
+    }
+
+    /// The templates below a folder.
+    pub(super) async fn templates(self: &Arc<Self>, folder: &ManagedRef) -> Result<Vec<TemplateInfo>, Error> {
+        let machines = self.list(folder, "VirtualMachine", &TEMPLATE).await?;
+        let templates = machines.iter().filter(|machine| is_template(machine)).filter_map(|template| {
+            let hardware = Hardware::from_element(template.get("config.hardware")?);
+            Some(TemplateInfo {
+                // A managed reference changes when a template is registered anew, its instance UUID does not.
+                reference: TemplateRef(template.text("config.instanceUuid")?.to_owned()),
+                display_name: template.text("name")?.to_owned(),
+                kind: TemplateKind::Ova,
+                guest_os: template.text("config.guestFullName").unwrap_or_default().to_owned(),
+                cpu_count: hardware.cpus,
+                memory_mib: hardware.memory_mib,
+                disk_gib: i32::try_from((hardware.disk_kib() + (1 << 20) - 1) >> 20).unwrap_or(i32::MAX),
+            })
+        });
+        let mut templates: Vec<_> = templates.collect();
+        templates.sort_by(|a, b| a.display_name.cmp(&b.display_name));
+        Ok(templates)
+    }
+}
+
+fn is_template(machine: &Object) -> bool {
+    machine.text("config.template") == Some("true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(power: &str) -> Machine {
+        let property = |name: &str, value: &str| format!("<propSet><name>{name}</name><val>{value}</val></propSet>");
+        let text = format!(
+            "<objects><obj type=\"VirtualMachine\">vm-7</obj>{}{}{}{}{}{}</objects>",
+            property("config.extraConfig", "<OptionValue><key>virtualstack.vmId</key><value>id</value></OptionValue>"),
+            property("config.createDate", "2026-03-04T05:06:07.089Z"),
+            property("runtime.powerState", power),
+            property("runtime.connectionState", "connected"),
+            property("guest.ipAddress", "10.0.0.5"),
+            property(
+                "guest.net",
+                "<GuestNicInfo><ipAddress>fe80::1</ipAddress><ipAddress>10.0.0.5</ipAddress></GuestNicInfo>\
+                 <GuestNicInfo><ipAddress>169.254.1.1</ipAddress><ipAddress>2001:db8::5</ipAddress>\
+                 <ipAddress>junk</ipAddress></GuestNicInfo>"
+            ),
+        );
+        Machine::from_object(&Object::from_element(&Element::parse(&text).expect("well-formed")).expect("an object"))
+    }
+
+    #[test]
+    fn addresses_are_those_that_others_can_reach() {
+        assert_eq!(machine("poweredOn").observation().ip_addresses, ["10.0.0.5", "2001:db8::5"]);
+        assert!(machine("poweredOff").observation().ip_addresses.is_empty());
+    }
+
+    #[test]
+    fn a_machine_without_a_configuration_is_still_being_made() {
+        let machine = machine("suspended");
+        assert!(machine.hardware.is_none() && machine.created.is_some());
+        assert_eq!((machine.marker.as_deref(), machine.power), (Some("id"), PowerState::Paused));
+    }
+}

@@ -1,0 +1,3 @@
+//! The adapters to the outside.
+
+pub mod hypervisor;

@@ -1,0 +1,33 @@
+//! From a job's kind to what does it. A new kind of job is one line here.
+
+use tokio_util::sync::CancellationToken;
+use virtualstack_model::Error;
+use virtualstack_model::jobs::{Housekeeping, Inventory, Job, VmCreate, VmDelete, VmPower};
+use virtualstack_queue::{Handler, Lease};
+
+use crate::context::Shared;
+use crate::{engine, periodic};
+
+/// Hands claimed jobs to their workflows.
+pub(crate) struct Dispatcher(pub(crate) Shared);
+
+impl Handler for Dispatcher {
+    async fn handle(&self, lease: Lease, lost: CancellationToken) {
+        let shared = &self.0;
+        let done = match lease.kind.as_str() {
+            VmCreate::KIND => engine::run::<VmCreate>(shared, &lease, &lost).await,
+            VmPower::KIND => engine::run::<VmPower>(shared, &lease, &lost).await,
+            VmDelete::KIND => engine::run::<VmDelete>(shared, &lease, &lost).await,
+            Inventory::KIND => periodic::inventory(shared, &lease).await,
+            Housekeeping::KIND => periodic::housekeeping(shared, &lease).await,
+            kind => Err(Error::internal(format!("no worker of this version knows jobs of kind {kind}"))),
+        };
+        if let Err(error) = done {
+            // The lease runs out, and somebody tries again.
+            tracing::warn!(
+                source = std::error::Error::source(&error).map(ToString::to_string),
+                "job interrupted: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The worker: claims jobs and runs them until it is stopped.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+use virtualstack_model::Result;
+use virtualstack_model::jobs::{PERIODIC_QUEUE, VM_QUEUE};
+use virtualstack_queue::Runner;
+use virtualstack_store::Store;
+
+use crate::adapters::hypervisor::Hypervisor;
+use crate::context::Shared;
+use crate::dispatch::Dispatcher;
+use crate::periodic;
+use crate::probe::Probe;
+
+/// Settings of the worker.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Jobs at work at once.
+    pub concurrency: usize,
+    /// Milliseconds that a claim holds. A job whose worker died goes on after this.
+    pub lease_ms: u32,
+    /// Milliseconds between renewals of held claims.
+    pub heartbeat_ms: u32,
+    /// Milliseconds between looks at the queue when nothing wakes the worker.
+    pub poll_ms: u32,
+    /// Milliseconds between looks at a task of the hypervisor.
+    pub task_poll_ms: u32,
+    /// Seconds to wait for a new VM's address before it is called running without one.
+    pub address_wait_seconds: u32,
+    /// Seconds that a deleted VM is kept.
+    pub undelete_window_seconds: u32,
+    /// Seconds between looks at the hypervisor's templates.
+    pub inventory_seconds: u32,
+    /// Seconds between runs of the housekeeping.
+    pub housekeeping_seconds: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            concurrency: 16,
+            lease_ms: 30_000,
+            heartbeat_ms: 10_000,
+            poll_ms: 5_000,
+            task_poll_ms: 500,
+            address_wait_seconds: 30,
+            undelete_window_seconds: 7 * 24 * 3600,
+            inventory_seconds: 60,
+            housekeeping_seconds: 60,
+        }
+    }
+}
+
+/// What the worker needs from outside.
+pub struct Deps {
+    /// The database.
+    pub store: Store,
+    /// The hypervisor.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Told of every point where a worker can die.
+    pub probe: Arc<dyn Probe>,
+}
+
+/// A worker; [`Worker::serve`] works.
+pub struct Worker {
+    runner: Runner<Dispatcher>,
+    shared: Shared,
+}
+
+/// Does all that can fail: puts the periodic jobs in.
+pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
+    let Deps { store, hypervisor, probe } = deps;
+    periodic::schedule(&store).await?;
+    let runner_config = virtualstack_queue::Config {
+        url: store.queue_url().to_owned(),
+        queues: vec![VM_QUEUE.to_owned(), PERIODIC_QUEUE.to_owned()],
+        worker: format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple()),
+        concurrency: config.concurrency,
+        lease: Duration::from_millis(config.lease_ms.into()),
+        heartbeat: Duration::from_millis(config.heartbeat_ms.into()),
+        poll: Duration::from_millis(config.poll_ms.into()),
+    };
+    let stop = CancellationToken::new();
+    let shared = Shared { store, hypervisor, probe, config: Arc::new(config), stop };
+    Ok(Worker { runner: Runner::new(runner_config, Dispatcher(shared.clone())), shared })
+}
+
+impl Worker {
+    /// Works until `shutdown`, then ends the steps at work, gives their jobs back, and signs off from the hypervisor.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
+        let Self { runner, shared } = self;
+        let running = runner.run(shared.stop.clone());
+        tokio::pin!(running);
+        tokio::select! {
+            () = &mut running => {}
+            () = shutdown => {
+                shared.stop.cancel();
+                running.await;
+            }
+        }
+        shared.hypervisor.close().await;
+    }
+}

@@ -1,0 +1,167 @@
+//! Creates a VM: clone → power on → observe → RUNNING. Back: make sure that nothing of it is left.
+
+use serde::{Deserialize, Serialize};
+use virtualstack_model::Result;
+use virtualstack_model::id::{OperationId, VmId};
+use virtualstack_model::jobs::VmCreate;
+use virtualstack_model::vm::{PowerState, VmState};
+use virtualstack_store::operations::{self, End, Failure};
+use virtualstack_store::vms::{self, Event, Update, Vm};
+
+use super::{finish, give_up, identity, wait_or};
+use crate::adapters::hypervisor::{TaskRef, TemplateRef, VmSpec};
+use crate::context::{Settled, Snapshot, StepContext, Transition};
+use crate::engine::Workflow;
+use crate::step_error::{StepError, code, failure};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub(crate) enum Step {
+    Clone {
+        task: Option<TaskRef>,
+    },
+    PowerOn {
+        task: Option<TaskRef>,
+    },
+    Observe {
+        looks: u32,
+    },
+    /// `failure` is none when the operation was cancelled.
+    Rollback {
+        task: Option<TaskRef>,
+        failure: Option<Failure>,
+    },
+}
+
+impl Workflow for VmCreate {
+    type Step = Step;
+
+    fn vm(&self) -> VmId {
+        self.vm
+    }
+
+    fn operation(&self) -> OperationId {
+        self.operation
+    }
+
+    fn first(&self) -> Step {
+        Step::Clone { task: None }
+    }
+
+    fn label(step: &Step) -> (&'static str, i32) {
+        match step {
+            Step::Clone { .. } => ("clone", 5),
+            Step::PowerOn { .. } => ("power_on", 70),
+            Step::Observe { .. } => ("observe", 90),
+            Step::Rollback { .. } => ("rollback", 5),
+        }
+    }
+
+    async fn step(
+        &self,
+        context: &StepContext<'_>,
+        snapshot: Snapshot,
+        step: Step,
+    ) -> Result<Settled<Step>, StepError> {
+        let Some(vm) = snapshot.vm else {
+            return Err(StepError::Fail(failure(code::NOT_FOUND, "VM_NOT_FOUND", "the VM was removed")));
+        };
+        let hypervisor = context.hypervisor();
+        match step {
+            Step::Clone { task } => {
+                let progress = context.call(hypervisor.ensure_vm(&spec(self, &vm), task.as_ref())).await?;
+                let again = |task| Step::Clone { task };
+                Ok(wait_or::<_, Self>(context, progress, again, Step::PowerOn { task: None }).await?)
+            }
+            Step::PowerOn { task } => {
+                let progress = context.call(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
+                let again = |task| Step::PowerOn { task };
+                Ok(wait_or::<_, Self>(context, progress, again, Step::Observe { looks: 0 }).await?)
+            }
+            Step::Observe { looks } => observe(self, context, vm, looks).await,
+            Step::Rollback { task, failure } => {
+                let progress = context.call(hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
+                if let crate::adapters::hypervisor::Progress::Running { task, .. } = progress {
+                    let again = Transition::Wait(Step::Rollback { task, failure }, context.task_poll());
+                    return Ok(context.settle(again, async |_| Ok(())).await?);
+                }
+                Ok(rolled_back(self, context, vm, failure).await?)
+            }
+        }
+    }
+
+    fn rollback(&self, step: &Step, failure: Option<Failure>) -> Option<Step> {
+        match step {
+            Step::Rollback { .. } => None,
+            // The clone's task goes along: what it makes must not be left.
+            Step::Clone { task } => Some(Step::Rollback { task: task.clone(), failure }),
+            Step::PowerOn { .. } | Step::Observe { .. } => Some(Step::Rollback { task: None, failure }),
+        }
+    }
+
+    async fn give_up(&self, context: &StepContext<'_>, failure: Failure) -> Result<Settled<Step>> {
+        give_up(self, context, failure).await
+    }
+}
+
+fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
+    VmSpec {
+        id: vm.id,
+        tenant: vm.tenant_id,
+        operation: job.operation,
+        display_name: vm.display_name.clone(),
+        template: TemplateRef(vm.template_reference.clone()),
+        cpu_count: vm.cpu_count,
+        memory_mib: vm.memory_mib,
+        disk_gib: vm.disk_gib,
+    }
+}
+
+/// Waits a while for the guest's address, then calls the VM running with or without one.
+async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) -> Result<Settled<Step>, StepError> {
+    let seen = context.call(context.hypervisor().observe_vm(vm.id)).await?;
+    let Some(seen) = seen else {
+        return Err(StepError::Lost(failure(code::NOT_FOUND, "VM_LOST", "the VM vanished from the hypervisor")));
+    };
+    if seen.ip_addresses.is_empty() && looks < context.shared.config.address_wait_seconds {
+        let again = Transition::Wait(Step::Observe { looks: looks + 1 }, chrono::TimeDelta::seconds(1));
+        return Ok(context.settle(again, async |_| Ok(())).await?);
+    }
+    let id = job.operation;
+    let update = Update {
+        state: Some(VmState::from_power(seen.power)),
+        observed: Some((seen.power, seen.ip_addresses)),
+        ..Update::default()
+    };
+    let event = Event { reason: "VM_CREATED", message: "The VM was created".to_owned(), operation: Some(id) };
+    let done = async |tx: &mut _| {
+        operations::progress(tx, id, "done", 100).await?;
+        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await
+    };
+    Ok(context.settle(Transition::Done, done).await?)
+}
+
+/// Nothing is left on the hypervisor. A failed VM stays to be seen; a cancelled one goes.
+async fn rolled_back(
+    job: &VmCreate,
+    context: &StepContext<'_>,
+    vm: Vm,
+    failure: Option<Failure>,
+) -> Result<Settled<Step>> {
+    let id = job.operation;
+    let done = async |tx: &mut _| match &failure {
+        Some(failure) => {
+            let message = format!("Creation failed: {}", failure.message);
+            let update = Update { state: Some(VmState::Error), state_reason: message.clone(), ..Update::default() };
+            let event = Event { reason: "VM_CREATE_FAILED", message, operation: Some(id) };
+            finish(tx, &vm, update, event, &End::Failed(failure.clone()), id).await
+        }
+        None => {
+            let message = "Creation was cancelled".to_owned();
+            let event = Event { reason: "VM_CREATE_CANCELLED", message, operation: Some(id) };
+            vms::remove(tx, &vm, event).await?;
+            operations::end(tx, id, vm.id, &End::Cancelled).await
+        }
+    };
+    context.settle(Transition::Done, done).await
+}
