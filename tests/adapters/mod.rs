@@ -1,0 +1,3 @@
+//! Adapters against the real parts that they drive.
+
+mod vcenter;

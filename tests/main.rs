@@ -1,0 +1,8 @@
+//! Tests over the whole system: real PostgreSQL, real sockets, the simulated hypervisor, and vcsim.
+
+mod adapters;
+mod api;
+mod architecture;
+mod support;
+mod tenancy;
+mod workflows;

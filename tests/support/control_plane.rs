@@ -1,0 +1,196 @@
+//! A whole control plane: server, gateway and worker in this process, on free ports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use virtualstack_proto::virtualstack::iam::v1::{CreateTenantRequest, Tenant};
+use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
+use virtualstack_store::Store;
+use virtualstack_store::simulated::Simulation;
+use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
+use virtualstack_worker::{NoProbe, Probe};
+
+use super::{Database, Session};
+
+/// Password of everybody in tests.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// Slug of the demo tenant.
+pub(crate) const DEMO: &str = "demo";
+
+/// Address of the platform's admin.
+const ADMIN: &str = "admin@example.com";
+
+/// A running control plane. Dropped, it stops at once, as a killed process would.
+pub(crate) struct ControlPlane {
+    pub(crate) database: Database,
+    pub(crate) store: Store,
+    pub(crate) grpc: String,
+    pub(crate) http: String,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl ControlPlane {
+    /// With a worker.
+    pub(crate) async fn start() -> Self {
+        let plane = Self::without_worker().await;
+        plane.work(Arc::new(NoProbe)).await.detach();
+        plane.templates().await;
+        plane
+    }
+
+    /// Without a worker: jobs wait until [`Self::work`].
+    pub(crate) async fn without_worker() -> Self {
+        let database = Database::new().await;
+        Self::on(database).await
+    }
+
+    /// On a database that may be another control plane's too.
+    pub(crate) async fn on(database: Database) -> Self {
+        let store = Store::new(&database.config).expect("a store");
+        let admin =
+            FirstAdmin { email: ADMIN.to_owned(), password: PASSWORD.to_owned(), demo_tenant: Some(DEMO.to_owned()) };
+        bootstrap(&store, &admin).await.expect("a first admin");
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        let config = virtualstack_server::Config { listen, ..Default::default() };
+        let master_key = MasterKey::parse(&"07".repeat(32)).expect("a key");
+        let deps = virtualstack_server::Deps { store: store.clone(), master_key };
+        let server = virtualstack_server::bind(config, deps).await.expect("a server");
+        let grpc = format!("http://{}", server.address());
+        let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
+        let gateway =
+            virtualstack_gateway::bind(config, virtualstack_gateway::Deps::default()).await.expect("a gateway");
+        let http = format!("http://{}", gateway.local_addr());
+        let stop = CancellationToken::new();
+        let (server_stop, gateway_stop) = (stop.clone(), stop.clone());
+        let tasks = vec![
+            tokio::spawn(async move { server.serve(server_stop.cancelled_owned()).await.expect("served") }),
+            tokio::spawn(async move { gateway.serve(gateway_stop.cancelled_owned()).await.expect("served") }),
+        ];
+        Self { database, store, grpc, http, stop, tasks }
+    }
+
+    /// The simulated hypervisor of this database, as fast as tests want it.
+    pub(crate) fn hypervisor(&self, config: simulated::Config) -> Simulated {
+        Simulated::new(Simulation::new(&self.database.config).expect("a simulation"), config)
+    }
+
+    /// Starts a worker that passes every point of its steps by `probe`.
+    pub(crate) async fn work(&self, probe: Arc<dyn Probe>) -> WorkerTask {
+        let quick = simulated::Config { create_ms: 30, power_ms: 20, ..Default::default() };
+        self.work_on(probe, Arc::new(self.hypervisor(quick))).await
+    }
+
+    /// Starts a worker on a hypervisor of the test's own.
+    pub(crate) async fn work_on(
+        &self,
+        probe: Arc<dyn Probe>,
+        hypervisor: Arc<dyn virtualstack_worker::adapters::hypervisor::Hypervisor>,
+    ) -> WorkerTask {
+        let config = virtualstack_worker::Config {
+            lease_ms: 400,
+            heartbeat_ms: 100,
+            poll_ms: 100,
+            task_poll_ms: 20,
+            address_wait_seconds: 1,
+            ..Default::default()
+        };
+        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, probe };
+        let worker = virtualstack_worker::bind(config, deps).await.expect("a worker");
+        let stop = self.stop.child_token();
+        let stopped = stop.clone().cancelled_owned();
+        WorkerTask { task: Some(tokio::spawn(worker.serve(stopped))), stop }
+    }
+
+    /// Waits until the worker has published templates; the full name of the smallest.
+    pub(crate) async fn templates(&self) -> String {
+        let admin = self.admin().await;
+        for _ in 0..200 {
+            if let Some(template) = admin.list_templates().await.pop() {
+                return template.name;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("no template was published")
+    }
+
+    /// Signs in.
+    pub(crate) async fn login(&self, email: &str, tenant: &str) -> Session {
+        Session::login(self, email, PASSWORD, tenant).await.expect("a login")
+    }
+
+    /// The demo tenant's admin, who is the platform's admin too.
+    pub(crate) async fn admin(&self) -> Session {
+        self.login(ADMIN, DEMO).await
+    }
+
+    /// The platform's admin, in the provider tenant.
+    pub(crate) async fn operator(&self) -> Session {
+        self.login(ADMIN, "provider").await
+    }
+
+    /// A new tenant, and its admin signed in.
+    pub(crate) async fn tenant(&self, slug: &str) -> Session {
+        let operator = self.operator().await;
+        let email = format!("admin@{slug}.example.com");
+        let request = CreateTenantRequest {
+            tenant: Some(Tenant { slug: slug.to_owned(), display_name: slug.to_owned(), ..Default::default() }),
+            admin_email: email.clone(),
+            admin_password: PASSWORD.to_owned(),
+            admin_display_name: String::new(),
+        };
+        operator.tenants().create_tenant(operator.request(request)).await.expect("a tenant");
+        self.login(&email, slug).await
+    }
+
+    /// Waits until no job of a VM is left to do.
+    pub(crate) async fn idle(&self) {
+        let open = "SELECT count(*) FROM background_jobs.jobs WHERE queue = 'vm' AND finished_at IS NULL";
+        for _ in 0..400 {
+            if self.database.count(open).await == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("jobs are left after 20 s")
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A worker at work. Dropped, it dies on the spot.
+pub(crate) struct WorkerTask {
+    task: Option<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl WorkerTask {
+    /// Lets it work as long as the control plane runs.
+    pub(crate) fn detach(mut self) {
+        self.task.take();
+    }
+
+    /// Stops it in order: steps end, jobs are given back.
+    pub(crate) async fn drain(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.await.expect("no panic");
+        }
+    }
+}
+
+impl Drop for WorkerTask {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}

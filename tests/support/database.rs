@@ -1,0 +1,81 @@
+//! One PostgreSQL per test run, one database per test, copied from a template that was migrated once.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use tokio::sync::OnceCell;
+use virtualstack_store::cluster::Cluster;
+use virtualstack_store::{Config, migrate};
+
+const TEMPLATE: &str = "template_of_tests";
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A database of one test.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    name: String,
+    /// What a server or worker would be given.
+    pub(crate) config: Config,
+}
+
+impl Database {
+    /// A migrated database that nobody else uses.
+    pub(crate) async fn new() -> Self {
+        let cluster = cluster().await;
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut admin = connect(&cluster.admin_url("postgres")).await;
+        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}")).await.expect("a database");
+        let config = Config {
+            url: cluster.url("virtualstack_login", &name),
+            migrate_url: Some(cluster.admin_url(&name)),
+            max_connections: 8,
+            ..Config::default()
+        };
+        Self { name, config }
+    }
+
+    /// A connection that may do everything, to look and to break things.
+    pub(crate) async fn admin(&self) -> AsyncPgConnection {
+        connect(&cluster().await.admin_url(&self.name)).await
+    }
+
+    /// Runs statements as the superuser.
+    pub(crate) async fn execute(&self, statements: &str) {
+        self.admin().await.batch_execute(statements).await.expect("statements");
+    }
+
+    /// The one number that a query gives.
+    pub(crate) async fn count(&self, query: &str) -> i64 {
+        use diesel_async::RunQueryDsl;
+        let number = diesel::dsl::sql::<diesel::sql_types::BigInt>(&format!("({query})"));
+        diesel::select(number).get_result(&mut self.admin().await).await.expect("a number")
+    }
+}
+
+async fn connect(url: &str) -> AsyncPgConnection {
+    AsyncPgConnection::establish(url).await.expect("a connection")
+}
+
+async fn cluster() -> &'static Cluster {
+    CLUSTER
+        .get_or_init(|| async {
+            let cluster = tokio::task::spawn_blocking(|| {
+                // Not below the target folder: PostgreSQL's user must be able to enter it.
+                let folder = tempfile::Builder::new().prefix("virtualstack-test-").tempdir().expect("a folder").keep();
+                use std::os::unix::fs::PermissionsExt as _;
+                std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+                let settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=400"];
+                let cluster = Cluster::start(&folder, &settings).expect("a cluster");
+                cluster.end_with_this_process().expect("a watch over the cluster");
+                cluster
+            })
+            .await
+            .expect("no panic");
+            migrate::ensure_database(&cluster.admin_url("postgres"), TEMPLATE).await.expect("a template");
+            migrate::run(&cluster.admin_url(TEMPLATE)).await.expect("migrations");
+            cluster
+        })
+        .await
+}

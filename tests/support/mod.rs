@@ -1,0 +1,12 @@
+//! What every test stands on: a PostgreSQL of the test run's own, a database per test, and a whole control plane on
+//! free ports of the loopback address.
+
+mod control_plane;
+mod database;
+mod probes;
+mod session;
+
+pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD};
+pub(crate) use database::Database;
+pub(crate) use probes::{Crash, CrashProbe};
+pub(crate) use session::{Rest, Session, reason};
