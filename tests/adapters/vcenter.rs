@@ -124,6 +124,9 @@ impl Vcsim {
 impl Drop for Vcsim {
     fn drop(&mut self) {
         let _ = self.child.start_kill();
+        if std::thread::panicking() {
+            eprintln!("vcsim: {}", std::fs::read_to_string(self.folder.join("log")).unwrap_or_default());
+        }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -29,6 +29,7 @@ type faults struct {
 	next     http.Handler
 	service  *simulator.Service
 	sessions *simulator.SessionManager
+	world    *sync.RWMutex
 	loseRate float64
 
 	mu           sync.Mutex
@@ -45,9 +46,9 @@ var faultTypes = map[string]simulator.FaultType{
 	"InsufficientResourcesFault": simulator.FaultTypeInsufficientResourcesFault,
 }
 
-func newFaults(next http.Handler, model *simulator.Model, loseRate float64) http.Handler {
+func newFaults(next http.Handler, model *simulator.Model, world *sync.RWMutex, loseRate float64) http.Handler {
 	f := &faults{
-		next: next, service: model.Service, sessions: model.Map().SessionManager(), loseRate: loseRate,
+		next: next, service: model.Service, sessions: model.Map().SessionManager(), world: world, loseRate: loseRate,
 		calls: map[string]int{}, lose: map[string]int{}, refuse: map[string]int{},
 	}
 	mux := http.NewServeMux()
@@ -60,6 +61,8 @@ func newFaults(next http.Handler, model *simulator.Model, loseRate float64) http
 		_, _ = io.WriteString(w, strconv.Itoa(len(f.sessionKeys())))
 	})
 	mux.HandleFunc("GET /test/vms", func(w http.ResponseWriter, _ *http.Request) {
+		world.RLock()
+		defer world.RUnlock()
 		_ = json.NewEncoder(w).Encode(machines(model.Map()))
 	})
 	mux.HandleFunc("POST /test/end-sessions", func(_ http.ResponseWriter, _ *http.Request) {
@@ -123,6 +126,10 @@ func (f *faults) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	method := string(match[1])
+	if method != "WaitForUpdatesEx" { // which waits for long
+		f.world.RLock()
+		defer f.world.RUnlock()
+	}
 	switch f.fate(method) {
 	case refused:
 		http.Error(w, "no healthy upstream", http.StatusServiceUnavailable)

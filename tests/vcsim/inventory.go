@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
@@ -25,7 +27,7 @@ var templates = []struct {
 }
 
 // populate lays out an inventory: three templates in the folder "templates", and an empty folder "virtualstack".
-func populate(ctx context.Context, model *simulator.Model) error {
+func populate(ctx context.Context, model *simulator.Model, world *sync.RWMutex) error {
 	client, err := vim25.NewClient(ctx, model.Service)
 	if err != nil {
 		return err
@@ -97,7 +99,7 @@ func populate(ctx context.Context, model *simulator.Model) error {
 		if err := vm.MarkAsTemplate(ctx); err != nil {
 			return err
 		}
-		model.Map().Put(&source{model.Map().Get(vm.Reference()).(*simulator.VirtualMachine)})
+		model.Map().Put(&source{model.Map().Get(vm.Reference()).(*simulator.VirtualMachine), world})
 	}
 	return nil
 }
@@ -105,6 +107,8 @@ func populate(ctx context.Context, model *simulator.Model) error {
 // source is a template whose clones behave more as on a real vCenter than the simulator's do.
 type source struct {
 	*simulator.VirtualMachine
+	// Held while a clone is put together, which the simulator lets others read half done, and now and then dies of it.
+	world *sync.RWMutex
 }
 
 var addresses atomic.Uint32
@@ -126,7 +130,21 @@ func (s *source) CloneVMTask(ctx *simulator.Context, req *types.CloneVM_Task) so
 			backing.FileName = fmt.Sprintf("[LocalDS_0] %[1]s/%[1]s.vmdk", req.Name)
 		}
 	}
-	return s.VirtualMachine.CloneVMTask(ctx, req)
+	task := simulator.CreateTask(s, slowClone, func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
+		s.world.Lock()
+		defer s.world.Unlock()
+		body := s.VirtualMachine.CloneVMTask(ctx, req).(*methods.CloneVM_TaskBody)
+		if body.Fault_ != nil {
+			return nil, body.Fault_.VimFault().(types.BaseMethodFault)
+		}
+		clone := ctx.Map.Get(body.Res.Returnval).(*simulator.Task)
+		clone.Wait()
+		if clone.Info.Error != nil {
+			return nil, clone.Info.Error.Fault
+		}
+		return clone.Info.Result, nil
+	})
+	return &methods.CloneVM_TaskBody{Res: &types.CloneVM_TaskResponse{Returnval: task.Run(ctx)}}
 }
 
 // machine is what a test wants to know of a VM.

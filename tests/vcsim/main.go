@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -82,7 +83,8 @@ func run(o options) error {
 	if err := model.Create(); err != nil {
 		return err
 	}
-	if err := populate(ctx, model); err != nil {
+	var world sync.RWMutex
+	if err := populate(ctx, model, &world); err != nil {
 		return err
 	}
 	if o.sessionIdle > 0 {
@@ -108,7 +110,7 @@ func run(o options) error {
 	server := model.Service.NewServer()
 	defer server.Close()
 	// Nobody knows the address before the ready file is written, so the handler may still be replaced.
-	server.Config.Handler = newFaults(server.Config.Handler, model, o.loseReplies)
+	server.Config.Handler = newFaults(server.Config.Handler, model, &world, o.loseReplies)
 	address := *server.URL
 	address.User = nil
 	ready.URL = address.String()
@@ -129,12 +131,15 @@ func run(o options) error {
 	return nil
 }
 
+// slowClone names the tasks that are delayed; the simulator's own, of which each has one inside, is "CloneVm".
+const slowClone = "CloneVM"
+
 // cloneDelay holds back the work of a clone, not the reply that names its task. The simulator knows a mean and a
 // standard deviation; two of them to either side span the range.
 func cloneDelay(least, most time.Duration) simulator.DelayConfig {
 	mean := (least + most) / 2
 	config := simulator.DelayConfig{MethodDelay: map[string]int{
-		"CloneVm": int(mean.Milliseconds()),
+		slowClone: int(mean.Milliseconds()),
 		// Without this the source stays locked all the while, and clones of one template run one after the other.
 		"LockHandoff": 0,
 	}}

@@ -1,1 +1,4 @@
-//! x
+//! Workflows under everything that can happen to a worker.
+
+mod crash;
+mod faults;

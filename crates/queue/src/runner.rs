@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -49,7 +50,8 @@ pub struct Runner<H> {
     handler: Arc<H>,
     held: Held,
     wake: Arc<Notify>,
-    tasks: TaskTracker,
+    /// Ends with the runner: who drops it without draining wants no step to go on.
+    tasks: JoinSet<()>,
 }
 
 impl<H: Handler> Runner<H> {
@@ -60,13 +62,14 @@ impl<H: Handler> Runner<H> {
             handler: Arc::new(handler),
             held: Held::default(),
             wake: Arc::new(Notify::new()),
-            tasks: TaskTracker::new(),
+            tasks: JoinSet::new(),
         }
     }
 
     /// Runs until `stop`, then until the steps at work have ended. The database may come and go meanwhile.
-    pub async fn run(self, stop: CancellationToken) {
-        let listener = tokio::spawn(crate::wake::listen(self.config.url.clone(), Arc::clone(&self.wake), stop.clone()));
+    pub async fn run(mut self, stop: CancellationToken) {
+        let listener = crate::wake::listen(self.config.url.clone(), Arc::clone(&self.wake), stop.clone());
+        let _listener = AbortOnDropHandle::new(tokio::spawn(listener));
         let mut connection = None;
         let mut heartbeat = tokio::time::interval(self.config.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -86,38 +89,37 @@ impl<H: Handler> Runner<H> {
                 },
             }
         }
-        self.tasks.close();
-        loop {
+        while !self.tasks.is_empty() {
             tokio::select! {
-                () = self.tasks.wait() => break,
+                _ = self.tasks.join_next() => {}
                 // Steps at work still hold their leases.
                 _ = heartbeat.tick() => if self.renew(&mut connection).await.is_err() { connection = None },
             }
         }
-        listener.abort();
     }
 
     /// Claims as many jobs as there are free slots, until there are no more; how long until it is worth another look.
-    async fn round(&self, connection: &mut Option<AsyncPgConnection>) -> Result<Duration, Error> {
+    async fn round(&mut self, connection: &mut Option<AsyncPgConnection>) -> Result<Duration, Error> {
+        while self.tasks.try_join_next().is_some() {}
         loop {
             let free = self.config.concurrency.saturating_sub(lock(&self.held).len());
             if free == 0 {
                 return Ok(self.config.poll);
             }
-            let connection = self.connect(connection).await?;
+            let connection = connect(&self.config.url, connection).await?;
             let limit = i64::try_from(free).unwrap_or(i64::MAX);
             let lease_ms = millis(self.config.lease);
             let leases = claim::claim(connection, &self.config.queues, limit, &self.config.worker, lease_ms).await?;
             let claimed = leases.len();
+            let due = if claimed < free { claim::next_due(connection, &self.config.queues).await? } else { None };
             leases.into_iter().for_each(|lease| self.start(lease));
             if claimed < free {
-                let due = claim::next_due(connection, &self.config.queues).await?;
                 return Ok(due.map_or(self.config.poll, |due| due.min(self.config.poll)));
             }
         }
     }
 
-    fn start(&self, lease: Lease) {
+    fn start(&mut self, lease: Lease) {
         metrics::counter!("virtualstack_jobs_claimed_total", "kind" => lease.kind.clone()).increment(1);
         let lost = CancellationToken::new();
         lock(&self.held).insert(lease.id, (lease.token, lost.clone()));
@@ -138,7 +140,7 @@ impl<H: Handler> Runner<H> {
         if held.is_empty() {
             return Ok(());
         }
-        let connection = self.connect(connection).await?;
+        let connection = connect(&self.config.url, connection).await?;
         let kept = claim::renew(connection, &held, millis(self.config.lease)).await?;
         for (id, token) in held {
             if !kept.contains(&id)
@@ -150,16 +152,6 @@ impl<H: Handler> Runner<H> {
             }
         }
         Ok(())
-    }
-
-    async fn connect<'c>(
-        &self,
-        connection: &'c mut Option<AsyncPgConnection>,
-    ) -> Result<&'c mut AsyncPgConnection, Error> {
-        if connection.is_none() {
-            *connection = Some(AsyncPgConnection::establish(&self.config.url).await?);
-        }
-        connection.as_mut().ok_or_else(|| "no connection".into())
     }
 }
 
@@ -190,4 +182,14 @@ fn lock(held: &Held) -> std::sync::MutexGuard<'_, HashMap<Uuid, (i64, Cancellati
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+async fn connect<'c>(
+    url: &str,
+    connection: &'c mut Option<AsyncPgConnection>,
+) -> Result<&'c mut AsyncPgConnection, Error> {
+    if connection.is_none() {
+        *connection = Some(AsyncPgConnection::establish(url).await?);
+    }
+    connection.as_mut().ok_or_else(|| "no connection".into())
 }

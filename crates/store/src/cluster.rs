@@ -86,19 +86,16 @@ impl Cluster {
         .map(|_| ())
     }
 
-    /// Lets the cluster, and its folder, go when this process ends, however it ends. For tests.
+    /// Lets the cluster and all of its folder go when this process ends, however it ends. For tests.
     pub fn end_with_this_process(&self) -> Result<()> {
         let folder = self.data.parent().unwrap_or(&self.data);
         // The shell waits for the end of a pipe that only this process holds.
-        let script = r#"cat >/dev/null; "$0" stop -D "$1" -m immediate >/dev/null 2>&1; rm -rf "$1" "$2""#;
+        let script = r#"cat >/dev/null; kill -QUIT "$(head -n 1 "$0/postmaster.pid")"; rm -rf "$1""#;
         let mut command = Command::new("sh");
-        command.arg("-c").arg(script).arg(self.binaries.join("pg_ctl")).arg(&self.data).arg(&self.sockets);
-        command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        if let Some((uid, gid)) = self.owner.ids {
-            command.uid(uid).gid(gid);
-        }
-        let child = command.spawn().map_err(|error| io_error("cannot watch over", folder, &error))?;
-        std::mem::forget(child);
+        command.arg("-c").arg(script).arg(&self.data).arg(folder).current_dir("/").process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let watch = command.spawn().map_err(|error| io_error("cannot watch over", folder, &error))?;
+        std::mem::forget(watch);
         Ok(())
     }
 
