@@ -25,8 +25,8 @@ lint: ## Check format, clippy, protos and dependencies
 fmt: ## Format Rust and protos
 	scripts/lint.sh --fix
 
-bench: ## Run the benchmarks
-	cargo bench --workspace $(ARGS)
+bench: ## Measure size, memory and start of the release binary
+	scripts/bench.sh $(ARGS)
 
 tools: ## Install all tools into .tools and turn on the git hooks
 	scripts/tools.sh all

@@ -220,7 +220,9 @@ impl Provider for Variables {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let mut settings = Dict::new();
-        for (name, text) in std::env::vars() {
+        #[expect(clippy::disallowed_methods, reason = "this is where settings come from")]
+        let variables = std::env::vars();
+        for (name, text) in variables {
             let Some(key) = name.strip_prefix(PREFIX).map(str::to_lowercase) else { continue };
             // What tests say to themselves.
             if key.starts_with("test_") {

@@ -16,7 +16,7 @@ pub(crate) struct CallInfo {
     pub(crate) request_id: String,
     pub(crate) client_address: Option<IpAddr>,
     pub(crate) method: String,
-    pub(crate) traceparent: Option<String>,
+    pub(crate) traceparent: String,
 }
 
 impl CallInfo {
@@ -32,7 +32,7 @@ impl CallInfo {
             resource: resource.into(),
             request_id: self.request_id.clone(),
             client_address: self.client_address,
-            traceparent: self.traceparent.clone(),
+            traceparent: Some(self.traceparent.clone()),
         }
     }
 }

@@ -124,7 +124,8 @@ impl<H: Handler> Runner<H> {
         let lost = CancellationToken::new();
         lock(&self.held).insert(lease.id, (lease.token, lost.clone()));
         let (handler, held, wake) = (Arc::clone(&self.handler), Arc::clone(&self.held), Arc::clone(&self.wake));
-        let span = tracing::info_span!("job", id = %lease.id, kind = lease.kind, attempt = lease.attempt);
+        let traceparent = lease.traceparent.as_deref();
+        let span = tracing::info_span!("job", id = %lease.id, kind = lease.kind, attempt = lease.attempt, traceparent);
         self.tasks.spawn(
             async move {
                 // The slot and the lease go back whatever happens to the handler.

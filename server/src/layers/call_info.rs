@@ -26,7 +26,7 @@ pub(crate) async fn layer(State(config): State<Arc<Config>>, mut request: Reques
         request_id: request_id(request.headers()),
         client_address: client_address(&request, &config),
         method: method.trim_start_matches('/').replace('/', "."),
-        traceparent: header(request.headers(), "traceparent").filter(|value| value.len() == 55).map(str::to_owned),
+        traceparent: traceparent(request.headers()),
     };
     let id = HeaderValue::from_str(&info.request_id).ok();
     let span = tracing::info_span!("rpc", method, request_id = info.request_id, traceparent = info.traceparent);
@@ -55,6 +55,19 @@ fn request_id(headers: &HeaderMap) -> String {
         (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     header(headers, REQUEST_ID).filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The client's trace context if it is one (W3C), or a new one: request and workflow are one trace either way.
+fn traceparent(headers: &HeaderMap) -> String {
+    let given = header(headers, "traceparent").filter(|value| {
+        let parts: Vec<_> = value.split('-').collect();
+        let hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        parts.iter().map(|part| part.len()).eq([2, 32, 16, 2]) && parts.iter().all(|part| hex(part)) && parts[0] == "00"
+    });
+    given.map_or_else(
+        || format!("00-{:032x}-{:016x}-01", Uuid::new_v4().as_u128(), Uuid::new_v4().as_u64_pair().0),
+        str::to_owned,
+    )
 }
 
 /// The client's address: that of the socket, or what a listed gateway says.
