@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::config::HypervisorKind;
 
@@ -62,6 +62,25 @@ pub(crate) struct UpArguments {
     /// Where to write addresses and credentials, as JSON, once everything serves.
     #[arg(long)]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+impl Command {
+    /// The settings that the arguments stand for: keys and values.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self::Up(arguments) = self else { return Vec::new() };
+        let kind = |kind: &HypervisorKind| kind.to_possible_value().map(|value| value.get_name().to_owned());
+        [
+            ("data_dir", arguments.data_dir.as_ref().map(|path| path.display().to_string())),
+            ("server.listen", arguments.grpc_addr.map(|address| address.to_string())),
+            ("gateway.listen", arguments.http_addr.map(|address| address.to_string())),
+            ("ops.listen", arguments.ops_addr.map(|address| address.to_string())),
+            ("database.url", arguments.database_url.clone()),
+            ("hypervisor.kind", arguments.hypervisor.as_ref().and_then(kind)),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect()
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,8 +10,6 @@ use serde::Deserialize;
 use virtualstack_server::MasterKey;
 use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
 
-use crate::cli::{Cli, Command};
-
 const PREFIX: &str = "VIRTUALSTACK_";
 
 /// Sections, as they stand in the names of variables: VIRTUALSTACK_<SECTION>_<KEY>.
@@ -179,32 +177,16 @@ impl Config {
     }
 }
 
-/// Loads the settings.
-pub(crate) fn load(cli: &Cli) -> Result<Config, Wrong> {
-    let file = cli.config.as_deref().unwrap_or(Path::new("virtualstack.toml"));
-    if cli.config.is_some() && !file.is_file() {
-        return Err(Wrong(format!("--config: cannot read {}", file.display())));
+/// Loads the settings. `file` may be missing unless it was asked for; `arguments` are keys and values.
+pub(crate) fn load(file: Option<&Path>, arguments: Vec<(&'static str, String)>) -> Result<Config, Wrong> {
+    let path = file.unwrap_or(Path::new("virtualstack.toml"));
+    if file.is_some() && !path.is_file() {
+        return Err(Wrong(format!("--config: cannot read {}", path.display())));
     }
-    let written = if file.is_file() { Figment::from(Toml::file_exact(file)) } else { Figment::new() };
-    let mut settings = written.merge(Variables);
-    if let Command::Up(arguments) = &cli.command {
-        let pairs = [
-            ("data_dir", arguments.data_dir.as_ref().map(|path| path.display().to_string())),
-            ("server.listen", arguments.grpc_addr.map(|address| address.to_string())),
-            ("gateway.listen", arguments.http_addr.map(|address| address.to_string())),
-            ("ops.listen", arguments.ops_addr.map(|address| address.to_string())),
-            ("database.url", arguments.database_url.clone()),
-        ];
-        for (key, value) in pairs {
-            if let Some(value) = value {
-                settings = settings.merge(Serialized::default(key, value));
-            }
-        }
-        if let Some(kind) = arguments.hypervisor {
-            let kind = if kind == HypervisorKind::VCenter { "vcenter" } else { "simulated" };
-            settings = settings.merge(Serialized::default("hypervisor.kind", kind));
-        }
-    }
+    let written = if path.is_file() { Figment::from(Toml::file_exact(path)) } else { Figment::new() };
+    let settings = arguments
+        .into_iter()
+        .fold(written.merge(Variables), |settings, (key, value)| settings.merge(Serialized::default(key, value)));
     let config: Config = settings.extract().map_err(|error| Wrong(error.to_string()))?;
     config.check()?;
     Ok(config)

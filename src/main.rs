@@ -38,7 +38,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if let Command::Migrate { print_roles: true } = cli.command {
         return admin::print_roles();
     }
-    let config = config::load(&cli)?;
+    let config = config::load(cli.config.as_deref(), cli.command.settings())?;
     let metrics = telemetry::install(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -16,6 +16,9 @@ use virtualstack_store::{Store, SystemPurpose};
 
 use crate::seal::MasterKey;
 
+/// Where the public keys are, for whoever verifies our tokens.
+pub(crate) const JWKS_PATH: &str = "/.well-known/jwks.json";
+
 /// What private keys are sealed for.
 const PURPOSE: &str = "iam.signing_keys";
 

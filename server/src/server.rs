@@ -21,16 +21,13 @@ use virtualstack_store::Store;
 
 use crate::codec;
 use crate::config::Config;
-use crate::keys::Keys;
+use crate::keys::{JWKS_PATH, Keys};
 use crate::layers::authorize::Authority;
 use crate::layers::{admission, authorize, call_info, deadline, panics};
 use crate::passwords::Passwords;
 use crate::seal::MasterKey;
 use crate::services;
 use crate::tokens::Tokens;
-
-/// Where the public keys are, for whoever verifies our tokens.
-pub(crate) const JWKS_PATH: &str = "/.well-known/jwks.json";
 
 /// What the server needs from outside.
 pub struct Deps {

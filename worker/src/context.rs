@@ -15,8 +15,8 @@ use virtualstack_store::vms::{self, Vm};
 use virtualstack_store::{Store, TenantTx, Write};
 
 use crate::adapters::hypervisor::Hypervisor;
+use crate::config::Config;
 use crate::probe::{Point, Probe};
-use crate::worker::Config;
 
 /// What every job of a worker shares.
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 //! transaction, calls the outside with none open, and writes in a short fenced one that also says which step is next.
 
 pub mod adapters;
+mod config;
 mod context;
 mod dispatch;
 mod engine;
@@ -13,5 +14,6 @@ mod step_error;
 mod worker;
 mod workflows;
 
+pub use config::Config;
 pub use probe::{NoProbe, Point, Probe};
-pub use worker::{Config, Deps, Worker, bind};
+pub use worker::{Deps, Worker, bind};

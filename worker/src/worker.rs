@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::Result;
 use virtualstack_model::jobs::{PERIODIC_QUEUE, VM_QUEUE};
@@ -12,50 +11,11 @@ use virtualstack_queue::Runner;
 use virtualstack_store::Store;
 
 use crate::adapters::hypervisor::Hypervisor;
+use crate::config::Config;
 use crate::context::Shared;
 use crate::dispatch::Dispatcher;
 use crate::periodic;
 use crate::probe::Probe;
-
-/// Settings of the worker.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Jobs at work at once.
-    pub concurrency: usize,
-    /// Milliseconds that a claim holds. A job whose worker died goes on after this.
-    pub lease_ms: u32,
-    /// Milliseconds between renewals of held claims.
-    pub heartbeat_ms: u32,
-    /// Milliseconds between looks at the queue when nothing wakes the worker.
-    pub poll_ms: u32,
-    /// Milliseconds between looks at a task of the hypervisor.
-    pub task_poll_ms: u32,
-    /// Seconds to wait for a new VM's address before it is called running without one.
-    pub address_wait_seconds: u32,
-    /// Seconds that a deleted VM is kept.
-    pub undelete_window_seconds: u32,
-    /// Seconds between looks at the hypervisor's templates.
-    pub inventory_seconds: u32,
-    /// Seconds between runs of the housekeeping.
-    pub housekeeping_seconds: u32,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            concurrency: 16,
-            lease_ms: 30_000,
-            heartbeat_ms: 10_000,
-            poll_ms: 5_000,
-            task_poll_ms: 500,
-            address_wait_seconds: 30,
-            undelete_window_seconds: 7 * 24 * 3600,
-            inventory_seconds: 60,
-            housekeeping_seconds: 60,
-        }
-    }
-}
 
 /// What the worker needs from outside.
 pub struct Deps {

@@ -13,10 +13,11 @@ use virtualstack_store::sessions::{self, Principal};
 use virtualstack_store::{Store, SystemPurpose};
 
 use crate::caller::{CallInfo, Caller};
+use crate::keys::JWKS_PATH;
 use crate::tokens::Tokens;
 
 /// Plain HTTP paths beside the rpcs; public by nature.
-const PUBLIC_DOCUMENTS: [&str; 1] = [crate::server::JWKS_PATH];
+const PUBLIC_DOCUMENTS: [&str; 1] = [JWKS_PATH];
 
 /// What decides.
 #[derive(Clone)]

@@ -20,9 +20,9 @@ use virtualstack_store::{Mode, Store, TenantScope, TenantTx, operations, vms};
 
 use crate::caller::Caller;
 use crate::generated::google::longrunning::operations_server::Operations as Contract;
-use crate::services::vms::vm_message;
 use crate::status::from_error;
 use crate::wire;
+use crate::wire::vm::vm_message;
 
 /// How long a wait lasts when its request does not say, and at most.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);

@@ -7,10 +7,10 @@ use virtualstack_model::id::{OperationId, TemplateId, VmId};
 use virtualstack_model::jobs::{VmCreate, VmDelete, VmPower};
 use virtualstack_model::operation::Verb;
 use virtualstack_model::template::TemplateState;
-use virtualstack_model::vm::{PowerState, VmState};
+use virtualstack_model::vm::VmState;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
-use virtualstack_proto::virtualstack::compute::v1::{self as proto, vm};
+use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_store::page::Page;
 use virtualstack_store::request_ids::{self, Request as RequestId};
 use virtualstack_store::vms::{self, Event, Update, Vm};
@@ -22,6 +22,7 @@ use crate::generated::virtualstack::compute::v1::vm_service_server::VmService;
 use crate::services::operations as operation_service;
 use crate::status::from_error;
 use crate::wire;
+use crate::wire::vm::{event_message, vm_message};
 
 /// What a tenant may change at once.
 const UPDATABLE: [&str; 3] = ["display_name", "description", "labels"];
@@ -299,64 +300,4 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
         purge_at: None,
         version: 1,
     })
-}
-
-/// A VM as clients see it.
-pub(crate) fn vm_message(row: Vm) -> proto::Vm {
-    let power = row.observed_power_state.map_or(vm::PowerState::Unspecified, |power| match power {
-        PowerState::On => vm::PowerState::On,
-        PowerState::Off => vm::PowerState::Off,
-        PowerState::Paused => vm::PowerState::Paused,
-    });
-    proto::Vm {
-        name: row.id.name(),
-        uid: row.id.to_string(),
-        etag: row.etag(),
-        labels: row.labels().into_iter().collect(),
-        display_name: row.display_name,
-        description: row.description,
-        state: state(row.state).into(),
-        state_reason: row.state_reason,
-        cpu_count: row.cpu_count,
-        memory_mib: row.memory_mib,
-        disk_gib: row.disk_gib,
-        template: row.template_id.name(),
-        template_display_name: row.template_display_name,
-        guest_os: row.guest_os,
-        ip_addresses: row.ip_addresses,
-        owner: row.owner_id.name(),
-        create_time: Some(wire::time(row.created_at)),
-        update_time: Some(wire::time(row.updated_at)),
-        observe_time: row.observed_at.map(wire::time),
-        observed_power_state: power.into(),
-        delete_time: row.deleted_at.map(wire::time),
-        purge_time: row.purge_at.map(wire::time),
-    }
-}
-
-fn state(state: VmState) -> vm::State {
-    match state {
-        VmState::Provisioning => vm::State::Provisioning,
-        VmState::Running => vm::State::Running,
-        VmState::Stopped => vm::State::Stopped,
-        VmState::Suspended => vm::State::Suspended,
-        VmState::Starting => vm::State::Starting,
-        VmState::Stopping => vm::State::Stopping,
-        VmState::Updating => vm::State::Updating,
-        VmState::Deleting => vm::State::Deleting,
-        VmState::Deleted => vm::State::Deleted,
-        VmState::Error => vm::State::Error,
-    }
-}
-
-fn event_message(vm: VmId, row: vm_events::VmEvent) -> proto::VmEvent {
-    proto::VmEvent {
-        name: format!("{}/events/{}", vm.name(), row.position),
-        create_time: Some(wire::time(row.created_at)),
-        state: VmState::from_word(&row.state).map_or(vm::State::Unspecified, state).into(),
-        reason: row.reason,
-        message: row.message,
-        operation: row.operation_id.map(|id| id.name()).unwrap_or_default(),
-        actor: row.actor,
-    }
 }

@@ -1,5 +1,7 @@
 //! What the store keeps → what clients see.
 
+pub(crate) mod vm;
+
 use chrono::{DateTime, Utc};
 use prost_reflect::ReflectMessage;
 use prost_types::{Any, FieldMask, Timestamp};
