@@ -77,10 +77,17 @@ pub(crate) fn validate(message: &impl ReflectMessage) -> Result<(), Error> {
     }
 }
 
-/// What is wrong, for people: some rules come without a text.
+/// What is wrong, for people: some rules come without a text, or with one for programmers.
 fn description(violation: &prost_protovalidate::Violation) -> String {
     match (violation.rule_id(), violation.message()) {
         ("required", _) => "is required".to_owned(),
+        ("string.pattern", message) => {
+            let pattern = violation.rule_value().and_then(|value| value.as_str()).unwrap_or_default();
+            match pattern.strip_prefix('^').and_then(|pattern| pattern.split_once('/')) {
+                Some((collection, _)) => format!("must be a full name, {collection}/{{id}}"),
+                None => message.to_owned(),
+            }
+        }
         (rule, "") => format!("breaks the rule {rule}"),
         (_, message) => message.to_owned(),
     }
