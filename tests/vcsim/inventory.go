@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
@@ -27,7 +28,9 @@ var templates = []struct {
 }
 
 // populate lays out an inventory: three templates in the folder "templates", and an empty folder "virtualstack".
-func populate(ctx context.Context, model *simulator.Model, world *sync.RWMutex) error {
+func populate(
+	ctx context.Context, model *simulator.Model, delay func() time.Duration, world *sync.RWMutex,
+) error {
 	client, err := vim25.NewClient(ctx, model.Service)
 	if err != nil {
 		return err
@@ -99,7 +102,7 @@ func populate(ctx context.Context, model *simulator.Model, world *sync.RWMutex) 
 		if err := vm.MarkAsTemplate(ctx); err != nil {
 			return err
 		}
-		model.Map().Put(&source{model.Map().Get(vm.Reference()).(*simulator.VirtualMachine), world})
+		model.Map().Put(&source{model.Map().Get(vm.Reference()).(*simulator.VirtualMachine), delay, world})
 	}
 	return nil
 }
@@ -107,11 +110,13 @@ func populate(ctx context.Context, model *simulator.Model, world *sync.RWMutex) 
 // source is a template whose clones behave more as on a real vCenter than the simulator's do.
 type source struct {
 	*simulator.VirtualMachine
-	// Held while a clone is put together, which the simulator lets others read half done, and now and then dies of it.
+	// How long the next clone takes.
+	delay func() time.Duration
+	// Held for writing while a clone is put together, and for reading by every call.
 	world *sync.RWMutex
 }
 
-var addresses atomic.Uint32
+var addresses, slowTasks atomic.Uint32
 
 // CloneVMTask copies the template's extraConfig, which the simulator forgets, gives the clone an address as VMware Tools
 // would report it, and a disk file of its own: the simulator would take the template's, and delete it with the clone.
@@ -130,21 +135,47 @@ func (s *source) CloneVMTask(ctx *simulator.Context, req *types.CloneVM_Task) so
 			backing.FileName = fmt.Sprintf("[LocalDS_0] %[1]s/%[1]s.vmdk", req.Name)
 		}
 	}
-	task := simulator.CreateTask(s, slowClone, func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
+	return &methods.CloneVM_TaskBody{Res: &types.CloneVM_TaskResponse{Returnval: s.slowly(ctx, req)}}
+}
+
+// slowly starts a task that waits, then has the simulator's own task do the work. The simulator could delay that one by
+// itself, but holds the source's lock meanwhile, or lets others read a clone half made and now and then dies of it.
+func (s *source) slowly(ctx *simulator.Context, req *types.CloneVM_Task) types.ManagedObjectReference {
+	task := simulator.CreateTask(s, "cloneVM", nil)
+	task.Self = types.ManagedObjectReference{Type: "Task", Value: fmt.Sprintf("task-clone-%d", slowTasks.Add(1))}
+	task.Info.Key, task.Info.Task = task.Self.Value, task.Self
+	task.Info.State, task.Info.StartTime = types.TaskInfoStateRunning, types.NewTime(time.Now())
+	ctx.Map.Put(task)
+	go func() {
+		time.Sleep(s.delay())
 		s.world.Lock()
 		defer s.world.Unlock()
-		body := s.VirtualMachine.CloneVMTask(ctx, req).(*methods.CloneVM_TaskBody)
-		if body.Fault_ != nil {
-			return nil, body.Fault_.VimFault().(types.BaseMethodFault)
+		result, fault := s.clone(ctx, req)
+		state := types.TaskInfoStateSuccess
+		if fault != nil {
+			state = types.TaskInfoStateError
 		}
-		clone := ctx.Map.Get(body.Res.Returnval).(*simulator.Task)
-		clone.Wait()
-		if clone.Info.Error != nil {
-			return nil, clone.Info.Error.Fault
-		}
-		return clone.Info.Result, nil
-	})
-	return &methods.CloneVM_TaskBody{Res: &types.CloneVM_TaskResponse{Returnval: task.Run(ctx)}}
+		ctx.Map.AtomicUpdate(ctx, task, []types.PropertyChange{
+			{Name: "info.completeTime", Val: time.Now()},
+			{Name: "info.state", Val: state},
+			{Name: "info.result", Val: result},
+			{Name: "info.error", Val: fault},
+		})
+	}()
+	return task.Self
+}
+
+func (s *source) clone(ctx *simulator.Context, req *types.CloneVM_Task) (any, any) {
+	body := s.VirtualMachine.CloneVMTask(ctx, req).(*methods.CloneVM_TaskBody)
+	if body.Fault_ != nil {
+		return nil, types.LocalizedMethodFault{Fault: body.Fault_.VimFault().(types.BaseMethodFault)}
+	}
+	task := ctx.Map.Get(body.Res.Returnval).(*simulator.Task)
+	task.Wait()
+	if task.Info.Error != nil {
+		return nil, *task.Info.Error
+	}
+	return task.Info.Result, nil
 }
 
 // machine is what a test wants to know of a VM.

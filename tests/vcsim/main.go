@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -45,8 +46,8 @@ func parse() options {
 	flag.BoolVar(&o.plain, "plain", false, "serve plain HTTP")
 	flag.StringVar(&o.username, "username", "virtualstack@vsphere.local", "the only `user` that may log in")
 	flag.StringVar(&o.password, "password", "secret", "their `password`")
-	flag.DurationVar(&o.cloneDelayMin, "clone-delay-min", 0, "how long a clone takes, at least (95% of them)")
-	flag.DurationVar(&o.cloneDelayMax, "clone-delay-max", 0, "how long a clone takes, at most (95% of them)")
+	flag.DurationVar(&o.cloneDelayMin, "clone-delay-min", 0, "how long a clone takes, at least")
+	flag.DurationVar(&o.cloneDelayMax, "clone-delay-max", 0, "how long a clone takes, at most")
 	flag.DurationVar(&o.methodDelay, "method-delay", 0, "delay of every call")
 	flag.DurationVar(&o.sessionIdle, "session-idle", 0, "end sessions that are idle for this long; 0: never")
 	flag.Float64Var(&o.loseReplies, "lose-replies", 0, "`probability` that a call that starts a task is carried out but its reply lost")
@@ -75,7 +76,6 @@ func run(o options) error {
 		return fmt.Errorf("-listen: %s is not a loopback address", host)
 	}
 
-	simulator.TaskDelay = cloneDelay(o.cloneDelayMin, o.cloneDelayMax)
 	model := simulator.VPX()
 	model.Host, model.Machine = 0, 0 // one cluster, so that there is one resource pool to find; machines are ours
 	model.DelayConfig.Delay = int(o.methodDelay.Milliseconds())
@@ -84,7 +84,7 @@ func run(o options) error {
 		return err
 	}
 	var world sync.RWMutex
-	if err := populate(ctx, model, &world); err != nil {
+	if err := populate(ctx, model, between(o.cloneDelayMin, o.cloneDelayMax), &world); err != nil {
 		return err
 	}
 	if o.sessionIdle > 0 {
@@ -108,7 +108,6 @@ func run(o options) error {
 		model.Service.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	}
 	server := model.Service.NewServer()
-	defer server.Close()
 	// Nobody knows the address before the ready file is written, so the handler may still be replaced.
 	server.Config.Handler = newFaults(server.Config.Handler, model, &world, o.loseReplies)
 	address := *server.URL
@@ -126,27 +125,17 @@ func run(o options) error {
 		}()
 	}
 	<-ctx.Done()
-	// Close waits for calls under way; those on a delay are not worth it.
-	server.CloseClientConnections()
-	return nil
+	return nil // without closing the server, which would wait for calls under way
 }
 
-// slowClone names the tasks that are delayed; the simulator's own, of which each has one inside, is "CloneVm".
-const slowClone = "CloneVM"
-
-// cloneDelay holds back the work of a clone, not the reply that names its task. The simulator knows a mean and a
-// standard deviation; two of them to either side span the range.
-func cloneDelay(least, most time.Duration) simulator.DelayConfig {
-	mean := (least + most) / 2
-	config := simulator.DelayConfig{MethodDelay: map[string]int{
-		slowClone: int(mean.Milliseconds()),
-		// Without this the source stays locked all the while, and clones of one template run one after the other.
-		"LockHandoff": 0,
-	}}
-	if mean > 0 && most > least {
-		config.DelayJitter = float64(most-least) / 4 / float64(mean)
+// between gives a random time of a range.
+func between(least, most time.Duration) func() time.Duration {
+	return func() time.Duration {
+		if most <= least {
+			return least
+		}
+		return least + rand.N(most-least)
 	}
-	return config
 }
 
 // readiness is what a client needs to know.

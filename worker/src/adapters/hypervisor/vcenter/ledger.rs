@@ -1,6 +1,6 @@
 //! What this process knows of its own doings. It may be lost at any time: then the vCenter is asked, which takes longer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,20 +11,20 @@ use super::super::TaskRef;
 
 /// After this nobody asks for a VM's creation any more.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
-/// More tasks than a vCenter calls recent.
-const REMEMBERED: usize = 1024;
+/// After this a vCenter does not call a task recent any more.
+const RECENT: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
 struct Entries {
     turns: HashMap<VmId, Arc<tokio::sync::Mutex<()>>>,
     /// The last clone that was started for a VM.
     clones: HashMap<VmId, (Instant, TaskRef)>,
-    /// Clones that were started for whatever VM.
-    started: VecDeque<TaskRef>,
+    /// Tasks that no VM's fate can hang on unbeknown to us: those that this process started, and those that have ended.
+    known: HashMap<String, Instant>,
     /// Clones of somebody's that a VM's fate may hang on, and since when they are waited for.
     waits: HashMap<VmId, (Instant, Vec<TaskRef>)>,
     /// Tasks whose failure was told.
-    told: VecDeque<TaskRef>,
+    told: HashMap<String, Instant>,
 }
 
 /// The notes of one adapter.
@@ -47,7 +47,12 @@ impl Ledger {
         let mut entries = self.entries();
         entries.clones.retain(|_, (since, _)| since.elapsed() < FORGOTTEN);
         entries.clones.insert(vm, (Instant::now(), task.clone()));
-        remember(&mut entries.started, task);
+        remember(&mut entries.known, task);
+    }
+
+    /// Whatever VM the task was for, it has ended.
+    pub(super) fn ended(&self, task: &TaskRef) {
+        remember(&mut self.entries().known, task);
     }
 
     /// The clone that was last started for a VM.
@@ -55,9 +60,9 @@ impl Ledger {
         self.entries().clones.get(&vm).map(|(_, task)| task.clone())
     }
 
-    /// Whether this process started the clone, so that it can belong to no VM but the one it was started for.
-    pub(super) fn is_own(&self, task: &TaskRef) -> bool {
-        self.entries().started.contains(task)
+    /// Whether it is pointless to look at a task: it has ended, or this process started it, for a VM that it knows.
+    pub(super) fn is_known(&self, task: &TaskRef) -> bool {
+        self.entries().known.contains_key(&task.0)
     }
 
     /// The VM is there, or gone for good.
@@ -83,12 +88,7 @@ impl Ledger {
 
     /// Whether the failure of a task was told before; it is now.
     pub(super) fn was_told(&self, task: &TaskRef) -> bool {
-        let mut entries = self.entries();
-        let before = entries.told.contains(task);
-        if !before {
-            remember(&mut entries.told, task);
-        }
-        before
+        remember(&mut self.entries().told, task).is_some()
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -96,11 +96,10 @@ impl Ledger {
     }
 }
 
-fn remember(tasks: &mut VecDeque<TaskRef>, task: &TaskRef) {
-    tasks.push_back(task.clone());
-    if tasks.len() > REMEMBERED {
-        tasks.pop_front();
-    }
+/// Gives when it was remembered before.
+fn remember(tasks: &mut HashMap<String, Instant>, task: &TaskRef) -> Option<Instant> {
+    tasks.retain(|_, since| since.elapsed() < RECENT);
+    tasks.insert(task.0.clone(), Instant::now())
 }
 
 #[cfg(test)]

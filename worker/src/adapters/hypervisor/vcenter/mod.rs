@@ -138,7 +138,9 @@ impl VCenter {
     /// had an id.
     async fn unclaimed_clones(&self, vm: VmId, template: Option<&ManagedRef>) -> Result<Vec<Task>, Fault> {
         let Some(template) = template else { return Ok(Vec::new()) };
-        let mut clones = self.session.running_clones(template, |task| self.ledger.is_own(task)).await?;
+        let mut clones = self.session.recent_clones(template, |task| self.ledger.is_known(task)).await?;
+        clones.iter().filter(|task| !task.is_running()).for_each(|task| self.ledger.ended(&task.reference));
+        clones.retain(Task::is_running);
         if let Some(minted) = minted(vm) {
             let login = self.session.login().await?;
             let earliest = login.on_its_clock(minted) - CLOCK_SLACK;

@@ -85,8 +85,8 @@ impl Session {
         Ok(self.read(&managed(task), &["info"]).await?.as_ref().and_then(Task::from_object))
     }
 
-    /// Clones of a template that are under way, but for those that need no look.
-    pub(super) async fn running_clones(
+    /// The last clones of a template, but for those that need no look.
+    pub(super) async fn recent_clones(
         self: &Arc<Self>,
         template: &ManagedRef,
         is_known: impl Fn(&TaskRef) -> bool,
@@ -97,7 +97,7 @@ impl Session {
             recent.iter().filter_map(Element::managed).filter(|task| !is_known(&TaskRef(task.id.clone()))).collect();
         let tasks = self.read_all(&recent, "Task", &["info"]).await?;
         let tasks = tasks.iter().filter_map(Task::from_object);
-        Ok(tasks.filter(|task| task.work == Work::Clone && task.is_running()).collect())
+        Ok(tasks.filter(|task| task.work == Work::Clone).collect())
     }
 
     /// Asks for the end of a task; whether it ended is to be seen from the task.
