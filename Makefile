@@ -36,3 +36,14 @@ build: ## Build the release binary, target/release/virtualstack
 
 clean: ## Remove what was built, and the tools; the data in .virtualstack stays
 	cargo clean && cd tests/clients/typescript && rm -rf node_modules generated out ../../../.tools
+
+.PHONY: chaos-kill chaos-outage
+chaos-kill: ## Kill it 30 times with -9 while 100 VMs are made; ARGS="--kills N --vms N --seed S"
+	@scripts/tools.sh run && scripts/tools.sh demo
+	cargo build $(PROFILE)
+	tests/chaos/kill.py $(PROFILE) $(ARGS)
+
+chaos-outage: ## Take its PostgreSQL away for 20 s under load; ARGS="--outage S --threads N"
+	@scripts/tools.sh run
+	cargo build $(PROFILE)
+	tests/chaos/outage.py $(PROFILE) $(ARGS)

@@ -40,7 +40,11 @@ fn main() -> Result<()> {
     let mut set = compiler.file_descriptor_set();
     // prost needs to see the well-known types, though it makes no code of them.
     set.file.retain(|file| generated(file.package()) || file.package() == "google.protobuf");
-    let mut builder = tonic_prost_build::configure().build_server(false).include_file("mod.rs");
+    let mut builder = tonic_prost_build::configure()
+        .build_server(false)
+        // Ordered maps, so that equal messages are equal bytes: repeats of a request are told by a digest.
+        .btree_map(".")
+        .include_file("mod.rs");
     for message in pool.all_messages().filter(|message| generated(message.package_name())) {
         let name = message.full_name();
         builder = builder.message_attribute(

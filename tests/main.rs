@@ -3,6 +3,7 @@
 mod adapters;
 mod api;
 mod architecture;
+mod schema;
 mod support;
 mod tenancy;
 mod workflows;

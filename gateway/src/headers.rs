@@ -31,8 +31,9 @@ const PASSED: [HeaderName; 8] = [
 pub(crate) fn to_server(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet]) -> MetadataMap {
     let mut metadata = HeaderMap::new();
     for name in PASSED {
-        if let Some(value) = headers.get(&name) {
-            metadata.insert(name, value.clone());
+        // All of them: two credentials are for the server to refuse, not for us to choose from.
+        for value in headers.get_all(&name) {
+            metadata.append(name.clone(), value.clone());
         }
     }
     let client = client(headers, peer.ip().to_canonical(), trusted);

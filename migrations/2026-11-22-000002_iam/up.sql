@@ -140,7 +140,7 @@ CALL iam.system_policy('iam.request_ids', 'SELECT, DELETE');
 
 -- Raises VS401 or VS403 unless the access that a decision was made for still stands. Runs in the statement that
 -- opens a transaction, so that a revocation holds from the next request on whatever was cached.
-CREATE FUNCTION iam.assert_access(session uuid, membership uuid, tenant uuid, epoch bigint) RETURNS void
+CREATE FUNCTION iam.assert_access(session uuid, account uuid, membership uuid, tenant uuid, epoch bigint) RETURNS void
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     found_session boolean;
@@ -148,13 +148,13 @@ DECLARE
 BEGIN
     SELECT true INTO found_session
     FROM iam.sessions s JOIN iam.users u ON u.id = s.account_id
-    WHERE s.id = session AND s.ended_at IS NULL AND s.expires_at > now() AND u.state = 'ACTIVE';
+    WHERE s.id = session AND s.account_id = account AND s.ended_at IS NULL AND s.expires_at > now() AND u.state = 'ACTIVE';
     IF found_session IS NULL THEN
         RAISE EXCEPTION 'SESSION_ENDED' USING ERRCODE = 'VS401';
     END IF;
     SELECT t.state AS tenant_state, t.authz_epoch, m.state AS membership_state INTO access
     FROM iam.tenants t JOIN iam.memberships m ON m.tenant_id = t.id
-    WHERE t.id = tenant AND m.id = membership;
+    WHERE t.id = tenant AND m.id = membership AND m.account_id = account;
     IF access IS NULL THEN
         RAISE EXCEPTION 'SESSION_ENDED' USING ERRCODE = 'VS401';
     ELSIF access.tenant_state <> 'ACTIVE' THEN

@@ -1,3 +1,59 @@
 //! The contract as clients see it, over gRPC, grpc-web and REST.
 
+mod auth;
+mod bad_input;
+mod operations;
 mod story;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use virtualstack_worker::NoProbe;
+
+use crate::support::ControlPlane;
+
+/// Status and JSON of a reply.
+type Reply = (u16, Value);
+
+/// A control plane where nobody works on jobs, with templates: what is asked for stays as it was asked for.
+async fn idle_plane() -> ControlPlane {
+    let plane = ControlPlane::without_worker().await;
+    let worker = plane.work(Arc::new(NoProbe)).await;
+    plane.templates().await;
+    worker.drain().await;
+    plane
+}
+
+/// Status and JSON of a request that says more than [`crate::support::Rest::call`] can.
+async fn send(request: reqwest::RequestBuilder) -> Reply {
+    let response = request.send().await.expect("a reply");
+    let status = response.status().as_u16();
+    let kind = response.headers().get("content-type").map(|kind| kind.to_str().expect("text").to_owned());
+    assert_eq!(kind.as_deref(), Some("application/json"));
+    assert!(response.headers().contains_key("x-request-id"), "every reply has a request id");
+    (status, response.json().await.expect("JSON"))
+}
+
+/// Holds a reply against the contract's form of an error; the fields that its BadRequest names.
+#[track_caller]
+fn refused(reply: &Reply, http: u16, status: &str, reason: &str) -> Vec<String> {
+    let (code, body) = reply;
+    let error = &body["error"];
+    let details = error["details"].as_array().unwrap_or_else(|| panic!("an error with details, not {code} {body}"));
+    let of_type = |name: &str| {
+        let name = format!("type.googleapis.com/google.rpc.{name}");
+        details.iter().find(move |detail| detail["@type"] == name.as_str())
+    };
+    let info = of_type("ErrorInfo").unwrap_or_else(|| panic!("no ErrorInfo: {body}"));
+    let got = (*code, &error["code"], error["status"].as_str(), info["reason"].as_str());
+    assert_eq!(got, (http, &json!(http), Some(status), Some(reason)), "{body}");
+    assert_eq!(info["domain"], "virtualstack", "{body}");
+    assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
+    assert_eq!(body.as_object().map(serde_json::Map::len), Some(1), "nothing beside the error: {body}");
+    let violations = of_type("BadRequest").and_then(|detail| detail["fieldViolations"].as_array());
+    let violations = violations.into_iter().flatten().map(|violation| {
+        assert!(violation["description"].as_str().is_some_and(|text| !text.is_empty()), "{body}");
+        violation["field"].as_str().expect("a field").to_owned()
+    });
+    violations.collect()
+}

@@ -4,16 +4,12 @@ import contextlib
 import http.client
 import json
 import os
-import pwd
-import random
 import shlex
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.parse
 import uuid
@@ -169,7 +165,8 @@ class Cluster:
     def start(self):
         """Starts it again with the options that it had."""
         options = shlex.split((self.data / "postmaster.opts").read_text())[1:]
-        del options[options.index("-D"):options.index("-D") + 2] if "-D" in options else []
+        at = options.index("-D")
+        del options[at:at + 2]
         return self._pg_ctl("start", "-w", "-t", "60", "-l", self.data / "server.log", "-o", shlex.join(options))
 
     def query(self, sql):

@@ -23,10 +23,19 @@ pub(crate) struct Database {
 impl Database {
     /// A migrated database that nobody else uses.
     pub(crate) async fn new() -> Self {
+        Self::copy_of(TEMPLATE).await
+    }
+
+    /// A database with nothing in it.
+    pub(crate) async fn empty() -> Self {
+        Self::copy_of("template0").await
+    }
+
+    async fn copy_of(template: &str) -> Self {
         let cluster = cluster().await;
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut admin = connect(&cluster.admin_url("postgres")).await;
-        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}")).await.expect("a database");
+        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.expect("a database");
         let config = Config {
             url: cluster.url("virtualstack_login", &name),
             migrate_url: Some(cluster.admin_url(&name)),

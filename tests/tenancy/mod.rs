@@ -1,1 +1,8 @@
-//! x
+//! The fourth net: tests that fail when somebody forgets what keeps tenants apart.
+
+mod calls;
+mod classes;
+mod isolation;
+mod matrix;
+mod policy;
+mod revocation;

@@ -204,7 +204,7 @@ impl Store {
         })
     }
 
-    /// Reads the tenant of a claimed job; fails when another worker has claimed it since.
+    /// Reads the tenant of a claimed job. Not fenced: whatever comes of it is written by a fenced commit.
     pub async fn read_for_job<T, F>(&self, lease: &Lease, f: F) -> Result<T>
     where
         T: Send,
@@ -386,8 +386,8 @@ fn tenant_opening(scope: &TenantScope) -> String {
 
 fn check(access: &TenantScope) -> String {
     format!(
-        "SET LOCAL ROLE virtualstack_system; SELECT iam.assert_access('{}', '{}', '{}', {});",
-        access.session, access.user, access.tenant, access.epoch
+        "SET LOCAL ROLE virtualstack_system; SELECT iam.assert_access('{}', '{}', '{}', '{}', {});",
+        access.session, access.account, access.user, access.tenant, access.epoch
     )
 }
 

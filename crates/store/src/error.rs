@@ -22,18 +22,16 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
     };
     match kind {
         DatabaseErrorKind::UniqueViolation => match info.constraint_name() {
-            Some("virtual_machines_display_name") => Error::exists(
-                "VM_NAME_TAKEN",
-                "vm.displayName",
-                "vm.displayName: a VM of this name exists in the tenant",
-            ),
+            Some("virtual_machines_display_name") => {
+                Error::exists("VM_NAME_TAKEN", "vms", "vm.displayName: a VM of this name exists in the tenant")
+            }
             Some("operations_open") => Error::aborted(
                 "OPERATION_IN_PROGRESS",
                 "another operation of this VM is in progress; wait for it or cancel it",
             ),
             Some("operations_queued") => Error::aborted("DELETE_IN_PROGRESS", "the VM is being deleted already"),
             Some("tenants_slug_key") => {
-                Error::exists("TENANT_SLUG_TAKEN", "tenant.slug", "tenant.slug: a tenant of this slug exists")
+                Error::exists("TENANT_SLUG_TAKEN", "tenants", "tenant.slug: a tenant of this slug exists")
             }
             _ => Error::internal(error),
         },

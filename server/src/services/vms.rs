@@ -64,16 +64,16 @@ impl VmService for Vms {
         let answered = self
             .store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
-                if let Some(first) = first_answer(tx, &repeat).await? {
+                let id = OperationId::new();
+                if let Some(first) = first_answer(tx, &repeat, id).await? {
                     return Ok(first);
                 }
-                let id = OperationId::new();
                 let template = usable_template(tx, template).await?;
                 let vm = new_vm(&caller, &wanted, template)?;
                 vms::insert(tx, &vm, id).await?;
                 tx.audit_resource(vm.id.name());
                 operations::start(tx, id, Verb::Create, vm.id, &VmCreate { vm: vm.id, operation: id }).await?;
-                answer(tx, &repeat, id).await
+                operation_service::read(tx, id).await
             })
             .await;
         answered.map(Response::new).map_err(from_error)
@@ -94,10 +94,10 @@ impl VmService for Vms {
         let answered = self
             .store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
-                if let Some(first) = first_answer(tx, &repeat).await? {
+                let id = OperationId::new();
+                if let Some(first) = first_answer(tx, &repeat, id).await? {
                     return Ok(first);
                 }
-                let id = OperationId::new();
                 let before = vms::lock(tx, target).await?;
                 before.check_etag(&wanted.etag)?;
                 if matches!(before.state, VmState::Deleting | VmState::Deleted) {
@@ -121,7 +121,7 @@ impl VmService for Vms {
                 }
                 tx.audit_resource(target.name());
                 operations::record_done(tx, id, Verb::Update, target).await?;
-                answer(tx, &repeat, id).await
+                operation_service::read(tx, id).await
             })
             .await;
         answered.map(Response::new).map_err(from_error)
@@ -135,10 +135,10 @@ impl VmService for Vms {
         let answered = self
             .store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
-                if let Some(first) = first_answer(tx, &repeat).await? {
+                let id = OperationId::new();
+                if let Some(first) = first_answer(tx, &repeat, id).await? {
                     return Ok(first);
                 }
-                let id = OperationId::new();
                 let mut vm = vms::lock(tx, target).await?;
                 vm.check_etag(&request.etag)?;
                 if vm.state == VmState::Deleted && !request.force {
@@ -151,7 +151,7 @@ impl VmService for Vms {
                 let job = VmDelete { vm: target, operation: id, force: request.force };
                 operations::start_delete(tx, id, target, &job).await?;
                 begin(tx, &mut vm, Verb::Delete, id).await?;
-                answer(tx, &repeat, id).await
+                operation_service::read(tx, id).await
             })
             .await;
         answered.map(Response::new).map_err(from_error)
@@ -206,14 +206,14 @@ impl Vms {
         let answered = self
             .store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
-                if let Some(first) = first_answer(tx, &repeat).await? {
+                let id = OperationId::new();
+                if let Some(first) = first_answer(tx, &repeat, id).await? {
                     return Ok(first);
                 }
-                let id = OperationId::new();
                 let mut vm = vms::lock(tx, target).await?;
                 operations::start(tx, id, verb, target, &VmPower { vm: target, operation: id, verb }).await?;
                 begin(tx, &mut vm, verb, id).await?;
-                answer(tx, &repeat, id).await
+                operation_service::read(tx, id).await
             })
             .await;
         answered.map(Response::new).map_err(from_error)
@@ -241,16 +241,15 @@ fn repeat(method: &'static str, request: &impl prost::Message, id: &str) -> Resu
     RequestId::new(method, id, &request.encode_to_vec())
 }
 
-/// The answer that the first call with this request id got, if this is a repeat.
-async fn first_answer(tx: &mut TenantTx<Write>, repeat: &RequestId) -> Result<Option<Operation>> {
-    let Some(name) = request_ids::answered(tx, repeat).await? else { return Ok(None) };
+/// The answer that the first call with this request id got, if this is a repeat. Otherwise the request id is taken for
+/// the operation `id`, before anything else is written: of two calls at once the slower one waits here, and then finds
+/// the faster one's answer instead of what the faster one made.
+async fn first_answer(tx: &mut TenantTx<Write>, repeat: &RequestId, id: OperationId) -> Result<Option<Operation>> {
+    let Some(name) = request_ids::answered(tx, repeat).await? else {
+        request_ids::remember(tx, repeat, &id.name()).await?;
+        return Ok(None);
+    };
     operation_service::read(tx, OperationId::parse("request_id", &name)?).await.map(Some)
-}
-
-/// The operation that was started in this commit, which a repeat gets too.
-async fn answer(tx: &mut TenantTx<Write>, repeat: &RequestId, id: OperationId) -> Result<Operation> {
-    request_ids::remember(tx, repeat, &id.name()).await?;
-    operation_service::read(tx, id).await
 }
 
 async fn usable_template(tx: &mut TenantTx<Write>, id: TemplateId) -> Result<templates::Template> {

@@ -1,0 +1,111 @@
+//! Migrations go up, down, and up again; twice, and from several processes at once.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::support::Database;
+use virtualstack_store::migrate;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+
+/// What is ours in a database: schemas, and whatever stands in public.
+const OURS: &str = "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')) \
+    + (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+       WHERE n.nspname = 'public' AND c.relname !~ '^__diesel_schema_migrations') \
+    + (SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public')";
+
+/// The folders of the migrations, oldest first.
+fn folders() -> Vec<PathBuf> {
+    let mut folders: Vec<_> =
+        fs::read_dir(FOLDER).expect("migrations").map(|entry| entry.expect("an entry").path()).collect();
+    folders.sort();
+    folders
+}
+
+fn url(database: &Database) -> &str {
+    database.config.migrate_url()
+}
+
+/// All that the catalog says of what is ours, to compare one schema with another.
+async fn description(database: &Database) -> Vec<String> {
+    use diesel_async::RunQueryDsl as _;
+    #[derive(diesel::QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        line: String,
+    }
+    let query = "WITH ours AS (SELECT n.nspname || '.' || c.relname AS name, c.* FROM pg_class c \
+            JOIN pg_namespace n ON n.oid = c.relnamespace \
+            WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'public')) \
+        SELECT name || ' ' || relkind::text || ' ' || relrowsecurity || relforcerowsecurity || coalesce(relacl::text, '') AS line FROM ours \
+        UNION ALL SELECT name || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || a.attnotnull || \
+            coalesce(a.attacl::text, '') || coalesce(pg_get_expr(d.adbin, d.adrelid), '') FROM ours \
+            JOIN pg_attribute a ON a.attrelid = ours.oid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+            WHERE a.attnum > 0 AND NOT a.attisdropped \
+        UNION ALL SELECT c.conrelid::regclass || ' ' || pg_get_constraintdef(c.oid) FROM pg_constraint c JOIN ours ON ours.oid = c.conrelid \
+        UNION ALL SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN ours ON ours.oid = i.indrelid \
+        UNION ALL SELECT p::text FROM pg_policies p \
+        UNION ALL SELECT n.nspname || ' ' || pg_get_functiondef(p.oid) || coalesce(p.proacl::text, '') FROM pg_proc p \
+            JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+        UNION ALL SELECT code || title || description || module FROM iam.permissions \
+        ORDER BY 1";
+    let rows: Vec<Row> = diesel::sql_query(query).load(&mut database.admin().await).await.expect("the catalog");
+    rows.into_iter().map(|row| row.line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_migration_goes_down_and_up_again() {
+    let database = Database::empty().await;
+    assert_eq!(database.count(OURS).await, 0);
+    let folders = folders();
+    let first = migrate::run(url(&database)).await.expect("migrations");
+    assert_eq!(first.len(), folders.len(), "every folder is a migration, embedded in the binary: {first:?}");
+    let made = description(&database).await;
+    for folder in folders.iter().rev() {
+        let down = fs::read_to_string(folder.join("down.sql")).unwrap_or_else(|_| panic!("{folder:?} has no down.sql"));
+        assert!(!down.trim().is_empty(), "{folder:?}: down.sql does nothing");
+        database.execute(&format!("BEGIN; {down}; COMMIT")).await;
+    }
+    assert_eq!(database.count(OURS).await, 0, "something is left after all went down");
+    database.execute("DELETE FROM __diesel_schema_migrations").await;
+    assert_eq!(migrate::run(url(&database)).await.expect("migrations"), first);
+    assert_eq!(description(&database).await, made, "up, down and up again gives another schema");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_migration_goes_down_by_itself() {
+    // Down must undo its own up, and not lean on what an older migration takes away.
+    let database = Database::empty().await;
+    migrate::run(url(&database)).await.expect("migrations");
+    database.execute("CREATE SCHEMA IF NOT EXISTS keep").await;
+    let folders = folders();
+    for folder in folders.iter().skip(1).rev() {
+        let read = |file: &str| fs::read_to_string(folder.join(file)).expect(file);
+        database.execute(&format!("BEGIN; {}; COMMIT", read("down.sql"))).await;
+        database.execute(&format!("BEGIN; {}; COMMIT", read("up.sql"))).await;
+        database.execute(&format!("BEGIN; {}; COMMIT", read("down.sql"))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_run_does_nothing() {
+    let database = Database::empty().await;
+    assert!(!migrate::run(url(&database)).await.expect("migrations").is_empty());
+    assert!(migrate::run(url(&database)).await.expect("migrations").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn several_processes_migrate_at_once() {
+    let database = Database::empty().await;
+    let runs: Vec<_> = (0..4)
+        .map(|_| {
+            let url = url(&database).to_owned();
+            tokio::spawn(async move { migrate::run(&url).await })
+        })
+        .collect();
+    let mut run = Vec::new();
+    for task in runs {
+        run.extend(task.await.expect("no panic").expect("migrations"));
+    }
+    assert_eq!(run.len(), folders().len(), "each migration ran once: {run:?}");
+}

@@ -1,0 +1,144 @@
+//! Calls of any rpc by its descriptor, so that a table of rpcs can be walked through.
+
+use diesel::prelude::QueryableByName;
+use diesel::sql_types::Text;
+use prost::Message as _;
+use prost::bytes::{Buf, BufMut, Bytes};
+use prost_reflect::{DynamicMessage, MethodDescriptor};
+use serde_json::{Value, json};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use virtualstack_proto::DESCRIPTOR_POOL;
+use virtualstack_proto::google::rpc;
+
+use crate::support::{ControlPlane, Database, Session};
+
+/// Every rpc that a tenant's client can see: ours, and those that we serve from vendored files.
+pub(super) fn rpcs() -> Vec<MethodDescriptor> {
+    let ours = |package: &str| package.starts_with("virtualstack.") || package == "google.longrunning";
+    DESCRIPTOR_POOL
+        .services()
+        .filter(|service| ours(service.package_name()))
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
+        .collect()
+}
+
+/// "package.Service.Method" → "/package.Service/Method".
+pub(super) fn path(rpc: &MethodDescriptor) -> String {
+    format!("/{}/{}", rpc.parent_service().full_name(), rpc.name())
+}
+
+/// Calls an rpc with a request and an answer in JSON.
+pub(super) async fn call(
+    channel: &Channel,
+    token: Option<&str>,
+    rpc: &MethodDescriptor,
+    request: Value,
+) -> Result<Value, Status> {
+    let message = DynamicMessage::deserialize(rpc.input(), request).expect("a sample that fits its rpc's request");
+    let answer = call_raw(channel, token, &path(rpc), message.encode_to_vec().into()).await?;
+    let answer = DynamicMessage::decode(rpc.output(), answer).expect("an answer of the rpc's type");
+    Ok(serde_json::to_value(answer).expect("JSON"))
+}
+
+/// Calls whatever is at `path` with the bytes of a message.
+pub(super) async fn call_raw(
+    channel: &Channel,
+    token: Option<&str>,
+    path: &str,
+    message: Bytes,
+) -> Result<Bytes, Status> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("metadata"));
+    }
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.expect("a connection");
+    Ok(client.unary(request, path.parse().expect("a path"), Raw).await?.into_inner())
+}
+
+/// All that a caller learns from an error: code, message and details.
+pub(super) fn told(status: &Status) -> Value {
+    let details = rpc::Status::decode(status.details()).expect("a google.rpc.Status").details;
+    let details: Vec<_> = details
+        .into_iter()
+        .map(|any| {
+            let name = any.type_url.rsplit('/').next().expect("a name");
+            let descriptor = DESCRIPTOR_POOL.get_message_by_name(name).expect("a known detail");
+            let detail = DynamicMessage::decode(descriptor, any.value.as_slice()).expect("a detail of its type");
+            json!({ name: serde_json::to_value(detail).expect("JSON") })
+        })
+        .collect();
+    json!({"code": format!("{:?}", status.code()), "message": status.message(), "details": details})
+}
+
+/// A new member of a tenant with one role, signed in.
+pub(super) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role: &str) -> Session {
+    plane
+        .database
+        .execute(&format!(
+            "INSERT INTO iam.users (id, email, display_name, password_hash) \
+                SELECT gen_random_uuid(), '{email}', '{email}', password_hash FROM iam.users WHERE email = 'admin@example.com'; \
+             INSERT INTO iam.memberships (tenant_id, id, account_id, state) \
+                SELECT t.id, gen_random_uuid(), u.id, 'ACTIVE' FROM iam.tenants t, iam.users u \
+                WHERE t.slug = '{tenant}' AND u.email = '{email}'; \
+             INSERT INTO iam.user_tenant_roles (tenant_id, membership_id, role_id) \
+                SELECT m.tenant_id, m.id, r.id FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
+                JOIN iam.tenant_roles r ON r.tenant_id = m.tenant_id WHERE u.email = '{email}' AND r.display_name = '{role}'"
+        ))
+        .await;
+    plane.login(email, tenant).await
+}
+
+/// The rows of a query that gives one text column, read as the superuser.
+pub(super) async fn texts(database: &Database, query: &str) -> Vec<String> {
+    use diesel_async::RunQueryDsl as _;
+
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Text)]
+        value: String,
+    }
+    let query = diesel::sql_query(format!("SELECT value::text AS value FROM ({query}) AS asked (value)"));
+    let rows: Vec<Row> = query.load(&mut database.admin().await).await.expect("rows");
+    rows.into_iter().map(|row| row.value).collect()
+}
+
+/// A codec that leaves messages as they are.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

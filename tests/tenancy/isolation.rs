@@ -1,0 +1,353 @@
+//! The isolation matrix: every rpc of the descriptor set is called with another tenant's ids, and must answer exactly
+//! as it answers ids that do not exist.
+
+use std::collections::BTreeSet;
+
+use prost_reflect::MethodDescriptor;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::calls::{call, rpcs, texts, told};
+use crate::support::{ControlPlane, DEMO, PASSWORD, Session};
+
+/// What a sample can name: things of one tenant, or things that are nowhere.
+#[derive(Clone, Debug)]
+struct Ids {
+    tenant: String,
+    vm: String,
+    /// An operation that is done.
+    operation: String,
+    /// Of the caller, not of the tenant that is named.
+    email: String,
+    refresh_token: String,
+    template: String,
+}
+
+impl Ids {
+    /// Ids of nothing, by the same caller.
+    fn of_nothing(&self) -> Self {
+        let id = || Uuid::now_v7().to_string();
+        Self { tenant: id(), vm: id(), operation: id(), ..self.clone() }
+    }
+
+    /// Something of `other`'s, by the same caller.
+    fn of(&self, other: &Self) -> Self {
+        let Self { tenant, vm, operation, .. } = other.clone();
+        Self { tenant, vm, operation, ..self.clone() }
+    }
+
+    fn named(&self) -> [&str; 3] {
+        [&self.tenant, &self.vm, &self.operation]
+    }
+}
+
+type Request = fn(&Ids) -> Value;
+
+/// How an rpc is tried.
+enum Sample {
+    /// It names something by id. Succeeds with an own one; another tenant's answers as one that does not exist.
+    ById(Request),
+    /// It lists. Shows what is the caller's, and nothing of another tenant's.
+    List(Request),
+    /// No id of a tenant's goes in, and the reason why there is nothing to confuse. Succeeds, and shows nothing of
+    /// another tenant's.
+    NotByTenantId(&'static str, Request),
+}
+
+use Sample::{ById, List, NotByTenantId};
+
+/// How each rpc is tried. A new rpc needs a line: ById when its request names anything that belongs to a tenant.
+const SAMPLES: &[(&str, Sample)] = &[
+    ("google.longrunning.Operations.CancelOperation", ById(operation)),
+    ("google.longrunning.Operations.DeleteOperation", ById(operation)),
+    ("google.longrunning.Operations.GetOperation", ById(operation)),
+    ("google.longrunning.Operations.ListOperations", List(|_| json!({}))),
+    ("google.longrunning.Operations.WaitOperation", ById(operation)),
+    (
+        "virtualstack.compute.v1.TemplateService.GetTemplate",
+        NotByTenantId("provider templates are shared", |ids| json!({"name": ids.template})),
+    ),
+    (
+        "virtualstack.compute.v1.TemplateService.ListTemplates",
+        NotByTenantId("provider templates are shared", |_| json!({})),
+    ),
+    (
+        "virtualstack.compute.v1.VmService.CreateVm",
+        NotByTenantId(
+            "it names only a shared template; the display name is one that the other tenant has taken",
+            |ids| json!({"vm": {"displayName": "of-the-rival", "template": ids.template}, "requestId": REQUEST_ID}),
+        ),
+    ),
+    ("virtualstack.compute.v1.VmService.DeleteVm", ById(|ids| json!({"name": vm_name(ids), "force": true}))),
+    ("virtualstack.compute.v1.VmService.GetVm", ById(vm)),
+    ("virtualstack.compute.v1.VmService.ListVmEvents", ById(|ids| json!({"parent": vm_name(ids)}))),
+    ("virtualstack.compute.v1.VmService.ListVms", List(|_| json!({"showDeleted": true}))),
+    ("virtualstack.compute.v1.VmService.RestartVm", ById(vm)),
+    ("virtualstack.compute.v1.VmService.StartVm", ById(vm)),
+    ("virtualstack.compute.v1.VmService.StopVm", ById(vm)),
+    (
+        "virtualstack.compute.v1.VmService.UpdateVm",
+        ById(|ids| json!({"vm": {"name": vm_name(ids), "description": "changed"}, "updateMask": "description"})),
+    ),
+    (
+        "virtualstack.iam.v1.AuthService.Login",
+        ById(|ids| json!({"email": ids.email, "password": PASSWORD, "tenant": tenant_name(ids)})),
+    ),
+    ("virtualstack.iam.v1.AuthService.Logout", NotByTenantId("it ends the session of the token", |_| json!({}))),
+    (
+        "virtualstack.iam.v1.AuthService.Refresh",
+        NotByTenantId("the tenant is that of the token", |ids| json!({"refreshToken": ids.refresh_token})),
+    ),
+    ("virtualstack.iam.v1.AuthService.SwitchTenant", ById(|ids| json!({"tenant": tenant_name(ids)}))),
+    ("virtualstack.iam.v1.MeService.GetMe", NotByTenantId("it reads the caller", |_| json!({}))),
+    (
+        "virtualstack.iam.v1.MeService.UpdateMe",
+        NotByTenantId("it changes the caller", |_| json!({"user": {"displayName": "Somebody"}})),
+    ),
+    (
+        "virtualstack.iam.v1.SessionService.GetCurrentSession",
+        NotByTenantId("it reads the session of the token", |_| json!({})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.CreateTenant",
+        NotByTenantId(
+            "for operators, and it names only what is new",
+            |_| json!({"tenant": {"slug": "newcomer", "displayName": "New"}, "adminEmail": "new@example.com", "adminPassword": PASSWORD}),
+        ),
+    ),
+    ("virtualstack.iam.v1.TenantService.GetTenant", ById(|ids| json!({"name": tenant_name(ids)}))),
+    ("virtualstack.iam.v1.TenantService.ListTenants", List(|_| json!({}))),
+];
+
+/// A request id that the other tenant has used.
+const REQUEST_ID: &str = "6f9f2f1e-43f2-4b44-9a57-6a2bb4d1b1c5";
+
+fn vm_name(ids: &Ids) -> String {
+    format!("vms/{}", ids.vm)
+}
+
+fn tenant_name(ids: &Ids) -> String {
+    format!("tenants/{}", ids.tenant)
+}
+
+fn vm(ids: &Ids) -> Value {
+    json!({"name": vm_name(ids)})
+}
+
+fn operation(ids: &Ids) -> Value {
+    json!({"name": format!("operations/{}", ids.operation)})
+}
+
+fn sample(rpc: &MethodDescriptor) -> &'static Sample {
+    let name = rpc.full_name();
+    let found = SAMPLES.iter().find(|(known, _)| *known == name).map(|(_, sample)| sample);
+    found.unwrap_or_else(|| {
+        panic!(
+            "{name} has no sample. Add one to SAMPLES in tests/tenancy/isolation.rs: ById with a request that names \
+             things by id (give Ids what it lacks), List, or NotByTenantId with the reason."
+        )
+    })
+}
+
+#[test]
+fn every_rpc_has_a_sample() {
+    let rpcs = rpcs();
+    rpcs.iter().for_each(|rpc| _ = sample(rpc));
+    let names: BTreeSet<_> = rpcs.iter().map(|rpc| rpc.full_name()).collect();
+    let stale: Vec<_> = SAMPLES.iter().filter(|(name, _)| !names.contains(name)).map(|(name, _)| name).collect();
+    assert!(stale.is_empty(), "samples of rpcs that are gone: {stale:?}");
+    assert!(rpcs.iter().all(|rpc| !rpc.is_client_streaming()), "the matrix makes calls with one request");
+}
+
+/// Two tenants, nobody at work on their jobs, and all that belongs to `rival`.
+struct World {
+    plane: ControlPlane,
+    template: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let plane = ControlPlane::without_worker().await;
+        let worker = plane.work(std::sync::Arc::new(virtualstack_worker::NoProbe)).await;
+        let template = plane.templates().await;
+        for slug in ["acme", "rival"] {
+            plane.tenant(slug).await.running("pattern").await;
+        }
+        plane.idle().await;
+        worker.drain().await;
+        let world = Self { plane, template };
+        let rival = world.session("rival").await;
+        // Names and request ids that the rival has taken.
+        let create =
+            json!({"vm": {"displayName": "of-the-rival", "template": world.template}, "requestId": REQUEST_ID});
+        let rpc = rpcs().into_iter().find(|rpc| rpc.name() == "CreateVm").expect("CreateVm");
+        call(&rival.channel, Some(&rival.tokens.access_token), &rpc, create).await.expect("a VM");
+        world
+    }
+
+    async fn session(&self, slug: &str) -> Session {
+        self.plane.login(&format!("admin@{slug}.example.com"), slug).await
+    }
+
+    /// A running VM and a done operation of a tenant's, for one try: copies of those that were made in earnest.
+    async fn ids(&self, slug: &str, session: &Session) -> Ids {
+        let tenant = session.tokens.tenant.strip_prefix("tenants/").expect("a full name").to_owned();
+        let (vm, operation) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+        let copy = |table: &str, change: Value, which: &str| {
+            format!(
+                "INSERT INTO {table} SELECT (jsonb_populate_record(t, '{change}')).* FROM {table} t \
+                 WHERE tenant_id = '{tenant}' AND {which};"
+            )
+        };
+        let name = format!("copy-{vm}");
+        let vms = copy("compute.virtual_machines", json!({"id": vm, "display_name": name}), "display_name = 'pattern'");
+        let which = "verb = 'CREATE' AND state = 'SUCCEEDED' ORDER BY created_at LIMIT 1";
+        let operations = copy("compute.operations", json!({"id": operation, "vm_id": vm}), which);
+        self.plane.database.execute(&format!("{vms}{operations}")).await;
+        Ids {
+            tenant,
+            vm,
+            operation,
+            email: format!("admin@{slug}.example.com"),
+            refresh_token: session.tokens.refresh_token.clone(),
+            template: self.template.clone(),
+        }
+    }
+
+    /// Everything that the rival has, in one digest.
+    async fn rivals(&self, tenant: &str) -> Vec<String> {
+        let mut digests = Vec::new();
+        for (table, key) in [
+            ("iam.tenants", "id"),
+            ("iam.memberships", "tenant_id"),
+            ("iam.tenant_roles", "tenant_id"),
+            ("iam.user_tenant_roles", "tenant_id"),
+            ("iam.request_ids", "tenant_id"),
+            ("iam.refresh_tokens", "tenant_id"),
+            ("compute.virtual_machines", "tenant_id"),
+            ("compute.operations", "tenant_id"),
+            ("background_jobs.jobs", "group_key::uuid"),
+            ("audit.logs", "tenant_id"),
+            ("audit.changes", "tenant_id"),
+        ] {
+            let rows = format!(
+                "SELECT '{table} ' || coalesce(md5(string_agg(t::text, chr(10) ORDER BY t::text)), '-') FROM {table} t \
+                 WHERE {key} = '{tenant}'"
+            );
+            // Jobs of the system have no tenant.
+            let rows = rows.replace(
+                "FROM background_jobs.jobs t",
+                "FROM (SELECT * FROM background_jobs.jobs WHERE group_key <> 'system') t",
+            );
+            digests.extend(texts(&self.plane.database, &rows).await);
+        }
+        digests
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenants_things_are_as_things_that_do_not_exist() {
+    let world = World::new().await;
+    let rival = world.session("rival").await;
+    for rpc in rpcs() {
+        let name = rpc.full_name().to_owned();
+        // A session of its own for each rpc: some end it, some use its tokens up.
+        let session = world.session("acme").await;
+        let channel = session.channel.clone();
+        let (own, theirs) = (world.ids("acme", &session).await, world.ids("rival", &rival).await);
+        let before = world.rivals(&theirs.tenant).await;
+        let operator = world.plane.operator().await;
+        let platform = virtualstack_proto::policy(&super::calls::path(&rpc))
+            .is_some_and(|policy| policy.scope == virtualstack_proto::Scope::Platform);
+        let token = if platform { &operator.tokens.access_token } else { &session.tokens.access_token };
+        let nowhere = own.of_nothing();
+        let succeed = async |request: Value| {
+            call(&channel, Some(token), &rpc, request)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: the sample does not succeed in its own tenant: {error:?}"))
+        };
+        let shows_nothing_foreign = |answer: &Value| {
+            let text = answer.to_string();
+            for id in theirs.named() {
+                assert!(!text.contains(id), "{name} shows {id} of another tenant: {text}");
+            }
+            text
+        };
+        match sample(&rpc) {
+            ById(request) => {
+                let refused = async |ids: &Ids| {
+                    let status = match call(&channel, Some(token), &rpc, request(ids)).await {
+                        Err(status) => status,
+                        Ok(answer) => panic!("{name} gives what is not the caller's: {answer}"),
+                    };
+                    let mut told = told(&status).to_string();
+                    for id in ids.named() {
+                        told = told.replace(id, "{id}");
+                    }
+                    told
+                };
+                let foreign = refused(&own.of(&theirs)).await;
+                assert_eq!(
+                    foreign,
+                    refused(&nowhere).await,
+                    "{name} tells another tenant's from one that does not exist"
+                );
+                assert!(!foreign.contains("Internal") && !foreign.contains("Unimplemented"), "{name}: {foreign}");
+                assert_eq!(
+                    before,
+                    world.rivals(&theirs.tenant).await,
+                    "{name} has changed something of another tenant's"
+                );
+                // Last, for it may use the sample up; only now does it show that a refusal was not the sample's fault.
+                shows_nothing_foreign(&succeed(request(&own)).await);
+            }
+            List(request) => {
+                let text = shows_nothing_foreign(&succeed(request(&own)).await);
+                assert!(own.named().iter().any(|id| text.contains(id)), "{name} does not show what is the caller's");
+            }
+            NotByTenantId(reason, request) => {
+                assert!(!reason.is_empty(), "{name}: say why no id of a tenant's goes in");
+                shows_nothing_foreign(&succeed(request(&own)).await);
+            }
+        }
+        assert_eq!(before, world.rivals(&theirs.tenant).await, "{name} has changed something of another tenant's");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_token_is_good_for_its_tenant_only() {
+    let world = World::new().await;
+    let (acme, rival) = (world.session("acme").await, world.session("rival").await);
+    for session in [&acme, &rival] {
+        world.ids(if std::ptr::eq(session, &acme) { "acme" } else { "rival" }, session).await;
+    }
+    for list in ["ListVms", "ListOperations"] {
+        let rpc = rpcs().into_iter().find(|rpc| rpc.name() == list).expect(list);
+        let page = async |session: &Session, token: &str| {
+            let request = json!({"pageSize": 1, "pageToken": token});
+            call(&session.channel, Some(&session.tokens.access_token), &rpc, request).await
+        };
+        let first = page(&rival, "").await.expect("a page");
+        let token = first["nextPageToken"].as_str().expect("a second page");
+        page(&rival, token).await.expect("the second page");
+        let refused = page(&acme, token).await.expect_err("refused");
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_in_the_request_changes_nothing() {
+    // A request cannot name its tenant: metadata that would is not looked at.
+    let plane = ControlPlane::without_worker().await;
+    let (acme, rival) = (plane.tenant("acme").await, plane.tenant("rival").await);
+    let http = acme.rest();
+    for header in ["x-tenant-id", "x-virtualstack-tenant", "virtualstack-tenant", "tenant"] {
+        let id = rival.tokens.tenant.trim_start_matches("tenants/");
+        let answer = http.request("GET", "/v1/sessions/current").header(header, id).send().await.expect("an answer");
+        let session: Value = answer.json().await.expect("JSON");
+        assert_eq!(session["tenant"], acme.tokens.tenant.as_str(), "{header}");
+    }
+    let refused =
+        Session::login(&plane, "admin@acme.example.com", PASSWORD, DEMO).await.map(|_| ()).expect_err("refused");
+    assert_eq!(crate::support::reason(&refused), "TENANT_NOT_YOURS");
+}

@@ -1,0 +1,259 @@
+//! Revocation is exact: the statement that opens a transaction checks the access again, whatever was decided before.
+
+use tonic::Code;
+use virtualstack_model::audit::Audit;
+use virtualstack_model::id::VmId;
+use virtualstack_model::{Error, Result};
+use virtualstack_proto::virtualstack::compute::v1::ListVmsRequest;
+use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionServiceClient;
+use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest};
+use virtualstack_store::page::Page;
+use virtualstack_store::{AccountScope, Store, SystemPurpose, TenantScope, accounts, tenants, vms};
+
+use super::calls::{member, texts};
+use crate::support::{ControlPlane, Database, Session, reason};
+
+/// Code and reason of the next request, one that reads and one that writes; both must agree.
+async fn next_request(session: &Session) -> (Code, String) {
+    let read = session.vms().list_vms(session.request(ListVmsRequest::default())).await.expect_err("refused");
+    let write = session.stop(&VmId::new().name()).await.expect_err("refused");
+    let me = SessionServiceClient::new(session.channel.clone())
+        .get_current_session(session.request(GetCurrentSessionRequest {}))
+        .await
+        .expect_err("refused");
+    for other in [&write, &me] {
+        assert_eq!((read.code(), reason(&read)), (other.code(), reason(other)));
+    }
+    (read.code(), reason(&read))
+}
+
+async fn works(session: &Session) {
+    session.vms().list_vms(session.request(ListVmsRequest::default())).await.expect("a list");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_away_is_gone_at_the_next_request() {
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    let ada = member(&plane, "ada@example.com", "acme", "user").await;
+    works(&ada).await;
+
+    // A member is deactivated.
+    let raise = "UPDATE iam.tenants SET authz_epoch = authz_epoch + 1 WHERE slug = 'acme'";
+    let state = |state: &str| {
+        format!(
+            "UPDATE iam.memberships SET state = '{state}' WHERE account_id = (SELECT id FROM iam.users WHERE email = 'ada@example.com'); {raise}"
+        )
+    };
+    plane.database.execute(&state("INACTIVE")).await;
+    assert_eq!(next_request(&ada).await, (Code::PermissionDenied, "MEMBERSHIP_INACTIVE".to_owned()));
+    works(&acme).await;
+    plane.database.execute(&state("ACTIVE")).await;
+    works(&ada).await;
+
+    // A role is taken away.
+    plane
+        .database
+        .execute(&format!(
+            "DELETE FROM iam.user_tenant_roles WHERE membership_id = (SELECT m.id FROM iam.memberships m JOIN iam.users u \
+             ON u.id = m.account_id WHERE u.email = 'ada@example.com'); {raise}"
+        ))
+        .await;
+    let refused = ada.vms().list_vms(ada.request(ListVmsRequest::default())).await.expect_err("refused");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "PERMISSION_MISSING"));
+
+    // The tenant is suspended.
+    plane.database.execute(&format!("UPDATE iam.tenants SET state = 'SUSPENDED' WHERE slug = 'acme'; {raise}")).await;
+    assert_eq!(next_request(&acme).await, (Code::PermissionDenied, "TENANT_SUSPENDED".to_owned()));
+    plane.database.execute("UPDATE iam.tenants SET state = 'ACTIVE' WHERE slug = 'acme'").await;
+    works(&acme).await;
+
+    // The session is ended by its owner; another session of the same account goes on.
+    let second = plane.login("admin@acme.example.com", "acme").await;
+    acme.auth().logout(acme.request(LogoutRequest {})).await.expect("a logout");
+    assert_eq!(next_request(&acme).await, (Code::Unauthenticated, "SESSION_ENDED".to_owned()));
+    works(&second).await;
+
+    // It runs out.
+    plane.database.execute("UPDATE iam.sessions SET expires_at = now() - interval '1 second'").await;
+    assert_eq!(next_request(&second).await, (Code::Unauthenticated, "SESSION_ENDED".to_owned()));
+    let third = plane.login("admin@acme.example.com", "acme").await;
+    works(&third).await;
+
+    // The account is deactivated.
+    plane.database.execute("UPDATE iam.users SET state = 'INACTIVE' WHERE email = 'admin@acme.example.com'").await;
+    assert_eq!(next_request(&third).await, (Code::Unauthenticated, "SESSION_ENDED".to_owned()));
+}
+
+/// A scope as the authorization layer would make it, of what the database says of a member's newest session.
+async fn scope_of(database: &Database, email: &str, tenant: &str) -> TenantScope {
+    let query = format!(
+        "SELECT concat_ws(' ', t.id, u.id, m.id, s.id, t.authz_epoch) FROM iam.users u JOIN iam.memberships m ON m.account_id = u.id \
+         JOIN iam.tenants t ON t.id = m.tenant_id JOIN iam.sessions s ON s.account_id = u.id \
+         WHERE u.email = '{email}' AND t.slug = '{tenant}' ORDER BY s.created_at DESC LIMIT 1"
+    );
+    let row = texts(database, &query).await.pop().expect("a member with a session");
+    let ids: Vec<_> = row.split(' ').collect();
+    let id = |index: usize| uuid::Uuid::try_parse(ids[index]).expect("a UUID").to_string();
+    scope(&id(0), &id(1), &id(2), &id(3), ids[4].parse().expect("a number"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test plays the authorization layer, and one that is mistaken")]
+fn scope(tenant: &str, account: &str, user: &str, session: &str, epoch: i64) -> TenantScope {
+    let id = |text: &str| uuid::Uuid::try_parse(text).expect("a UUID");
+    TenantScope::new(
+        virtualstack_model::id::TenantId(id(tenant)),
+        virtualstack_model::id::AccountId(id(account)),
+        virtualstack_model::id::UserId(id(user)),
+        virtualstack_model::id::SessionId(id(session)),
+        epoch,
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test plays the authorization layer")]
+fn account(scope: &TenantScope) -> AccountScope {
+    AccountScope::new(scope.clone())
+}
+
+fn audit(scope: &TenantScope) -> Audit {
+    Audit {
+        action: "test".to_owned(),
+        actor: scope.actor(),
+        resource: String::new(),
+        request_id: String::new(),
+        client_address: None,
+        traceparent: None,
+    }
+}
+
+/// Every way into a transaction with a scope, and what each gives.
+async fn open(store: &Store, scope: &TenantScope) -> Vec<Result<()>> {
+    vec![
+        store.read(scope, async |_| Ok(())).await,
+        store.write(scope, audit(scope), async |_| Ok(())).await,
+        store.account(&account(scope), async |_| Ok(())).await,
+        store.system(SystemPurpose::Platform(scope.clone()), async |_| Ok(())).await,
+    ]
+}
+
+async fn refused(store: &Store, scope: &TenantScope, wanted: &str) {
+    for opened in open(store, scope).await {
+        assert_eq!(opened.as_ref().map_err(Error::reason), Err(wanted), "{scope:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_believes_no_stale_or_foreign_decision() {
+    let plane = ControlPlane::without_worker().await;
+    plane.tenant("acme").await;
+    plane.tenant("rival").await;
+    let (email, tenant) = ("admin@acme.example.com", "acme");
+    let good = scope_of(&plane.database, email, tenant).await;
+    let other = scope_of(&plane.database, "admin@rival.example.com", "rival").await;
+    for opened in open(&plane.store, &good).await {
+        opened.expect("the decision stands");
+    }
+    let parts = |scope: &TenantScope, session: &TenantScope| {
+        let account = account(scope).account().to_string();
+        let session = self::account(session).session().to_string();
+        (scope.tenant().to_string(), account, scope.user().to_string(), session)
+    };
+    let with = |tenant: &TenantScope, user: &TenantScope, session: &TenantScope, epoch: i64| {
+        let (_, account, user, session) = parts(user, session);
+        scope(&tenant.tenant().to_string(), &account, &user, &session, epoch)
+    };
+    // The session of somebody else.
+    refused(&plane.store, &with(&good, &good, &other, 1), "SESSION_ENDED").await;
+    // A member of one tenant in another one.
+    refused(&plane.store, &with(&other, &good, &good, 1), "SESSION_ENDED").await;
+    // Somebody else's membership.
+    refused(&plane.store, &with(&other, &other, &good, 1), "SESSION_ENDED").await;
+    // One's own session and membership, and somebody else's account.
+    let (tenant_id, _, user_id, session_id) = parts(&good, &good);
+    let (_, foreign_account, ..) = parts(&other, &other);
+    refused(&plane.store, &scope(&tenant_id, &foreign_account, &user_id, &session_id, 1), "SESSION_ENDED").await;
+    // No session at all.
+    let (tenant_id, account_id, user_id, _) = parts(&good, &good);
+    let nowhere = uuid::Uuid::now_v7().to_string();
+    refused(&plane.store, &scope(&tenant_id, &account_id, &user_id, &nowhere, 1), "SESSION_ENDED").await;
+    // What was decided before the epoch was raised.
+    plane.database.execute("UPDATE iam.tenants SET authz_epoch = authz_epoch + 1 WHERE slug = 'acme'").await;
+    refused(&plane.store, &good, "ACCESS_CHANGED").await;
+    for opened in open(&plane.store, &scope_of(&plane.database, email, tenant).await).await {
+        opened.expect("the new decision stands");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_cannot_write_in_sql_either() {
+    let plane = ControlPlane::without_worker().await;
+    plane.tenant("acme").await;
+    let good = scope_of(&plane.database, "admin@acme.example.com", "acme").await;
+    // A policy that writes when a VM is read: queries that only read then write, in SQL, behind the types.
+    plane
+        .database
+        .execute(
+            "CREATE TABLE public.written (at timestamptz); GRANT INSERT ON public.written TO public; \
+             CREATE FUNCTION public.write() RETURNS boolean LANGUAGE plpgsql AS \
+             $$ BEGIN INSERT INTO public.written VALUES (now()); RETURN true; END $$; \
+             CREATE POLICY written ON iam.tenants AS RESTRICTIVE FOR SELECT TO virtualstack_tenant USING (public.write()); \
+             CREATE POLICY written ON compute.virtual_machines AS RESTRICTIVE FOR SELECT TO virtualstack_tenant \
+             USING (public.write()); \
+             CREATE POLICY everything ON compute.virtual_machines TO virtualstack_tenant USING (true)",
+        )
+        .await;
+    let vms = format!(
+        "INSERT INTO compute.virtual_machines (tenant_id, id, display_name, state, cpu_count, memory_mib, disk_gib, template_id, \
+         template_reference, template_display_name, guest_os, owner_id) VALUES ('{}', gen_random_uuid(), 'web-1', 'STOPPED', \
+         1, 4, 1, gen_random_uuid(), '', '', '', '{}')",
+        good.tenant(),
+        good.user()
+    );
+    plane.database.execute(&vms).await;
+    let page = Page::read(10, "", &["test"]).expect("a page");
+    let written = plane.store.write(&good, audit(&good), async |tx| vms::list(tx, &page, false).await).await;
+    assert_eq!(written.expect("a write may write").0.len(), 1);
+    assert!(plane.database.count("SELECT count(*) FROM public.written").await > 0, "the policy does write");
+    plane.database.execute("DELETE FROM public.written").await;
+    let refused = plane.store.read(&good, async |tx| vms::list(tx, &page, false).await).await.expect_err("refused");
+    let cause = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("read-only transaction"), "{refused:?}");
+    assert_eq!(plane.database.count("SELECT count(*) FROM public.written").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn query_functions_see_one_tenant_and_one_account() {
+    let plane = ControlPlane::start().await;
+    let (acme, rival) = (plane.tenant("acme").await, plane.tenant("rival").await);
+    let (mine, theirs) = (acme.running("web-1").await, rival.running("web-1").await);
+    let good = scope_of(&plane.database, "admin@acme.example.com", "acme").await;
+    let id = |name: &str| VmId::parse("name", name).expect("a name");
+    let (mine, theirs) = (id(&mine.name), id(&theirs.name));
+    let page = Page::read(10, "", &["test"]).expect("a page");
+    let (one, many, list) = plane
+        .store
+        .read(&good, async |tx| {
+            let many = vms::get_many(tx, &[mine, theirs]).await?;
+            Ok((vms::find(tx, theirs).await?, many, vms::list(tx, &page, true).await?.0))
+        })
+        .await
+        .expect("reads");
+    assert!(one.is_none());
+    assert_eq!(many.iter().map(|vm| vm.id).collect::<Vec<_>>(), [mine]);
+    assert_eq!(list.iter().map(|vm| vm.id).collect::<Vec<_>>(), [mine]);
+    let locked = plane.store.write(&good, audit(&good), async |tx| vms::find_locked(tx, theirs).await).await;
+    assert!(locked.expect("a read").is_none());
+
+    let page = Page::read(10, "", &["test"]).expect("a page");
+    let own = account(&good);
+    let (me, entered) = plane
+        .store
+        .account(&own, async |tx| Ok((accounts::me(tx, own.tenant()).await?, tenants::list_mine(tx, &page).await?.0)))
+        .await
+        .expect("reads");
+    assert_eq!(me.email, "admin@acme.example.com");
+    assert_eq!(entered.iter().map(|tenant| tenant.slug.as_str()).collect::<Vec<_>>(), ["acme"]);
+    let other = scope_of(&plane.database, "admin@rival.example.com", "rival").await;
+    let foreign = plane.store.account(&own, async |tx| accounts::me(tx, other.tenant()).await.map(|_| ())).await;
+    foreign.expect_err("not a member there");
+}
