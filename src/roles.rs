@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -74,11 +75,16 @@ pub(crate) fn worker_deps(config: &Config, store: Store) -> anyhow::Result<virtu
     Ok(virtualstack_worker::Deps { store, hypervisor, probe })
 }
 
-/// Ready when the database answers.
+/// Ready when the database answers, soon enough for a probe that has little patience itself.
 pub(crate) fn database_ready(store: Store) -> Readiness {
+    const PATIENCE: Duration = Duration::from_millis(900);
     Arc::new(move || {
         let store = store.clone();
-        Box::pin(async move { store.ping().await.map_err(|error| error.to_string()) })
+        Box::pin(async move {
+            let late = || format!("the database did not answer within {} ms", PATIENCE.as_millis());
+            let answer = tokio::time::timeout(PATIENCE, store.ping()).await.map_err(|_| late())?;
+            answer.map_err(|error| error.to_string())
+        })
     })
 }
 

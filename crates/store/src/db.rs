@@ -107,6 +107,8 @@ impl Config {
 pub struct Store {
     pool: Pool<AsyncPgConnection>,
     queue_url: String,
+    /// How long the first answer of a connection may take.
+    patience: Duration,
 }
 
 impl Store {
@@ -119,7 +121,7 @@ impl Store {
         );
         let wait = Duration::from_millis(config.acquire_timeout_ms);
         let queue_url = config.connect_as("virtualstack_queue", "-c statement_timeout=10000");
-        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url })
+        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url, patience: wait })
     }
 
     /// Where the queue's runner connects: as the role that works on jobs and sees nothing else.
@@ -300,13 +302,16 @@ impl Store {
         })
     }
 
-    /// Opens a transaction. Connections that died in the pool are thrown away on the way, as many as there can be.
+    /// Opens a transaction. Connections that died in the pool are thrown away on the way, as many as there can be. A
+    /// database that hangs cannot enforce its own time-outs, so this one is ours.
     async fn open(&self, statements: &str) -> Result<Connection> {
         let mut left = self.pool.status().max_size;
         loop {
-            match Connection::open(self.acquire().await?, statements).await {
-                Err(error) if is_fatal(&error) && left > 0 => left -= 1,
-                opened => return opened,
+            let opening = Connection::open(self.acquire().await?, statements);
+            match tokio::time::timeout(self.patience, opening).await {
+                Ok(Err(error)) if is_fatal(&error) && left > 0 => left -= 1,
+                Ok(opened) => return opened,
+                Err(late) => return Err(unavailable(late)),
             }
         }
     }
