@@ -111,9 +111,9 @@ impl<H: Handler> Runner<H> {
             let lease_ms = millis(self.config.lease);
             let leases = claim::claim(connection, &self.config.queues, limit, &self.config.worker, lease_ms).await?;
             let claimed = leases.len();
-            let due = if claimed < free { claim::next_due(connection, &self.config.queues).await? } else { None };
             leases.into_iter().for_each(|lease| self.start(lease));
             if claimed < free {
+                let due = claim::next_due(connection, &self.config.queues).await?;
                 return Ok(due.map_or(self.config.poll, |due| due.min(self.config.poll)));
             }
         }
