@@ -54,7 +54,7 @@ url="host=$work/data/run user=postgres dbname=virtualstack"
 times=()
 memory=()
 for _ in $(seq "$RUNS"); do
-  up --data-dir "$work/other" --database-url "$url"
+  VIRTUALSTACK_MASTER_KEY_FILE=$work/data/master.key up --data-dir "$work/other" --database-url "$url"
   times+=("$took")
   sleep 3
   memory+=("$(rss "$pid")")

@@ -22,6 +22,15 @@ CREATE TABLE iam.permissions (
 CALL iam.shared_table('iam.permissions');
 CALL iam.system_policy('iam.permissions', 'SELECT');
 
+-- Puts a permission into the catalogue. Row-level security would stop its owner too, so it is not forced meanwhile.
+CREATE PROCEDURE iam.add_permission(code text, title text, description text, module text) LANGUAGE plpgsql AS $$
+BEGIN
+    ALTER TABLE iam.permissions NO FORCE ROW LEVEL SECURITY;
+    INSERT INTO iam.permissions VALUES (code, title, description, module);
+    ALTER TABLE iam.permissions FORCE ROW LEVEL SECURITY;
+END
+$$;
+
 CREATE TABLE iam.users (
     id uuid PRIMARY KEY,
     email text NOT NULL UNIQUE,
@@ -207,19 +216,18 @@ CREATE INDEX ON audit.changes (tenant_id, resource, position);
 CALL iam.tenant_table('audit.changes', 'SELECT, INSERT');
 CALL iam.system_policy('audit.changes', 'INSERT');
 
-INSERT INTO iam.permissions (code, title, description, module) VALUES
-    ('operation:cancel', 'Cancel operations', 'Ask operations to cancel, and delete finished ones from the list.', 'operations'),
-    ('operation:read', 'See operations', 'List, read and wait for long-running operations.', 'operations'),
-    ('platform:tenant:create', 'Create tenants', 'Create tenants and their first admin.', 'iam'),
-    ('platform:tenant:read', 'See all tenants', 'List and read every tenant, not only those one is a member of.', 'iam'),
-    ('template:read', 'See templates', 'List and read the templates that VMs can be made from.', 'compute'),
-    ('vm:create', 'Create VMs', 'Create virtual machines within the quota.', 'compute'),
-    ('vm:delete', 'Delete VMs', 'Delete virtual machines.', 'compute'),
-    ('vm:read', 'See VMs', 'List and read virtual machines and their events.', 'compute'),
-    ('vm:restart', 'Restart VMs', 'Restart virtual machines.', 'compute'),
-    ('vm:start', 'Start VMs', 'Power virtual machines on.', 'compute'),
-    ('vm:stop', 'Stop VMs', 'Power virtual machines off.', 'compute'),
-    ('vm:update', 'Change VMs', 'Change name, description and labels of virtual machines.', 'compute');
+CALL iam.add_permission('operation:cancel', 'Cancel operations', 'Ask operations to cancel, and delete finished ones from the list.', 'operations');
+CALL iam.add_permission('operation:read', 'See operations', 'List, read and wait for long-running operations.', 'operations');
+CALL iam.add_permission('platform:tenant:create', 'Create tenants', 'Create tenants and their first admin.', 'iam');
+CALL iam.add_permission('platform:tenant:read', 'See all tenants', 'List and read every tenant, not only those one is a member of.', 'iam');
+CALL iam.add_permission('template:read', 'See templates', 'List and read the templates that VMs can be made from.', 'compute');
+CALL iam.add_permission('vm:create', 'Create VMs', 'Create virtual machines within the quota.', 'compute');
+CALL iam.add_permission('vm:delete', 'Delete VMs', 'Delete virtual machines.', 'compute');
+CALL iam.add_permission('vm:read', 'See VMs', 'List and read virtual machines and their events.', 'compute');
+CALL iam.add_permission('vm:restart', 'Restart VMs', 'Restart virtual machines.', 'compute');
+CALL iam.add_permission('vm:start', 'Start VMs', 'Power virtual machines on.', 'compute');
+CALL iam.add_permission('vm:stop', 'Stop VMs', 'Power virtual machines off.', 'compute');
+CALL iam.add_permission('vm:update', 'Change VMs', 'Change name, description and labels of virtual machines.', 'compute');
 
 -- An account sees the tenants that it can enter.
 CREATE POLICY account ON iam.tenants FOR SELECT TO virtualstack_account USING (state = 'ACTIVE' AND EXISTS (

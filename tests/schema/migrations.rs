@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::support::Database;
+use virtualstack_proto::virtualstack::compute::v1::vm::State;
 use virtualstack_store::migrate;
+use virtualstack_worker::NoProbe;
+
+use crate::support::{ControlPlane, Database};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
 
@@ -108,4 +112,22 @@ async fn several_processes_migrate_at_once() {
         run.extend(task.await.expect("no panic").expect("migrations"));
     }
     assert_eq!(run.len(), folders().len(), "each migration ran once: {run:?}");
+}
+
+/// The roles are there, made by an administrator; the owner of the database needs no more than to own it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_who_is_no_superuser_can_migrate_and_the_product_runs_on_it() {
+    let database = Database::of_plain_owner().await;
+    migrate::run(url(&database)).await.expect("migrated");
+    let superuser = Database::new().await;
+    assert_eq!(
+        database.count("SELECT count(*) FROM iam.permissions").await,
+        superuser.count("SELECT count(*) FROM iam.permissions").await
+    );
+
+    let plane = ControlPlane::on(database).await;
+    plane.work(Arc::new(NoProbe)).await.detach();
+    plane.templates().await;
+    let tenant = plane.tenant("acme").await;
+    assert_eq!(tenant.running("web-1").await.state(), State::Running);
 }

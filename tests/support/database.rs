@@ -31,6 +31,18 @@ impl Database {
         Self::copy_of("template0").await
     }
 
+    /// An empty database whose owner is no superuser and may not make roles, as a provider's DBA would give it.
+    pub(crate) async fn of_plain_owner() -> Self {
+        let mut database = Self::empty().await;
+        let owner = format!("owner_of_{}", database.name);
+        let mut admin = database.admin().await;
+        let statements =
+            format!("CREATE ROLE {owner} LOGIN NOCREATEROLE; ALTER DATABASE {} OWNER TO {owner}", database.name);
+        admin.batch_execute(&statements).await.expect("an owner");
+        database.config.migrate_url = Some(cluster().await.url(&owner, &database.name));
+        database
+    }
+
     async fn copy_of(template: &str) -> Self {
         let cluster = cluster().await;
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
