@@ -236,3 +236,31 @@ fn value(key: &str, text: String) -> Value {
     let is_text = ["password", "key", "username", "email", "url", "file"].iter().any(|kind| key.ends_with(kind));
     if is_text { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key of the example, uncommented, is one that the product knows.
+    #[test]
+    fn the_example_names_settings_that_there_are() {
+        let example = include_str!("../virtualstack.example.toml");
+        let setting = |line: &&str| {
+            let text = line.trim_start_matches('#');
+            text.starts_with('[')
+                || text
+                    .split_once(" = ")
+                    .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        };
+        let lines: Vec<_> = example.lines().filter(setting).map(|line| line.trim_start_matches('#')).collect();
+        assert!(lines.len() > 50, "the example has lost its settings");
+        let config = Figment::from(Toml::string(&lines.join("\n"))).extract::<Config>();
+        config.unwrap_or_else(|error| panic!("virtualstack.example.toml: {error}"));
+    }
+
+    #[test]
+    fn what_is_text_stays_text() {
+        assert_eq!(value("password", "12345678901234".to_owned()).as_str(), Some("12345678901234"));
+        assert_eq!(value("concurrency", "4".to_owned()).to_u128(), Some(4));
+    }
+}

@@ -14,6 +14,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Wrong;
+
 /// Asks whether the process can do its work; the text says why not.
 pub(crate) type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
@@ -26,7 +28,8 @@ pub(crate) struct Ops {
 
 /// Listens.
 pub(crate) async fn bind(listen: SocketAddr, metrics: PrometheusHandle, ready: Readiness) -> anyhow::Result<Ops> {
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("ops.listen: cannot listen on {listen}"))?;
+    let wrong = |error| Wrong(format!("ops.listen: cannot listen on {listen}: {error}"));
+    let listener = TcpListener::bind(listen).await.map_err(wrong)?;
     let address = listener.local_addr()?;
     let router = Router::new()
         .route("/healthz", get(async || json!({"status": "ok"}).to_string()))

@@ -24,7 +24,7 @@ pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow:
     let store = Store::new(config.required_database()?)?;
     let master_key = config.required_master_key()?;
     let deps = virtualstack_server::Deps { store: store.clone(), master_key };
-    let server = virtualstack_server::bind(config.server, deps).await?;
+    let server = bind_server(config.server, deps).await?;
     tracing::info!(address = %server.address(), "serving gRPC");
     alone(config.ops.listen, metrics, database_ready(store), async |stop| {
         Ok(server.serve(stop.cancelled_owned()).await?)
@@ -34,7 +34,7 @@ pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow:
 
 /// The gateway.
 pub(crate) async fn gateway(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
-    let gateway = virtualstack_gateway::bind(config.gateway, virtualstack_gateway::Deps::default()).await?;
+    let gateway = bind_gateway(config.gateway).await?;
     tracing::info!(address = %gateway.local_addr(), "serving REST");
     let readiness = gateway.readiness();
     let ready: Readiness = Arc::new(move || {
@@ -55,6 +55,25 @@ pub(crate) async fn worker(config: Config, metrics: PrometheusHandle) -> anyhow:
         Ok(())
     };
     alone(config.ops.listen, metrics, database_ready(store), work).await
+}
+
+/// Binds a server; what is wrong with its settings is told as such.
+pub(crate) async fn bind_server(
+    config: virtualstack_server::Config,
+    deps: virtualstack_server::Deps,
+) -> anyhow::Result<virtualstack_server::Server> {
+    virtualstack_server::bind(config, deps).await.map_err(|error| match error.reason() {
+        virtualstack_server::WRONG_SETTING => Wrong(error.to_string()).into(),
+        _ => error.into(),
+    })
+}
+
+/// Binds a gateway; all that can fail is about its settings.
+pub(crate) async fn bind_gateway(
+    config: virtualstack_gateway::Config,
+) -> anyhow::Result<virtualstack_gateway::Gateway> {
+    let bound = virtualstack_gateway::bind(config, virtualstack_gateway::Deps::default()).await;
+    bound.map_err(|error| Wrong(format!("gateway: {error}")).into())
 }
 
 /// What a worker needs, with the hypervisor of the settings.

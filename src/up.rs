@@ -58,11 +58,11 @@ async fn serve(
     let first_start = bootstrap(&store, &admin).await?;
 
     let deps = virtualstack_server::Deps { store: store.clone(), master_key };
-    let server = virtualstack_server::bind(config.server.clone(), deps).await?;
+    let server = roles::bind_server(config.server.clone(), deps).await?;
     let grpc = format!("http://{}", server.address());
     let mut gateway_config = config.gateway.clone();
     gateway_config.upstream.clone_from(&grpc);
-    let gateway = virtualstack_gateway::bind(gateway_config, virtualstack_gateway::Deps::default()).await?;
+    let gateway = roles::bind_gateway(gateway_config).await?;
     let http = format!("http://{}", gateway.local_addr());
     let deps = roles::worker_deps(config, store.clone())?;
     let worker = virtualstack_worker::bind(config.worker.clone(), deps).await?;

@@ -3,6 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
+use virtualstack_model::Error;
+
+/// Reason of errors that are about a setting.
+pub const WRONG_SETTING: &str = "WRONG_SETTING";
+
+/// A setting that cannot be worked with.
+pub(crate) fn wrong(key: &str, what: impl std::fmt::Display) -> Error {
+    Error::precondition(WRONG_SETTING, key, format!("{key}: {what}"))
+}
 
 /// Settings of the server.
 #[derive(Clone, Debug, Deserialize)]

@@ -23,6 +23,6 @@ mod generated {
 }
 
 pub use bootstrap::{FirstAdmin, bootstrap};
-pub use config::Config;
+pub use config::{Config, WRONG_SETTING};
 pub use seal::MasterKey;
 pub use server::{Deps, Server, bind};

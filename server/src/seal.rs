@@ -23,7 +23,7 @@ impl MasterKey {
     /// Reads 64 hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
-        let wrong = || Error::invalid("master_key", "must be 64 hexadecimal digits (32 bytes)");
+        let wrong = || crate::config::wrong("master_key", "must be 64 hexadecimal digits (32 bytes)");
         if text.len() != 64 || !text.is_ascii() {
             return Err(wrong());
         }

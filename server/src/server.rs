@@ -20,7 +20,7 @@ use virtualstack_model::{Error, Result};
 use virtualstack_store::Store;
 
 use crate::codec;
-use crate::config::Config;
+use crate::config::{Config, wrong};
 use crate::keys::{JWKS_PATH, Keys};
 use crate::layers::authorize::Authority;
 use crate::layers::{admission, authorize, call_info, deadline, panics};
@@ -42,14 +42,15 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     routes: Routes,
-    config: Arc<Config>,
+    cors: CorsLayer,
+    drain: Duration,
 }
 
 /// Does all that can fail: reads the signing keys, builds the services, listens.
 pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let Deps { store, master_key } = deps;
     let config = Arc::new(config);
-    let listen = |error| Error::invalid("server.listen", format!("cannot listen on {}: {error}", config.listen));
+    let listen = |error| wrong("server.listen", format_args!("cannot listen on {}: {error}", config.listen));
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
 
@@ -75,7 +76,8 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         .layer(layer_fn(authority, authorize::layer));
     let routes =
         services::routes(&config, store, tokens, passwords)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);
-    Ok(Server { listener, address, routes: Routes::from(routes), config })
+    let drain = Duration::from_secs(config.drain_seconds);
+    Ok(Server { listener, address, routes: Routes::from(routes), cors: cors(&config.cors_origins)?, drain })
 }
 
 impl Server {
@@ -87,7 +89,6 @@ impl Server {
 
     /// Answers until `shutdown`, then finishes what is at work, within bounds.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-        let drain = Duration::from_secs(self.config.drain_seconds);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)
@@ -96,7 +97,7 @@ impl Server {
             .http2_max_header_list_size(128 * 1024)
             .max_concurrent_streams(256)
             // Browsers: CORS outside of grpc-web, which answers a preflight with an error.
-            .layer(cors(&self.config.cors_origins)?)
+            .layer(self.cors)
             .layer(GrpcWebLayer::new())
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), async {
@@ -108,7 +109,7 @@ impl Server {
             () = shutdown => {}
         }
         let _ = stop.send(());
-        match tokio::time::timeout(drain, serving).await {
+        match tokio::time::timeout(self.drain, serving).await {
             Ok(result) => result.map_err(Error::internal),
             Err(_) => {
                 tracing::warn!("some calls did not end in time");
@@ -123,7 +124,7 @@ fn cors(origins: &[String]) -> Result<CorsLayer> {
     let origins = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
-        let wrong = |_| Error::invalid("server.cors_origins", "an origin is not one");
+        let wrong = |_| wrong("server.cors_origins", "an origin is not one");
         AllowOrigin::list(
             origins.iter().map(|origin| HeaderValue::from_str(origin)).collect::<Result<Vec<_>, _>>().map_err(wrong)?,
         )
