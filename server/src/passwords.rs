@@ -68,7 +68,12 @@ impl Passwords {
     }
 
     async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let _slot = self.slots.acquire().await.map_err(Error::internal)?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(Error::internal)?;
+        // The slot goes along: the work goes on when its caller has gone, and so must its share of the bound.
+        let work = move || {
+            let _slot = slot;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
     }
 }
@@ -81,6 +86,18 @@ fn hasher() -> Result<Argon2<'static>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_keeps_its_slot_when_its_caller_has_gone() {
+        let passwords = Passwords::new(1).await.expect("hasher");
+        tokio::select! {
+            biased;
+            _ = passwords.hash("correct horse".to_owned()) => panic!("a hash takes longer than that"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(passwords.slots.available_permits(), 0);
+        passwords.hash("battery staple".to_owned()).await.expect("the slot comes back");
+    }
 
     #[tokio::test]
     async fn a_password_is_right_wrong_or_nobodys() {

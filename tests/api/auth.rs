@@ -459,3 +459,10 @@ async fn the_database_holds_no_secret_in_clear() {
     let hashes = "SELECT count(*) FROM iam.users WHERE password_hash !~ '^[$]argon2id[$]v=19[$]m=19456,t=2,p=1[$]'";
     assert_eq!(plane.database.count(hashes).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_no_database_can_keep_is_nobodys() {
+    let plane = ControlPlane::without_worker().await;
+    let reply = login(&Rest::new(&plane.http, None), "ad\0min@example.com", PASSWORD, DEMO).await;
+    refused(&reply, 401, "UNAUTHENTICATED", "CREDENTIALS_WRONG");
+}

@@ -159,3 +159,17 @@ async fn what_can_go_neither_on_nor_back_is_a_dead_letter_and_an_error() {
     tenant.vm_of(tenant.delete(&vm.name, true).await.expect("accepted")).await;
     assert_eq!(plane.hypervisor(Default::default()).vms().await.expect("a list").len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_fails_leaves_the_vm_deleted_and_can_be_repeated() {
+    let (plane, tenant) = plane(Call::Absent, FaultClass::Permanent, 1).await;
+    let vm = tenant.running("lingering").await;
+    let deleted = tenant.vm_of(tenant.delete(&vm.name, false).await.expect("accepted")).await;
+    let operation = tenant.delete(&vm.name, true).await.expect("accepted");
+    assert_eq!(failure(tenant.wait(&operation).await.result).message, "it does not work");
+    let kept = tenant.get(&vm.name).await.expect("the VM");
+    assert_eq!((kept.state(), kept.delete_time), (State::Deleted, deleted.delete_time), "nobody may use it");
+    assert!(kept.purge_time.is_some(), "the housekeeping purges it again");
+    tenant.vm_of(tenant.delete(&vm.name, true).await.expect("accepted")).await;
+    assert_eq!(plane.hypervisor(Default::default()).vms().await.expect("a list").len(), 0);
+}

@@ -15,6 +15,9 @@ use uuid::Uuid;
 
 use crate::claim::{self, Lease};
 
+/// How long the database may take for a claim or a renewal. One that hangs cannot enforce its own time-outs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Does the work of a claimed job, step by step, until it waits, ends or `lost` is cancelled.
 pub trait Handler: Send + Sync + 'static {
     /// Works on one claim.
@@ -74,7 +77,9 @@ impl<H: Handler> Runner<H> {
         let mut heartbeat = tokio::time::interval(self.config.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
-            let pause = self.round(&mut connection).await.unwrap_or_else(|error| {
+            // A database that hangs must not keep the worker from renewing and stopping.
+            let round = tokio::time::timeout(PATIENCE, self.round(&mut connection)).await;
+            let pause = round.unwrap_or_else(|late| Err(late.into())).unwrap_or_else(|error| {
                 connection = None;
                 tracing::warn!(%error, "cannot claim jobs; trying again");
                 Duration::from_secs(1)
@@ -141,8 +146,11 @@ impl<H: Handler> Runner<H> {
         if held.is_empty() {
             return Ok(());
         }
-        let connection = connect(&self.config.url, connection).await?;
-        let kept = claim::renew(connection, &held, millis(self.config.lease)).await?;
+        let renewing = async {
+            let connection = connect(&self.config.url, connection).await?;
+            Ok::<_, Error>(claim::renew(connection, &held, millis(self.config.lease)).await?)
+        };
+        let kept = tokio::time::timeout(PATIENCE, renewing).await??;
         for (id, token) in held {
             if !kept.contains(&id)
                 && let Some((held_token, lost)) = lock(&self.held).get(&id)

@@ -40,6 +40,6 @@ async fn listen_once(url: &str, wake: &Notify) -> Result<(), Box<dyn std::error:
                 wake.notify_one();
             }
         }
-        connection.batch_execute("SELECT 1").await?;
+        tokio::time::timeout(Duration::from_secs(15), connection.batch_execute("SELECT 1")).await??;
     }
 }

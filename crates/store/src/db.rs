@@ -132,8 +132,7 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
-        let connection = Connection::open(self.acquire().await?, "BEGIN READ ONLY").await?;
-        connection.commit().await
+        self.open("BEGIN READ ONLY").await?.commit().await
     }
 
     /// Reads a tenant's data. Repeats `f` when the transaction meets another one.

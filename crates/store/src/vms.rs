@@ -192,7 +192,7 @@ pub async fn update_state(tx: &mut TenantTx<Write>, vm: &mut Vm, update: Update,
         vm.observed_at = Some(now);
     }
     if let Some(purge_at) = update.purge_at {
-        vm.deleted_at = Some(now);
+        vm.deleted_at.get_or_insert(now);
         vm.purge_at = Some(purge_at);
     }
     vm.updated_at = now;

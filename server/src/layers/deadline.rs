@@ -13,14 +13,19 @@ use crate::config::Config;
 /// Rpcs that hold their answer back on purpose, up to what their request says.
 const PATIENT: [&str; 2] = ["/google.longrunning.Operations/WaitOperation", "/grpc.health.v1.Health/Watch"];
 
+/// Longest deadline of the other rpcs, whatever their clients ask for: a call holds a slot until it ends.
+const LONGEST: Duration = Duration::from_secs(300);
+
 /// tonic has a deadline of its own outside of ours, which it calls CANCELLED; ours is this much earlier, so it comes first.
 const EARLIER: Duration = Duration::from_millis(5);
 
 pub(crate) async fn layer(State(config): State<Arc<Config>>, request: Request, next: Next) -> Response {
     let asked = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
-    let default =
-        (!PATIENT.contains(&request.uri().path())).then(|| Duration::from_secs(config.default_timeout_seconds));
-    let Some(limit) = asked.map(|asked| asked.saturating_sub(EARLIER)).or(default) else {
+    let asked = asked.map(|asked| asked.saturating_sub(EARLIER));
+    let default = Duration::from_secs(config.default_timeout_seconds);
+    let patient = PATIENT.contains(&request.uri().path());
+    let limit = if patient { asked } else { Some(asked.map_or(default, |asked| asked.min(LONGEST.max(default)))) };
+    let Some(limit) = limit else {
         return next.run(request).await;
     };
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {

@@ -45,8 +45,12 @@ impl Auth {
 
     async fn sign_in(&self, request: LoginRequest, info: &CallInfo) -> Result<Granted, Error> {
         let email = normalize_email(&request.email);
-        let found =
-            self.store.system(SystemPurpose::Authenticate, async |tx| accounts::by_email(tx, &email).await).await?;
+        let found = if email.contains('\0') {
+            // PostgreSQL has no such text, so nobody has such an address.
+            None
+        } else {
+            self.store.system(SystemPurpose::Authenticate, async |tx| accounts::by_email(tx, &email).await).await?
+        };
         // The same work and the same answer for an unknown address, a wrong password and an inactive account.
         let hash = found.as_ref().map(|account| account.password_hash.clone());
         let checked = self.passwords.check(request.password.clone(), hash).await?;

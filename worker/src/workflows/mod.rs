@@ -4,6 +4,7 @@ mod vm_create;
 mod vm_delete;
 mod vm_power;
 
+use chrono::{TimeDelta, Utc};
 use virtualstack_model::Result;
 use virtualstack_model::id::OperationId;
 use virtualstack_model::vm::VmState;
@@ -33,7 +34,8 @@ where
     context.settle(transition, async |_| Ok(())).await
 }
 
-/// Writes a VM's state and ends the operation, in the commit that `tx` is.
+/// Writes a VM's state and ends the operation, in the commit that `tx` is. It comes first there: whoever locks both a VM
+/// and its operation locks the VM first, as the server does.
 async fn finish(
     tx: &mut TenantTx<Write>,
     vm: &Vm,
@@ -54,18 +56,23 @@ async fn finish(
 /// Reason of the event that ends a soft delete.
 const DELETED: &str = "VM_DELETED";
 
-/// Ends a workflow that can neither go on nor back: the VM is in ERROR, the job a dead letter.
+/// How long after a purge that failed the next one is due, at least.
+const PURGE_AGAIN: TimeDelta = TimeDelta::hours(1);
+
+/// Ends a workflow that can neither go on nor back: the VM is in ERROR, the job a dead letter. A VM whose purge failed
+/// stays deleted: nobody may use it, and the purge is tried again.
 async fn give_up<W: Workflow>(job: &W, context: &StepContext<'_>, failure: Failure) -> Result<Settled<W::Step>> {
     let gone = Transition::GiveUp(format!("{}: {}", failure.reason, failure.message));
     let (vm, id) = (job.vm(), job.operation());
     context
         .settle(gone, async |tx| {
             if let Some(mut current) = vms::find_locked(tx, vm).await? {
+                let deleted = current.deleted_at.is_some();
                 let update = Update {
-                    state: Some(VmState::Error),
+                    state: Some(if deleted { VmState::Deleted } else { VmState::Error }),
                     state_reason: failure.message.clone(),
                     observed: None,
-                    purge_at: None,
+                    purge_at: current.purge_at.map(|due| due.max(Utc::now() + PURGE_AGAIN)),
                 };
                 let event =
                     Event { reason: "VM_OPERATION_FAILED", message: failure.message.clone(), operation: Some(id) };

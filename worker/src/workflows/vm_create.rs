@@ -135,8 +135,8 @@ async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) 
     };
     let event = Event { reason: "VM_CREATED", message: "The VM was created".to_owned(), operation: Some(id) };
     let done = async |tx: &mut _| {
-        operations::progress(tx, id, "done", 100).await?;
-        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await
+        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await?;
+        operations::progress(tx, id, "done", 100).await
     };
     Ok(context.settle(Transition::Done, done).await?)
 }

@@ -98,8 +98,8 @@ async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: Vm) -> Result<Settl
     let message = "The VM was deleted; it is kept until its purge time".to_owned();
     let event = Event { reason: DELETED, message, operation: Some(id) };
     let done = async |tx: &mut _| {
-        operations::progress(tx, id, "done", 100).await?;
-        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await
+        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await?;
+        operations::progress(tx, id, "done", 100).await
     };
     context.settle(Transition::Done, done).await
 }
@@ -112,9 +112,9 @@ async fn purge(job: &VmDelete, context: &StepContext<'_>, mut vm: Vm) -> Result<
     vm.purge_at = Some(now);
     let event = Event { reason: "VM_PURGED", message: "The VM was purged".to_owned(), operation: Some(id) };
     let done = async |tx: &mut _| {
-        operations::progress(tx, id, "done", 100).await?;
         vms::remove(tx, &vm, event.clone()).await?;
-        operations::end(tx, id, vm.id, &End::Succeeded(Some(Box::new(vm.clone())))).await
+        operations::end(tx, id, vm.id, &End::Succeeded(Some(Box::new(vm.clone())))).await?;
+        operations::progress(tx, id, "done", 100).await
     };
     context.settle(Transition::Done, done).await
 }

@@ -134,10 +134,11 @@ async fn conclude(
         },
     };
     let done = async |tx: &mut _| {
+        finish(tx, &vm, update.clone(), event.clone(), &end, id).await?;
         if matches!(end, End::Succeeded(_)) {
             operations::progress(tx, id, "done", 100).await?;
         }
-        finish(tx, &vm, update.clone(), event.clone(), &end, id).await
+        Ok(())
     };
     Ok(context.settle(Transition::Done, done).await?)
 }
