@@ -1,7 +1,7 @@
 //! What must work without the API: roles and schema, the first admin.
 
 use anyhow::Context as _;
-use virtualstack_server::{FirstAdmin, bootstrap};
+use virtualstack_server::{FirstAdmin, bootstrap, update_system_roles};
 use virtualstack_store::{Store, migrate};
 
 use crate::cli::AdminCommand;
@@ -16,7 +16,9 @@ pub(crate) fn print_roles() -> anyhow::Result<()> {
 
 /// Brings roles and schema up to date.
 pub(crate) async fn migrate(config: Config) -> anyhow::Result<()> {
-    let ran = migrate::run(config.required_database()?.migrate_url()).await.context("cannot migrate")?;
+    let database = config.required_database()?;
+    let ran = migrate::run(database.migrate_url()).await.context("cannot migrate")?;
+    update_system_roles(&Store::new(database)?).await.context("cannot update the system roles")?;
     tracing::info!(?ran, "the schema is up to date");
     Ok(())
 }

@@ -79,9 +79,10 @@ async fn serve(
     // Clients go first, then what they called; the ops address tells until the end.
     let (server_stop, ops_stop) = (CancellationToken::new(), CancellationToken::new());
     let ops = tokio::spawn(ops.serve(ops_stop.clone()));
-    let server = tokio::spawn(server.serve(server_stop.clone().cancelled_owned()));
-    let worker = tokio::spawn(worker.serve(stop.clone().cancelled_owned()));
-    let gateway = tokio::spawn(gateway.serve(stop.clone().cancelled_owned()));
+    // A role that ends by itself, or panics, takes the others along: half a product helps nobody.
+    let server = ending(stop.clone(), server.serve(server_stop.clone().cancelled_owned()));
+    let worker = ending(stop.clone(), worker.serve(stop.clone().cancelled_owned()));
+    let gateway = ending(stop.clone(), gateway.serve(stop.clone().cancelled_owned()));
     announce(&ready, first_start, &config.data_dir());
     if let Some(file) = ready_file {
         write_private(file, &ready.to_string())
@@ -96,6 +97,17 @@ async fn serve(
     gateway?;
     server?;
     Ok(())
+}
+
+/// Runs a role; when it ends, however it does, `stop` is cancelled.
+fn ending<T: Send + 'static>(
+    stop: CancellationToken,
+    role: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(async move {
+        let _stop = stop.drop_guard();
+        role.await
+    })
 }
 
 /// Starts the private PostgreSQL, unless the settings name another one.

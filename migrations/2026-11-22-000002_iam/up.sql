@@ -104,7 +104,7 @@ CREATE TABLE iam.sessions (
 );
 CREATE INDEX ON iam.sessions (account_id);
 CALL iam.account_table('iam.sessions', 'SELECT, UPDATE (ended_at)');
-CALL iam.system_policy('iam.sessions', 'SELECT, INSERT, UPDATE');
+CALL iam.system_policy('iam.sessions', 'SELECT, INSERT, UPDATE, DELETE');
 
 -- Every refresh token of a session, used ones included: the second use of one ends the session.
 CREATE TABLE iam.refresh_tokens (
@@ -119,7 +119,7 @@ CREATE TABLE iam.refresh_tokens (
 );
 CREATE INDEX ON iam.refresh_tokens (session_id);
 CALL iam.secure_table('iam.refresh_tokens', 'machinery');
-CALL iam.system_policy('iam.refresh_tokens', 'SELECT, INSERT, UPDATE');
+CALL iam.system_policy('iam.refresh_tokens', 'SELECT, INSERT, UPDATE, DELETE');
 
 CREATE TABLE iam.signing_keys (
     kid text PRIMARY KEY,

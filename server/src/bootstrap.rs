@@ -19,21 +19,24 @@ pub struct FirstAdmin {
     pub demo_tenant: Option<String>,
 }
 
+/// Gives every tenant's system roles the permissions that came with an upgrade.
+pub async fn update_system_roles(store: &Store) -> Result<()> {
+    store.system(SystemPurpose::Bootstrap, async |tx| tenants::ensure_all_system_roles(tx).await).await
+}
+
 /// Brings every tenant's system roles up to date, and makes the provider tenant and its first admin if there is no
 /// provider tenant yet. Returns whether it made one.
 pub async fn bootstrap(store: &Store, admin: &FirstAdmin) -> Result<bool> {
     let provider = Key::Slug(PROVIDER_SLUG.to_owned());
+    update_system_roles(store).await?;
     let exists = store
-        .system(SystemPurpose::Bootstrap, async |tx| {
-            tenants::ensure_all_system_roles(tx).await?;
-            Ok(tenants::find_any(tx, &provider).await?.is_some())
-        })
+        .system(SystemPurpose::Bootstrap, async |tx| Ok(tenants::find_any(tx, &provider).await?.is_some()))
         .await?;
     if exists {
         return Ok(false);
     }
     let hash = Passwords::new(1).await?.hash(admin.password.clone()).await?;
-    store
+    let made = store
         .system(SystemPurpose::Bootstrap, async |tx| {
             if tenants::find_any(tx, &provider).await?.is_some() {
                 return Ok(false);
@@ -49,5 +52,10 @@ pub async fn bootstrap(store: &Store, admin: &FirstAdmin) -> Result<bool> {
             }
             Ok(true)
         })
-        .await
+        .await;
+    match made {
+        // Another process was faster.
+        Err(error) if error.reason() == "TENANT_SLUG_TAKEN" => Ok(false),
+        made => made,
+    }
 }

@@ -1,7 +1,8 @@
 //! Keys that access tokens are signed with: kept in the database, private halves sealed, shared by all servers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,6 +20,9 @@ use crate::seal::MasterKey;
 /// Where the public keys are, for whoever verifies our tokens.
 pub(crate) const JWKS_PATH: &str = "/.well-known/jwks.json";
 
+/// The keys are read again for an unknown id at most this often.
+const REREAD: Duration = Duration::from_secs(1);
+
 /// What private keys are sealed for.
 const PURPOSE: &str = "iam.signing_keys";
 
@@ -32,6 +36,8 @@ pub(crate) struct Keys {
     store: Store,
     master: MasterKey,
     known: Arc<RwLock<Arc<Known>>>,
+    /// When they were last read for an id that nobody knew: strangers can make ids up.
+    looked: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Keys that were read together.
@@ -45,7 +51,7 @@ impl Keys {
     /// Reads the keys, and makes the first one.
     pub(crate) async fn load(store: Store, master: MasterKey) -> Result<Self> {
         let known = Arc::new(RwLock::new(Arc::new(read(&store, &master).await?)));
-        Ok(Self { store, master, known })
+        Ok(Self { store, master, known, looked: Arc::default() })
     }
 
     /// The key to sign with, and its id.
@@ -61,6 +67,13 @@ impl Keys {
         // Only what looks like an id of ours is worth a question to the database.
         if Uuid::try_parse(kid).is_err() {
             return Ok(None);
+        }
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.is_some_and(|looked| looked.elapsed() < REREAD) {
+                return Ok(None);
+            }
+            *looked = Some(Instant::now());
         }
         let fresh = Arc::new(read(&self.store, &self.master).await?);
         let key = fresh.verifying.get(kid).cloned();

@@ -22,7 +22,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));
 }
 
-pub use bootstrap::{FirstAdmin, bootstrap};
+pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
 pub use config::{Config, WRONG_SETTING};
 pub use seal::MasterKey;
 pub use server::{Deps, Server, bind};

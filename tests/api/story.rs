@@ -52,6 +52,9 @@ async fn the_same_over_rest() {
     let template = plane.templates().await;
     let rest = plane.admin().await.rest();
 
+    let (_, current) = rest.call("GET", "/v1/tenants/current", None).await;
+    assert_eq!(current["slug"], "demo", "{current}");
+
     let body = json!({"displayName": "web-1", "template": template, "labels": {"tier": "front"}});
     let (status, operation) = rest.call("POST", "/v1/vms", Some(body)).await;
     assert_eq!(status, 200, "{operation}");

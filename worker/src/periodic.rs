@@ -10,12 +10,16 @@ use virtualstack_model::vm::VmState;
 use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::templates::{self, Seen};
 use virtualstack_store::vms::{self, Event, Update};
-use virtualstack_store::{Store, SystemPurpose, operations, request_ids};
+use virtualstack_store::{Store, SystemPurpose, operations, request_ids, sessions};
 
 use crate::context::Shared;
 
 /// Purges that one run starts at most; the next run goes on.
 const PURGES: i64 = 100;
+
+/// How long ended sessions are remembered, and how many one run forgets at most.
+const SESSION_MEMORY: TimeDelta = TimeDelta::days(30);
+const SESSIONS: i64 = 1000;
 
 /// Puts the periodic jobs in, unless they are there.
 pub(crate) async fn schedule(store: &Store) -> Result<()> {
@@ -73,6 +77,7 @@ pub(crate) async fn housekeeping(shared: &Shared, lease: &Lease) -> Result<()> {
         .store
         .system_for_job(lease, async |tx| {
             request_ids::prune(tx).await?;
+            sessions::prune(tx, Utc::now() - SESSION_MEMORY, SESSIONS).await?;
             tx.prune_jobs(Utc::now() - TimeDelta::days(7)).await?;
             Ok(((), next.clone()))
         })

@@ -198,3 +198,23 @@ pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) ->
         .map_err(from_diesel)?;
     Ok(Redeemed::Good { session: SessionId(session), tenant: TenantId(tenant) })
 }
+
+/// Forgets up to `limit` sessions that ended or ran out before `before`, with their refresh tokens.
+pub async fn prune(tx: &mut SystemTx, before: DateTime<Utc>, limit: i64) -> Result<()> {
+    let gone: Vec<Uuid> = table::table
+        .filter(table::expires_at.lt(before).or(table::ended_at.lt(before)))
+        .limit(limit)
+        .select(table::id)
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    diesel::delete(refresh_tokens::table.filter(refresh_tokens::session_id.eq_any(&gone)))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    diesel::delete(table::table.filter(table::id.eq_any(&gone)))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}

@@ -19,6 +19,9 @@ use crate::wire;
 /// Lets its holder see every tenant.
 const READ_ALL: &str = "platform:tenant:read";
 
+/// The tenant that the access token is for. No tenant may have this slug.
+const CURRENT: &str = "tenants/current";
+
 pub(crate) struct Tenants {
     pub(crate) store: Store,
     pub(crate) passwords: Passwords,
@@ -50,7 +53,7 @@ impl TenantService for Tenants {
     async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<Tenant>, Status> {
         let caller = Caller::of(&request)?;
         let name = request.into_inner().name;
-        let key = Key::parse(&name);
+        let key = if name == CURRENT { Key::Id(caller.principal.tenant) } else { Key::parse(&name) };
         let found = if caller.holds(READ_ALL) {
             self.store.system(caller.platform(), async |tx| tenants::find_any(tx, &key).await).await
         } else {
@@ -64,6 +67,9 @@ impl TenantService for Tenants {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let wanted = request.tenant.unwrap_or_default();
+        if CURRENT.strip_prefix("tenants/") == Some(&wanted.slug) {
+            return Err(from_error(Error::invalid("tenant.slug", "is reserved")));
+        }
         let email = user::normalize_email(&request.admin_email);
         let name = if request.admin_display_name.is_empty() { &email } else { &request.admin_display_name };
         let hash = self.passwords.hash(request.admin_password).await.map_err(from_error)?;
