@@ -1,11 +1,13 @@
 //! Who is calling: what the layers found out, for the handlers.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tonic::{Request, Status};
-use virtualstack_model::audit::{Actor, Audit};
+use virtualstack_model::audit::{Actor, Audit, Outcome};
+use virtualstack_model::id::{SessionId, TenantId};
 use virtualstack_model::{Error, Result};
-use virtualstack_store::sessions::Principal;
+use virtualstack_store::principals::Principal;
 use virtualstack_store::{AccountScope, SystemPurpose, TenantScope};
 
 use crate::status;
@@ -33,6 +35,7 @@ impl CallInfo {
             request_id: self.request_id.clone(),
             client_address: self.client_address,
             traceparent: Some(self.traceparent.clone()),
+            outcome: Outcome::Done,
         }
     }
 }
@@ -40,7 +43,7 @@ impl CallInfo {
 /// A verified caller whom the policy of the method lets in. Only the authorization layer makes one.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    pub(crate) principal: Principal,
+    pub(crate) principal: Arc<Principal>,
     pub(crate) info: CallInfo,
 }
 
@@ -53,8 +56,13 @@ impl Caller {
     /// The caller's tenant, for rpcs of scope TENANT.
     #[expect(clippy::disallowed_methods, reason = "a Caller exists only after authorization")]
     pub(crate) fn tenant(&self) -> TenantScope {
-        let who = &self.principal;
-        TenantScope::new(who.tenant, who.account, who.user, who.session, who.epoch)
+        let Principal { access, credential, epoch, .. } = &*self.principal;
+        TenantScope::new(access.tenant, access.account, access.user, credential.clone(), *epoch)
+    }
+
+    /// Id of the tenant that the credential is for.
+    pub(crate) fn tenant_id(&self) -> TenantId {
+        self.principal.access.tenant
     }
 
     /// The caller's account, for rpcs of scope ACCOUNT.
@@ -63,13 +71,20 @@ impl Caller {
         AccountScope::new(self.tenant())
     }
 
+    /// The session, which rpcs that API keys may not call rely on.
+    pub(crate) fn session(&self) -> Result<SessionId> {
+        let none =
+            || Error::internal("an rpc that needs a session is open to API keys: set session_only in its policy");
+        self.principal.credential.session().ok_or_else(none)
+    }
+
     /// The platform, for rpcs of scope PLATFORM.
     pub(crate) fn platform(&self) -> SystemPurpose {
         SystemPurpose::Platform(self.tenant())
     }
 
     pub(crate) fn holds(&self, permission: &str) -> bool {
-        self.principal.permissions.iter().any(|held| held == permission)
+        self.principal.access.allows(permission)
     }
 
     /// An audit row of what the caller does.

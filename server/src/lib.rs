@@ -3,6 +3,7 @@
 //! The way of a request is the chain in [`server`], then the codec, then a method of one of the services, which is one
 //! transaction of the store.
 
+mod api_keys;
 mod bootstrap;
 mod caller;
 mod codec;

@@ -58,6 +58,7 @@ fn sql_type(of: &str) -> String {
         "Bytea" => "bytea",
         "Jsonb" => "jsonb",
         "Inet" => "inet",
+        "Cidr" => "cidr",
         "Numeric" => "numeric",
         other => panic!("schema.rs uses {other}: tell tests/schema/freshness.rs what PostgreSQL calls it"),
     };

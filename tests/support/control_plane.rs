@@ -140,7 +140,7 @@ impl ControlPlane {
             tenant: Some(Tenant { slug: slug.to_owned(), display_name: slug.to_owned(), ..Default::default() }),
             admin_email: email.clone(),
             admin_password: PASSWORD.to_owned(),
-            admin_display_name: String::new(),
+            ..Default::default()
         };
         operator.tenants().create_tenant(operator.request(request)).await.expect("a tenant");
         self.login(&email, slug).await

@@ -8,7 +8,7 @@ use virtualstack_proto::virtualstack::compute::v1::ListVmsRequest;
 use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest};
 use virtualstack_store::page::Page;
-use virtualstack_store::{AccountScope, Store, SystemPurpose, TenantScope, accounts, tenants, vms};
+use virtualstack_store::{AccountScope, Store, SystemPurpose, TenantScope, tenants, users, vms};
 
 use super::calls::{member, texts};
 use crate::support::{ControlPlane, Database, Session, reason};
@@ -105,7 +105,7 @@ fn scope(tenant: &str, account: &str, user: &str, session: &str, epoch: i64) -> 
         virtualstack_model::id::TenantId(id(tenant)),
         virtualstack_model::id::AccountId(id(account)),
         virtualstack_model::id::UserId(id(user)),
-        virtualstack_model::id::SessionId(id(session)),
+        virtualstack_model::access::Credential::Session(virtualstack_model::id::SessionId(id(session))),
         epoch,
     )
 }
@@ -123,6 +123,7 @@ fn audit(scope: &TenantScope) -> Audit {
         request_id: String::new(),
         client_address: None,
         traceparent: None,
+        outcome: Default::default(),
     }
 }
 
@@ -155,7 +156,7 @@ async fn the_store_believes_no_stale_or_foreign_decision() {
     }
     let parts = |scope: &TenantScope, session: &TenantScope| {
         let account = account(scope).account().to_string();
-        let session = self::account(session).session().to_string();
+        let session = self::account(session).session().expect("a session").to_string();
         (scope.tenant().to_string(), account, scope.user().to_string(), session)
     };
     let with = |tenant: &TenantScope, user: &TenantScope, session: &TenantScope, epoch: i64| {
@@ -248,12 +249,12 @@ async fn query_functions_see_one_tenant_and_one_account() {
     let own = account(&good);
     let (me, entered) = plane
         .store
-        .account(&own, async |tx| Ok((accounts::me(tx, own.tenant()).await?, tenants::list_mine(tx, &page).await?.0)))
+        .account(&own, async |tx| Ok((users::me(tx, own.tenant()).await?, tenants::list_mine(tx, &page).await?.0)))
         .await
         .expect("reads");
     assert_eq!(me.email, "admin@acme.example.com");
     assert_eq!(entered.iter().map(|tenant| tenant.slug.as_str()).collect::<Vec<_>>(), ["acme"]);
     let other = scope_of(&plane.database, "admin@rival.example.com", "rival").await;
-    let foreign = plane.store.account(&own, async |tx| accounts::me(tx, other.tenant()).await.map(|_| ())).await;
+    let foreign = plane.store.account(&own, async |tx| users::me(tx, other.tenant()).await.map(|_| ())).await;
     foreign.expect_err("not a member there");
 }

@@ -189,6 +189,14 @@ impl Error {
         Self::Aborted { reason, message: message.into() }
     }
 
+    /// Holds an etag that a caller sent, if any, against the one that the resource has now.
+    pub fn check_etag(sent: &str, current: &str) -> Result<()> {
+        if sent.is_empty() || sent == current {
+            return Ok(());
+        }
+        Err(Self::aborted("ETAG_MISMATCH", "etag: the resource has changed since it was read; read it again"))
+    }
+
     /// Nobody valid is asking.
     pub fn unauthenticated(reason: &'static str, message: impl Into<String>) -> Self {
         Self::Unauthenticated { reason, message: message.into() }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O or knows a transport: rules that are neither SQL nor gRPC are pure functions of this crate.
 
+pub mod access;
 pub mod audit;
 pub mod error;
 pub mod id;

@@ -4,12 +4,11 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
-use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
-use virtualstack_model::{Error, Result};
+use virtualstack_model::Result;
+use virtualstack_model::id::{AccountId, SessionId, TenantId};
 
 use crate::error::from_diesel;
 use crate::schema::{refresh_tokens, sessions as table};
@@ -18,101 +17,43 @@ use crate::tx::{AccountTx, SystemTx};
 /// A second use within this time from the same client is taken for a lost reply, and answered once.
 const LOST_REPLY: TimeDelta = TimeDelta::seconds(10);
 
-/// Who a session is in a tenant, and what they may do there.
+/// A tenant that an operator enters, and why.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "names of the contract")]
-pub struct Principal {
-    pub session: SessionId,
-    pub account: AccountId,
+pub struct Support {
+    /// The tenant.
     pub tenant: TenantId,
-    pub user: UserId,
-    /// What a decision by this principal rests on.
-    pub epoch: i64,
-    pub roles: Vec<String>,
-    pub permissions: Vec<String>,
-    pub created_at: DateTime<Utc>,
-    pub expires_at: DateTime<Utc>,
+    /// Why.
+    pub reason: String,
 }
 
-#[derive(QueryableByName)]
-struct PrincipalRow {
-    #[diesel(sql_type = SqlUuid)]
-    account: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    member: Uuid,
-    #[diesel(sql_type = Text)]
-    tenant_state: String,
-    #[diesel(sql_type = Text)]
-    membership_state: String,
-    #[diesel(sql_type = BigInt)]
-    epoch: i64,
-    #[diesel(sql_type = Array<Text>)]
-    roles: Vec<String>,
-    #[diesel(sql_type = Array<Text>)]
-    permissions: Vec<String>,
-    #[diesel(sql_type = Timestamptz)]
-    created_at: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
-    expires_at: DateTime<Utc>,
-}
-
-/// Resolves who a session is in a tenant.
-pub async fn principal(tx: &mut SystemTx, session: SessionId, tenant: TenantId) -> Result<Principal> {
-    let row: Option<PrincipalRow> = diesel::sql_query(
-        "SELECT s.account_id AS account, m.id AS member, t.state AS tenant_state, m.state AS membership_state, \
-            t.authz_epoch AS epoch, s.created_at, s.expires_at, \
-            ARRAY (SELECT r.display_name FROM iam.user_tenant_roles ur \
-                   JOIN iam.tenant_roles r ON r.tenant_id = ur.tenant_id AND r.id = ur.role_id \
-                   WHERE ur.tenant_id = m.tenant_id AND ur.membership_id = m.id ORDER BY 1) AS roles, \
-            ARRAY (SELECT DISTINCT rp.permission FROM iam.user_tenant_roles ur \
-                   JOIN iam.tenant_role_permissions rp ON rp.tenant_id = ur.tenant_id AND rp.role_id = ur.role_id \
-                   WHERE ur.tenant_id = m.tenant_id AND ur.membership_id = m.id ORDER BY 1) AS permissions \
-         FROM iam.sessions s JOIN iam.users u ON u.id = s.account_id \
-         JOIN iam.memberships m ON m.account_id = s.account_id AND m.tenant_id = $2 \
-         JOIN iam.tenants t ON t.id = m.tenant_id \
-         WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > now() AND u.state = 'ACTIVE'",
-    )
-    .bind::<SqlUuid, _>(session.0)
-    .bind::<SqlUuid, _>(tenant.0)
-    .get_result(tx.connection()?)
-    .await
-    .optional()
-    .map_err(from_diesel)?;
-    let row = row.ok_or_else(|| Error::unauthenticated("SESSION_ENDED", "the session has ended; sign in again"))?;
-    if row.tenant_state != "ACTIVE" {
-        return Err(Error::denied("TENANT_SUSPENDED", "the tenant is suspended"));
-    }
-    if row.membership_state != "ACTIVE" {
-        return Err(Error::denied("MEMBERSHIP_INACTIVE", "the membership in this tenant is not active"));
-    }
-    Ok(Principal {
-        session,
-        account: AccountId(row.account),
-        tenant,
-        user: UserId(row.member),
-        epoch: row.epoch,
-        roles: row.roles,
-        permissions: row.permissions,
-        created_at: row.created_at,
-        expires_at: row.expires_at,
-    })
-}
-
-/// Starts a session.
-pub async fn start(tx: &mut SystemTx, account: AccountId, lifetime: TimeDelta) -> Result<SessionId> {
+/// Starts a session, maybe of an operator in a tenant that is not theirs.
+pub async fn start(
+    tx: &mut SystemTx,
+    account: AccountId,
+    lifetime: TimeDelta,
+    client: Option<IpAddr>,
+    support: Option<&Support>,
+) -> Result<SessionId> {
     let id = SessionId::new();
     diesel::insert_into(table::table)
-        .values((table::id.eq(id.0), table::account_id.eq(account.0), table::expires_at.eq(Utc::now() + lifetime)))
+        .values((
+            table::id.eq(id.0),
+            table::account_id.eq(account.0),
+            table::expires_at.eq(Utc::now() + lifetime),
+            table::client_address.eq(client.map(IpNetwork::from)),
+            table::support_tenant_id.eq(support.map(|support| support.tenant.0)),
+            table::support_reason.eq(support.map(|support| &support.reason)),
+        ))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
     Ok(id)
 }
 
-/// Lets a session live on.
-pub async fn extend(tx: &mut SystemTx, session: SessionId, lifetime: TimeDelta) -> Result<()> {
-    diesel::update(table::table.find(session.0))
-        .set(table::expires_at.eq(Utc::now() + lifetime))
+/// Lets a session live on. An operator's in a tenant that is not theirs ends when it was to end.
+pub async fn extend(tx: &mut SystemTx, session: SessionId, lifetime: TimeDelta, client: Option<IpAddr>) -> Result<()> {
+    diesel::update(table::table.find(session.0).filter(table::support_tenant_id.is_null()))
+        .set((table::expires_at.eq(Utc::now() + lifetime), table::client_address.eq(client.map(IpNetwork::from))))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;

@@ -4,16 +4,16 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
-use uuid::Uuid;
-use virtualstack_model::id::{AccountId, RoleId, TenantId, UserId};
-use virtualstack_model::tenant::{PROVIDER_SLUG, TenantState};
-use virtualstack_model::user::{MembershipState, SYSTEM_ROLES};
-use virtualstack_model::{Error, Result};
+use serde_json::Value;
+use virtualstack_model::Result;
+use virtualstack_model::id::{RoleId, TenantId};
+use virtualstack_model::tenant::{PROVIDER_SLUG, Settings, TenantState};
+use virtualstack_model::user::SYSTEM_ROLES;
 
 use crate::error::from_diesel;
 use crate::page::Page;
-use crate::schema::{memberships, permissions, tenant_roles, tenants as table, user_tenant_roles};
-use crate::tx::{AccountTx, SystemTx};
+use crate::schema::{permissions, tenant_roles, tenants as table};
+use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
 
 /// A tenant as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -26,6 +26,24 @@ pub struct Tenant {
     pub state: TenantState,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    settings: Value,
+    pub deleted_at: Option<DateTime<Utc>>,
+    pub purge_at: Option<DateTime<Utc>>,
+    pub version: i64,
+}
+
+impl Tenant {
+    /// Changes with each change.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        format!("\"{}\"", self.version)
+    }
+
+    /// What its admins have set.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        serde_json::from_value(self.settings.clone()).unwrap_or_default()
+    }
 }
 
 /// Which tenant is meant: both stand in full names.
@@ -65,12 +83,19 @@ fn page_of<'a>(page: &Page<TenantId>) -> Query<'a> {
 
 /// Reads any tenant.
 pub async fn find_any(tx: &mut SystemTx, key: &Key) -> Result<Option<Tenant>> {
-    by_key(key).select(Tenant::as_select()).first(tx.connection()?).await.optional().map_err(from_diesel)
+    let found = by_key(key).filter(table::state.ne(TenantState::Purged.as_str()));
+    found.select(Tenant::as_select()).first(tx.connection()?).await.optional().map_err(from_diesel)
 }
 
 /// Reads a tenant that the account can enter.
 pub async fn find_mine(tx: &mut AccountTx, key: &Key) -> Result<Option<Tenant>> {
     by_key(key).select(Tenant::as_select()).first(tx.connection()?).await.optional().map_err(from_diesel)
+}
+
+/// Reads the tenant that a transaction is in.
+pub async fn current<M: Mode>(tx: &mut TenantTx<M>) -> Result<Tenant> {
+    let tenant = tx.tenant();
+    table::table.find(tenant).select(Tenant::as_select()).first(tx.connection()?).await.map_err(from_diesel)
 }
 
 /// Lists all tenants, newest first.
@@ -139,42 +164,14 @@ async fn ensure_system_roles(tx: &mut SystemTx, tenant: &Tenant) -> Result<()> {
     Ok(())
 }
 
-/// Makes an account an active member with a system role; one who is a member already keeps their other roles.
-pub async fn add_member(tx: &mut SystemTx, tenant: TenantId, account: AccountId, role: &str) -> Result<UserId> {
-    diesel::insert_into(memberships::table)
-        .values((
-            memberships::tenant_id.eq(tenant.0),
-            memberships::id.eq(UserId::new().0),
-            memberships::account_id.eq(account.0),
-            memberships::state.eq(MembershipState::Active.as_str()),
-        ))
-        .on_conflict_do_nothing()
+/// Makes every decision about access in the tenant be made anew, from the next request on. What takes access away, or
+/// depends on who has it, starts with this: it also makes such changes wait for one another.
+pub async fn raise_epoch(tx: &mut TenantTx<Write>) -> Result<()> {
+    let tenant = tx.tenant();
+    diesel::update(table::table.find(tenant))
+        .set(table::authz_epoch.eq(table::authz_epoch + 1))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
-    let membership: Uuid = memberships::table
-        .filter(memberships::tenant_id.eq(tenant.0).and(memberships::account_id.eq(account.0)))
-        .select(memberships::id)
-        .first(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
-    let role_id: Uuid = tenant_roles::table
-        .filter(tenant_roles::tenant_id.eq(tenant.0).and(tenant_roles::display_name.eq(role)))
-        .select(tenant_roles::id)
-        .first(tx.connection()?)
-        .await
-        .optional()
-        .map_err(from_diesel)?
-        .ok_or_else(|| Error::not_found("ROLE_NOT_FOUND", format!("roles/{role}")))?;
-    diesel::insert_into(user_tenant_roles::table)
-        .values((
-            user_tenant_roles::tenant_id.eq(tenant.0),
-            user_tenant_roles::membership_id.eq(membership),
-            user_tenant_roles::role_id.eq(role_id),
-        ))
-        .on_conflict_do_nothing()
-        .execute(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
-    Ok(UserId(membership))
+    Ok(())
 }

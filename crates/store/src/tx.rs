@@ -48,6 +48,11 @@ impl Connection {
         }
     }
 
+    /// Hands the open transaction on.
+    fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
     /// Back to the pool.
     fn release(&mut self) {
         drop(self.0.take());
@@ -86,6 +91,21 @@ pub struct TenantTx<M> {
     pub(crate) releases: Vec<JobId>,
     pub(crate) traceparent: Option<String>,
     pub(crate) mode: PhantomData<M>,
+}
+
+impl<M> TenantTx<M> {
+    pub(crate) fn new(connection: Connection, tenant: TenantId) -> Self {
+        Self {
+            connection,
+            tenant,
+            account: None,
+            audit: None,
+            changes: Vec::new(),
+            releases: Vec::new(),
+            traceparent: None,
+            mode: PhantomData,
+        }
+    }
 }
 
 impl<M: Mode> TenantTx<M> {
@@ -135,6 +155,20 @@ impl TenantTx<Write> {
         virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
     }
 
+    /// The same transaction as the system, for the few rows of other scopes that a tenant's write touches, e.g. the
+    /// account of somebody who is invited. [`Self::resume`] goes on; without it the transaction is lost.
+    pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
+        let mut connection = self.connection.take();
+        connection.get()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)?;
+        Ok(SystemTx { connection })
+    }
+
+    /// Goes on as the tenant.
+    pub(crate) async fn resume(&mut self, system: SystemTx) -> Result<()> {
+        self.connection = system.connection;
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_tenant").await.map_err(from_diesel)
+    }
+
     /// Makes a held job due with this commit.
     pub(crate) fn release(&mut self, job: JobId) {
         self.releases.push(job);
@@ -170,9 +204,9 @@ impl AccountTx {
         self.connection.get()
     }
 
-    /// Appends an audit row, in this commit.
-    pub async fn audit(&mut self, audit: &Audit) -> Result<()> {
-        changes::append_audit(self.connection()?, None, audit, &[]).await
+    /// Appends an audit row, in this commit, with what was changed.
+    pub async fn audit(&mut self, audit: &Audit, rows: &[Change]) -> Result<()> {
+        changes::append_audit(self.connection()?, None, audit, rows).await
     }
 }
 
@@ -188,18 +222,33 @@ impl SystemTx {
 
     /// Puts in a job that belongs to no tenant and of which one is enough, e.g. periodic work.
     pub async fn schedule<J: Job>(&mut self, job: &J) -> Result<()> {
-        let job = NewJob {
-            id: JobId::new().0,
-            queue: J::QUEUE,
-            kind: J::KIND,
-            group_key: "system".to_owned(),
-            payload: serde_json::to_value(job).map_err(virtualstack_model::Error::internal)?,
-            max_attempts: J::MAX_ATTEMPTS,
-            held: false,
-            unique_key: Some(J::KIND.to_owned()),
-            traceparent: None,
-        };
+        let job = NewJob { unique_key: Some(J::KIND.to_owned()), ..system_job(job, None)? };
         virtualstack_queue::insert_unique(self.connection()?, &job).await.map_err(from_diesel).map(|_| ())
+    }
+
+    /// Puts in a job that belongs to no tenant, due now.
+    pub async fn enqueue<J: Job>(&mut self, job: &J, traceparent: Option<String>) -> Result<()> {
+        let job = system_job(job, traceparent)?;
+        virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
+    }
+
+    /// The same transaction as a tenant, for what an operator does inside of one. [`Self::leave`] goes on; without it
+    /// the transaction is lost.
+    pub(crate) async fn enter(&mut self, tenant: TenantId, audit: &Audit) -> Result<TenantTx<Write>> {
+        let mut connection = self.connection.take();
+        let role = format!("SET LOCAL ROLE virtualstack_tenant; SET LOCAL virtualstack.tenant_id = '{tenant}'");
+        connection.get()?.batch_execute(&role).await.map_err(from_diesel)?;
+        let mut tx = TenantTx::new(connection, tenant);
+        tx.traceparent.clone_from(&audit.traceparent);
+        tx.audit = Some(audit.clone());
+        Ok(tx)
+    }
+
+    /// Goes on as the system, with the tenant's logs written.
+    pub(crate) async fn leave(&mut self, mut tx: TenantTx<Write>) -> Result<()> {
+        tx.append_log().await?;
+        self.connection = tx.connection.take();
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)
     }
 
     /// Removes jobs that were completed before `before`.
@@ -211,4 +260,24 @@ impl SystemTx {
     pub async fn audit(&mut self, tenant: Option<TenantId>, audit: &Audit) -> Result<()> {
         changes::append_audit(self.connection()?, tenant, audit, &[]).await
     }
+
+    /// Appends an audit row and change rows of a tenant, in this commit.
+    pub async fn log(&mut self, tenant: TenantId, audit: &Audit, rows: &[Change]) -> Result<()> {
+        changes::append_audit(self.connection()?, Some(tenant), audit, rows).await?;
+        changes::append(self.connection()?, tenant, &audit.actor.name(), rows).await
+    }
+}
+
+fn system_job<J: Job>(job: &J, traceparent: Option<String>) -> Result<NewJob> {
+    Ok(NewJob {
+        id: JobId::new().0,
+        queue: J::QUEUE,
+        kind: J::KIND,
+        group_key: "system".to_owned(),
+        payload: serde_json::to_value(job).map_err(virtualstack_model::Error::internal)?,
+        max_attempts: J::MAX_ATTEMPTS,
+        held: false,
+        unique_key: None,
+        traceparent,
+    })
 }

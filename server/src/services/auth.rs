@@ -4,16 +4,19 @@ use std::net::IpAddr;
 
 use chrono::TimeDelta;
 use tonic::{Request, Response, Status};
+use virtualstack_model::access::Credential;
 use virtualstack_model::id::{AccountId, SessionId, TenantId};
-use virtualstack_model::user::{AccountState, normalize_email};
+use virtualstack_model::tenant::TenantState;
+use virtualstack_model::user::{AccountState, MembershipState, normalize_email};
 use virtualstack_model::{Error, audit::Actor};
+use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_proto::virtualstack::iam::v1::{
     LoginRequest, LoginResponse, LogoutRequest, RefreshRequest, SwitchTenantRequest, TenantChoice,
 };
 use virtualstack_store::accounts::{self, Choice};
 use virtualstack_store::sessions::{self, Redeemed};
 use virtualstack_store::tenants::Key;
-use virtualstack_store::{Store, SystemPurpose, SystemTx};
+use virtualstack_store::{Store, SystemPurpose, SystemTx, principals};
 
 use crate::caller::{CallInfo, Caller};
 use crate::config::Config;
@@ -52,8 +55,8 @@ impl Auth {
             self.store.system(SystemPurpose::Authenticate, async |tx| accounts::by_email(tx, &email).await).await?
         };
         // The same work and the same answer for an unknown address, a wrong password and an inactive account.
-        let hash = found.as_ref().map(|account| account.password_hash.clone());
-        let checked = self.passwords.check(request.password.clone(), hash).await?;
+        let hash = found.as_ref().and_then(|account| account.password_hash.clone());
+        let checked = self.passwords.check(request.password.clone(), hash.clone()).await?;
         let wrong = || Error::unauthenticated("CREDENTIALS_WRONG", "address or password is wrong");
         let account = found
             .filter(|account| account.state == AccountState::Active && checked != Checked::Wrong)
@@ -66,15 +69,17 @@ impl Auth {
         let (session, tenant, choices) = self
             .store
             .system(SystemPurpose::Authenticate, async |tx| {
-                if let Some(hash) = &fresh_hash {
-                    accounts::set_password_hash(tx, account.id, hash).await?;
+                if let (Some(old), Some(new)) = (&hash, &fresh_hash) {
+                    accounts::rehash(tx, account.id, old, new).await?;
                 }
+                accounts::activate_at_login(tx, account.id).await?;
                 let choices = accounts::choices(tx, account.id).await?;
                 let tenant = choose(&choices, &request.tenant, account.last_tenant_id)?;
                 accounts::set_last_tenant(tx, account.id, tenant).await?;
-                let session = sessions::start(tx, account.id, self.session_lifetime).await?;
+                let session = sessions::start(tx, account.id, self.session_lifetime, info.client_address, None).await?;
                 sessions::add_refresh_token(tx, session, tenant, &digest).await?;
-                let actor = Actor::User { account: account.id, user: None, session: Some(session) };
+                let credential = Some(Credential::Session(session));
+                let actor = Actor::User { account: account.id, user: None, credential };
                 tx.audit(Some(tenant), &info.audit(actor, session.name())).await?;
                 Ok((session, tenant, choices))
             })
@@ -93,11 +98,13 @@ impl Auth {
                     Redeemed::Good { session, tenant } => (session, tenant),
                     Redeemed::Reused | Redeemed::Unknown => return Ok(None),
                 };
-                let principal = sessions::principal(tx, session, tenant).await?;
-                sessions::extend(tx, session, self.session_lifetime).await?;
+                let principal = principals::of_session(tx, session, tenant).await?;
+                principal.access.authorize("")?;
+                sessions::extend(tx, session, self.session_lifetime, client).await?;
                 sessions::add_refresh_token(tx, session, tenant, &digest).await?;
-                let choices = accounts::choices(tx, principal.account).await?;
-                Ok(Some((principal.account, session, tenant, choices)))
+                let account = principal.access.account;
+                let choices = accounts::choices(tx, account).await?;
+                Ok(Some((account, session, tenant, choices)))
             })
             .await?;
         let (account, session, tenant, choices) = granted.ok_or_else(|| {
@@ -107,22 +114,23 @@ impl Auth {
     }
 
     async fn switch(&self, caller: &Caller, wanted: &str) -> Result<Granted, Error> {
-        let who = &caller.principal;
+        let account = caller.principal.access.account;
+        let session = caller.session()?;
         let (refresh_token, digest) = new_refresh_token()?;
         let (tenant, choices) = self
             .store
             .system(SystemPurpose::Authenticate, async |tx: &mut SystemTx| {
-                let choices = accounts::choices(tx, who.account).await?;
+                let choices = accounts::choices(tx, account).await?;
                 let tenant = choose(&choices, wanted, None)?;
-                // Tells an inactive membership before tokens are given for it.
-                sessions::principal(tx, who.session, tenant).await?;
-                accounts::set_last_tenant(tx, who.account, tenant).await?;
-                sessions::add_refresh_token(tx, who.session, tenant, &digest).await?;
+                // Tells a session that has ended before tokens are given for it.
+                principals::of_session(tx, session, tenant).await?.access.authorize("")?;
+                accounts::set_last_tenant(tx, account, tenant).await?;
+                sessions::add_refresh_token(tx, session, tenant, &digest).await?;
                 tx.audit(Some(tenant), &caller.audit(tenant.name())).await?;
                 Ok((tenant, choices))
             })
             .await?;
-        Ok(Granted { account: who.account, session: who.session, tenant, refresh_token, choices })
+        Ok(Granted { account, session, tenant, refresh_token, choices })
     }
 
     fn reply(&self, granted: Result<Granted, Error>) -> Result<Response<LoginResponse>, Status> {
@@ -137,6 +145,7 @@ impl Auth {
             tenants: granted
                 .choices
                 .into_iter()
+                .filter(Choice::is_open)
                 .map(|choice| TenantChoice {
                     name: choice.id.name(),
                     slug: choice.slug,
@@ -161,12 +170,12 @@ impl AuthService for Auth {
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<()>, Status> {
         let caller = Caller::of(&request)?;
-        let scope = caller.account();
-        let audit = caller.audit(scope.session().name());
+        let session = caller.session().map_err(from_error)?;
+        let audit = caller.audit(session.name());
         self.store
-            .account(&scope, async |tx| {
-                sessions::end(tx, scope.session()).await?;
-                tx.audit(&audit).await
+            .account(&caller.account(), async |tx| {
+                sessions::end(tx, session).await?;
+                tx.audit(&audit, &[]).await
             })
             .await
             .map_err(from_error)?;
@@ -176,6 +185,20 @@ impl AuthService for Auth {
     async fn switch_tenant(&self, request: Request<SwitchTenantRequest>) -> Result<Response<LoginResponse>, Status> {
         let caller = Caller::of(&request)?;
         self.reply(self.switch(&caller, &request.get_ref().tenant).await)
+    }
+    async fn explain(&self, _: Request<proto::ExplainRequest>) -> Result<Response<proto::ExplainResponse>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
+    }
+
+    async fn request_password_reset(
+        &self,
+        _: Request<proto::RequestPasswordResetRequest>,
+    ) -> Result<Response<()>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
+    }
+
+    async fn reset_password(&self, _: Request<proto::ResetPasswordRequest>) -> Result<Response<()>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
     }
 }
 
@@ -187,20 +210,27 @@ fn new_refresh_token() -> Result<(String, Vec<u8>), Error> {
 
 /// The tenant to enter: the one asked for, the one used last, or the first by slug.
 fn choose(choices: &[Choice], wanted: &str, last: Option<TenantId>) -> Result<TenantId, Error> {
-    if wanted.is_empty() {
-        let used_last = choices.iter().find(|choice| Some(choice.id) == last);
-        return used_last
-            .or_else(|| choices.first())
-            .map(|choice| choice.id)
-            .ok_or_else(|| Error::denied("NO_TENANT", "the account is not a member of any tenant"));
-    }
-    let matches = |choice: &&Choice| match Key::parse(wanted) {
-        Key::Id(id) => choice.id == id,
-        Key::Slug(slug) => choice.slug == slug,
+    let choice = if wanted.is_empty() {
+        let open = || choices.iter().filter(|choice| choice.is_open());
+        // Where all are closed, the first says why.
+        let choice = open().find(|choice| Some(choice.id) == last).or_else(|| open().next()).or(choices.first());
+        choice.ok_or_else(|| Error::denied("NO_TENANT", "the account is not a member of any tenant"))?
+    } else {
+        let matches = |choice: &&Choice| match Key::parse(wanted) {
+            Key::Id(id) => choice.id == id,
+            Key::Slug(slug) => choice.slug == slug,
+        };
+        let choice = choices.iter().find(matches);
+        choice.ok_or_else(|| Error::denied("TENANT_NOT_YOURS", "tenant: the account cannot enter this tenant"))?
     };
-    choices
-        .iter()
-        .find(matches)
-        .map(|choice| choice.id)
-        .ok_or_else(|| Error::denied("TENANT_NOT_YOURS", "tenant: the account cannot enter this tenant"))
+    match (choice.tenant_state, choice.member_state) {
+        (TenantState::Suspended, _) => Err(Error::denied("TENANT_SUSPENDED", "tenant: the tenant is suspended")),
+        (TenantState::Deleted | TenantState::Purged, _) => {
+            Err(Error::denied("TENANT_DELETED", "tenant: the tenant is deleted"))
+        }
+        (TenantState::Active, MembershipState::Active) => Ok(choice.id),
+        (TenantState::Active, _) => {
+            Err(Error::denied("MEMBERSHIP_INACTIVE", "tenant: the membership in this tenant is not active"))
+        }
+    }
 }

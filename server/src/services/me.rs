@@ -1,16 +1,19 @@
 //! The caller's own account.
 
+use serde_json::json;
 use tonic::{Request, Response, Status};
-use virtualstack_model::user::MembershipState;
-use virtualstack_proto::virtualstack::iam::v1::user::State;
-use virtualstack_proto::virtualstack::iam::v1::{GetMeRequest, UpdateMeRequest, User};
-use virtualstack_store::Store;
-use virtualstack_store::accounts::{self, Member};
+use virtualstack_model::audit::{Change, changed_fields};
+use virtualstack_model::id::RoleId;
+use virtualstack_proto::virtualstack::iam::v1 as proto;
+use virtualstack_proto::virtualstack::iam::v1::{CreateUserRequest, GetMeRequest, UpdateMeRequest, User};
+use virtualstack_store::{Store, accounts, users};
 
 use crate::caller::Caller;
+use crate::codec;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeService;
 use crate::status::from_error;
 use crate::wire;
+use crate::wire::iam::user_message;
 
 pub(crate) struct Me {
     pub(crate) store: Store,
@@ -21,9 +24,9 @@ impl MeService for Me {
     async fn get_me(&self, request: Request<GetMeRequest>) -> Result<Response<User>, Status> {
         let caller = Caller::of(&request)?;
         let scope = caller.account();
-        let member =
-            self.store.account(&scope, async |tx| accounts::me(tx, scope.tenant()).await).await.map_err(from_error)?;
-        Ok(Response::new(user(member, caller)))
+        let row =
+            self.store.account(&scope, async |tx| users::me(tx, scope.tenant()).await).await.map_err(from_error)?;
+        Ok(Response::new(user_message(row, held_roles(&caller))))
     }
 
     async fn update_me(&self, request: Request<UpdateMeRequest>) -> Result<Response<User>, Status> {
@@ -33,34 +36,31 @@ impl MeService for Me {
         let fields = wire::update_mask(request.update_mask, &["display_name"], |_| true).map_err(from_error)?;
         let scope = caller.account();
         let audit = caller.audit(scope.user().name());
-        let member = self
+        let row = self
             .store
             .account(&scope, async |tx| {
-                if !fields.is_empty() {
-                    accounts::set_display_name(tx, &wanted.display_name).await?;
-                    tx.audit(&audit).await?;
+                let before = users::me(tx, scope.tenant()).await?;
+                if fields.is_empty() {
+                    return Ok(before);
                 }
-                accounts::me(tx, scope.tenant()).await
+                let mut user = user_message(before.clone(), Vec::new());
+                user.display_name.clone_from(&wanted.display_name);
+                codec::validate(&CreateUserRequest { user: Some(user), request_id: String::new() })?;
+                accounts::set_display_name(tx, &wanted.display_name).await?;
+                let fields = changed_fields([("displayName", json!(before.display_name), json!(wanted.display_name))]);
+                tx.audit(&audit, &[Change::update(before.id.name(), "USER_UPDATED", fields)]).await?;
+                users::me(tx, scope.tenant()).await
             })
             .await
             .map_err(from_error)?;
-        Ok(Response::new(user(member, caller)))
+        Ok(Response::new(user_message(row, held_roles(&caller))))
+    }
+    async fn change_password(&self, _: Request<proto::ChangePasswordRequest>) -> Result<Response<()>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
     }
 }
 
-fn user(member: Member, caller: Caller) -> User {
-    let state = match member.state {
-        MembershipState::Invited => State::Invited,
-        MembershipState::Active => State::Active,
-        MembershipState::Inactive => State::Inactive,
-    };
-    User {
-        name: member.user.name(),
-        email: member.email,
-        display_name: member.display_name,
-        state: state.into(),
-        roles: caller.principal.roles,
-        create_time: Some(wire::time(member.created_at)),
-        update_time: Some(wire::time(member.updated_at)),
-    }
+/// Full names of the roles that a caller holds.
+fn held_roles(caller: &Caller) -> Vec<String> {
+    caller.principal.access.roles.iter().filter_map(|role| role.id).map(RoleId::name).collect()
 }

@@ -1,20 +1,20 @@
 //! Tenants.
 
 use tonic::{Request, Response, Status};
-use virtualstack_model::{Error, tenant, user};
-use virtualstack_proto::virtualstack::iam::v1::tenant::State;
+use virtualstack_model::{Error, user};
+use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_proto::virtualstack::iam::v1::{
     CreateTenantRequest, GetTenantRequest, ListTenantsRequest, ListTenantsResponse, Tenant,
 };
 use virtualstack_store::page::Page;
 use virtualstack_store::tenants::{self, Key};
-use virtualstack_store::{Store, accounts};
+use virtualstack_store::{Store, accounts, users};
 
 use crate::caller::Caller;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantService;
 use crate::passwords::Passwords;
 use crate::status::from_error;
-use crate::wire;
+use crate::wire::iam::tenant_message;
 
 /// Lets its holder see every tenant.
 const READ_ALL: &str = "platform:tenant:read";
@@ -36,7 +36,7 @@ impl TenantService for Tenants {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let all = caller.holds(READ_ALL);
-        let binding = [if all { "all" } else { "mine" }.to_owned(), caller.principal.account.to_string()];
+        let binding = [if all { "all" } else { "mine" }.to_owned(), caller.principal.access.account.to_string()];
         let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
         let listed = if all {
             self.store.system(caller.platform(), async |tx| tenants::list_any(tx, &page).await).await
@@ -47,14 +47,17 @@ impl TenantService for Tenants {
         Ok(Response::new(ListTenantsResponse {
             tenants: rows.into_iter().map(tenant_message).collect(),
             next_page_token,
+            total_size: None,
         }))
     }
 
     async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<Tenant>, Status> {
         let caller = Caller::of(&request)?;
         let name = request.into_inner().name;
-        let key = if name == CURRENT { Key::Id(caller.principal.tenant) } else { Key::parse(&name) };
-        let found = if caller.holds(READ_ALL) {
+        let key = if name == CURRENT { Key::Id(caller.tenant_id()) } else { Key::parse(&name) };
+        let found = if matches!(key, Key::Id(id) if id == caller.tenant_id()) {
+            self.store.read(&caller.tenant(), async |tx| tenants::current(tx).await.map(Some)).await
+        } else if caller.holds(READ_ALL) {
             self.store.system(caller.platform(), async |tx| tenants::find_any(tx, &key).await).await
         } else {
             self.store.account(&caller.account(), async |tx| tenants::find_mine(tx, &key).await).await
@@ -77,28 +80,45 @@ impl TenantService for Tenants {
             .store
             .system(caller.platform(), async |tx| {
                 let made = tenants::create(tx, &wanted.slug, &wanted.display_name).await?;
-                let account = accounts::ensure(tx, &email, name, &hash).await?;
-                tenants::add_member(tx, made.id, account, "tenant_admin").await?;
-                tx.audit(Some(caller.principal.tenant), &caller.audit(made.id.name())).await?;
+                let (account, _) = accounts::ensure(tx, &email, name, Some(&hash)).await?;
+                users::add_active(tx, made.id, account, user::TENANT_ADMIN).await?;
+                tx.audit(Some(caller.tenant_id()), &caller.audit(made.id.name())).await?;
                 Ok(made)
             })
             .await
             .map_err(from_error)?;
         Ok(Response::new(tenant_message(made)))
     }
-}
+    async fn update_tenant(&self, _: Request<proto::UpdateTenantRequest>) -> Result<Response<proto::Tenant>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
+    }
 
-fn tenant_message(row: tenants::Tenant) -> Tenant {
-    let state = match row.state {
-        tenant::TenantState::Active => State::Active,
-        tenant::TenantState::Suspended => State::Suspended,
-    };
-    Tenant {
-        name: row.id.name(),
-        slug: row.slug,
-        display_name: row.display_name,
-        state: state.into(),
-        create_time: Some(wire::time(row.created_at)),
-        update_time: Some(wire::time(row.updated_at)),
+    async fn update_current_tenant(
+        &self,
+        _: Request<proto::UpdateCurrentTenantRequest>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
+    }
+
+    async fn delete_tenant(&self, _: Request<proto::DeleteTenantRequest>) -> Result<Response<proto::Tenant>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
+    }
+
+    async fn undelete_tenant(
+        &self,
+        _: Request<proto::UndeleteTenantRequest>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
+    }
+
+    async fn suspend_tenant(&self, _: Request<proto::SuspendTenantRequest>) -> Result<Response<proto::Tenant>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
+    }
+
+    async fn activate_tenant(
+        &self,
+        _: Request<proto::ActivateTenantRequest>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        Err(Status::unimplemented("PLACEHOLDER"))
     }
 }

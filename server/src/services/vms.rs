@@ -275,7 +275,7 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
     let or_template = |wanted: i32, template: i32| if wanted == 0 { template } else { wanted };
     let now = Utc::now();
     Ok(Vm {
-        tenant_id: caller.principal.tenant,
+        tenant_id: caller.tenant_id(),
         id: VmId::new(),
         display_name: wanted.display_name.clone(),
         description: wanted.description.clone(),
@@ -290,7 +290,7 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
         guest_os: template.guest_os,
         ip_addresses: Vec::new(),
         labels: json!(wanted.labels),
-        owner_id: caller.principal.user,
+        owner_id: caller.principal.access.user,
         created_at: now,
         updated_at: now,
         observed_at: None,

@@ -1,5 +1,6 @@
 //! What the store keeps → what clients see.
 
+pub(crate) mod iam;
 pub(crate) mod vm;
 
 use chrono::{DateTime, Utc};
