@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use tonic::{Request, Status};
+use uuid::Uuid;
 use virtualstack_model::audit::{Actor, Audit};
 use virtualstack_model::{Error, Result};
 use virtualstack_store::sessions::Principal;
@@ -61,6 +62,11 @@ impl Caller {
     #[expect(clippy::disallowed_methods, reason = "a Caller exists only after authorization")]
     pub(crate) fn account(&self) -> AccountScope {
         AccountScope::new(self.tenant())
+    }
+
+    /// Whose calls are counted together: those of one session.
+    pub(crate) fn credential(&self) -> Uuid {
+        self.principal.session.0
     }
 
     /// The platform, for rpcs of scope PLATFORM.

@@ -32,6 +32,7 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("compute.virtual_machines", Tenant, "tenant_id"),
     ("iam.memberships", Tenant, "tenant_id"),
     ("iam.permissions", Shared, ""),
+    ("iam.rate_limits", Machinery, ""),
     ("iam.refresh_tokens", Machinery, ""),
     ("iam.request_ids", Tenant, "tenant_id"),
     ("iam.sessions", Account, "account_id"),

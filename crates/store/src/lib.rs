@@ -11,6 +11,7 @@ pub mod error;
 pub mod migrate;
 pub mod operations;
 pub mod page;
+pub mod rate_limits;
 pub mod request_ids;
 pub mod schema;
 pub mod scope;

@@ -92,6 +92,8 @@ impl AccountScope {
 pub enum SystemPurpose {
     /// Sign in, refresh, resolve a principal: nobody is known yet.
     Authenticate,
+    /// Count calls against what all servers share.
+    RateLimit,
     /// Read and make signing keys.
     SigningKeys,
     /// Operators at work on the platform; the access is checked again as for a tenant's.
