@@ -282,7 +282,8 @@ async fn two_servers_share_what_a_principal_has() {
     let one = ControlPlane::start_with(config.clone()).await;
     let two = ControlPlane::on_with(one.database.clone(), config).await;
     let here = one.admin().await;
-    let there = Session { channel: two.admin().await.channel, ..here.clone() };
+    let mut there = two.admin().await;
+    there.tokens = here.tokens.clone();
     let began = Instant::now();
     let accepted = f64::from(storm(&[here, there], Duration::from_secs(4)).await);
     // Apart they would let twice as many in.
