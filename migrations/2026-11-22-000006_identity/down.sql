@@ -1,4 +1,4 @@
--- What was removed or never had a password cannot be told in the older schema.
+-- What the older schema cannot say becomes the nearest that nobody gets in by.
 ALTER TABLE iam.permissions NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE iam.tenant_role_permissions NO FORCE ROW LEVEL SECURITY;
 DELETE FROM iam.tenant_role_permissions WHERE permission IN (
@@ -89,18 +89,28 @@ CREATE POLICY account ON iam.tenants FOR SELECT TO virtualstack_account USING (s
     WHERE m.tenant_id = tenants.id AND m.account_id = (SELECT iam.current_account()) AND m.state <> 'INACTIVE'));
 REVOKE UPDATE (display_name, updated_at, version) ON iam.memberships FROM virtualstack_account;
 REVOKE INSERT, UPDATE ON iam.memberships FROM virtualstack_tenant;
+ALTER TABLE iam.memberships NO FORCE ROW LEVEL SECURITY;
+UPDATE iam.memberships SET state = 'INACTIVE' WHERE state = 'REMOVED';
+ALTER TABLE iam.memberships FORCE ROW LEVEL SECURITY;
 ALTER TABLE iam.memberships
     DROP CONSTRAINT memberships_state_check,
-    ADD CONSTRAINT memberships_state_check CHECK (state IN ('INVITED', 'ACTIVE', 'INACTIVE')) NOT VALID,
+    ADD CONSTRAINT memberships_state_check CHECK (state IN ('INVITED', 'ACTIVE', 'INACTIVE')),
     DROP COLUMN email, DROP COLUMN display_name, DROP COLUMN activates_at_login, DROP COLUMN version;
 
-ALTER TABLE iam.users ADD CONSTRAINT users_password_hash CHECK (password_hash IS NOT NULL) NOT VALID;
+-- No password has this hash.
+ALTER TABLE iam.users NO FORCE ROW LEVEL SECURITY;
+UPDATE iam.users SET password_hash = '!' WHERE password_hash IS NULL;
+ALTER TABLE iam.users FORCE ROW LEVEL SECURITY;
+ALTER TABLE iam.users ALTER COLUMN password_hash SET NOT NULL;
 
 REVOKE UPDATE (display_name, settings, authz_epoch, version, updated_at) ON iam.tenants FROM virtualstack_tenant;
 DROP INDEX iam.tenants_purge_at;
+ALTER TABLE iam.tenants NO FORCE ROW LEVEL SECURITY;
+UPDATE iam.tenants SET state = 'SUSPENDED' WHERE state IN ('DELETED', 'PURGED');
+ALTER TABLE iam.tenants FORCE ROW LEVEL SECURITY;
 ALTER TABLE iam.tenants
     DROP CONSTRAINT tenants_state_check,
-    ADD CONSTRAINT tenants_state_check CHECK (state IN ('ACTIVE', 'SUSPENDED')) NOT VALID,
+    ADD CONSTRAINT tenants_state_check CHECK (state IN ('ACTIVE', 'SUSPENDED')),
     DROP COLUMN settings, DROP COLUMN deleted_at, DROP COLUMN purge_at, DROP COLUMN version;
 
 -- Raises VS401 or VS403 unless the access that a decision was made for still stands. Runs in the statement that

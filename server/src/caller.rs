@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::{Request, Status};
+use uuid::Uuid;
+use virtualstack_model::access::Credential;
 use virtualstack_model::audit::{Actor, Audit, Outcome};
 use virtualstack_model::id::{SessionId, TenantId};
 use virtualstack_model::{Error, Result};
@@ -76,6 +78,14 @@ impl Caller {
         let none =
             || Error::internal("an rpc that needs a session is open to API keys: set session_only in its policy");
         self.principal.credential.session().ok_or_else(none)
+    }
+
+    /// Whose calls are counted together: those of one session or one API key.
+    pub(crate) fn credential(&self) -> Uuid {
+        match &self.principal.credential {
+            Credential::Session(session) | Credential::Support { session, .. } => session.0,
+            Credential::ApiKey { id, .. } => id.0,
+        }
     }
 
     /// The platform, for rpcs of scope PLATFORM.

@@ -10,6 +10,7 @@ mod codec;
 mod config;
 mod keys;
 mod layers;
+mod limits;
 mod passwords;
 mod seal;
 mod server;

@@ -23,7 +23,8 @@ use crate::codec;
 use crate::config::{Config, wrong};
 use crate::keys::{JWKS_PATH, Keys};
 use crate::layers::authorize::Authority;
-use crate::layers::{admission, authorize, call_info, deadline, panics};
+use crate::layers::{admission, authorize, call_info, deadline, panics, rate_limit};
+use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::seal::MasterKey;
 use crate::services;
@@ -58,6 +59,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let keys = Keys::load(store.clone(), master_key).await?;
     let tokens = Tokens::new(keys.clone(), &config);
     let passwords = Passwords::new(config.concurrent_hashes).await?;
+    let limits = Limits::new(store.clone(), &config)?;
     let authority = Authority { store: store.clone(), tokens: tokens.clone() };
 
     let jwks =
@@ -72,10 +74,16 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         .layer(layer_fn(Arc::clone(&config), deadline::layer))
         // Too many calls are turned away before they cost anything.
         .layer(layer_fn(Arc::new(Semaphore::new(config.concurrency_limit)), admission::layer))
+        // Guessing is bounded before anybody's credentials are looked at.
+        .layer(layer_fn(limits.clone(), rate_limit::addresses))
         // Nobody gets past here whom the policy does not let in.
-        .layer(layer_fn(authority, authorize::layer));
-    let routes =
-        services::routes(&config, store, tokens, passwords)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);
+        .layer(layer_fn(authority, authorize::layer))
+        // Nobody takes more than their share.
+        .layer(layer_fn(limits.clone(), rate_limit::principals));
+    let routes = services::routes(&config, store, tokens, passwords, limits)?
+        .into_axum_router()
+        .route(JWKS_PATH, jwks)
+        .layer(layers);
     let drain = Duration::from_secs(config.drain_seconds);
     Ok(Server { listener, address, routes: Routes::from(routes), cors: cors(&config.cors_origins)?, drain })
 }
@@ -141,6 +149,13 @@ fn cors(origins: &[String]) -> Result<CorsLayer> {
             "x-api-key",
             "x-request-id",
         ]))
-        .expose_headers(names(&["grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id"]))
+        .expose_headers(names(&[
+            "grpc-status",
+            "grpc-message",
+            "grpc-status-details-bin",
+            "x-request-id",
+            "ratelimit",
+            "ratelimit-policy",
+        ]))
         .max_age(Duration::from_secs(3600)))
 }

@@ -3,6 +3,7 @@
 mod auth;
 mod bad_input;
 mod operations;
+mod rate_limits;
 mod story;
 
 use std::sync::Arc;

@@ -125,6 +125,7 @@ async fn wrong_settings_end_with_64_and_name_the_key() {
         (("VIRTUALSTACK_MASTER_KEY", "short"), "master_key"),
         (("VIRTUALSTACK_SERVER_LISTEN", "192.0.2.1:1"), "server.listen"),
         (("VIRTUALSTACK_SERVER_CORS_ORIGINS", "[\"a\\nb\"]"), "server.cors_origins"),
+        (("VIRTUALSTACK_SERVER_CALLS_BURST", "0"), "server.calls_burst"),
         (("VIRTUALSTACK_HYPERVISOR_CRASH_AT", "vm_create.clone.after_call"), "hypervisor.crash_at"),
         (("VIRTUALSTACK_HYPERVISOR_KIND", "vcenter"), "vcenter.url"),
         (("VIRTUALSTACK_ENVIRONMENT", "production"), "hypervisor.kind"),

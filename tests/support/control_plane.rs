@@ -51,14 +51,30 @@ impl ControlPlane {
         Self::on(database).await
     }
 
+    /// Without a worker, and with settings of the test's own; where the server listens is not one of them.
+    pub(crate) async fn start_with(server: virtualstack_server::Config) -> Self {
+        Self::on_with(Database::new().await, server).await
+    }
+
     /// On a database that may be another control plane's too.
     pub(crate) async fn on(database: Database) -> Self {
+        // Tests sign in from one address, and more often than people do.
+        let server = virtualstack_server::Config {
+            auth_per_minute: 10_000,
+            auth_per_address_per_minute: 10_000,
+            ..Default::default()
+        };
+        Self::on_with(database, server).await
+    }
+
+    /// Both.
+    pub(crate) async fn on_with(database: Database, server: virtualstack_server::Config) -> Self {
         let store = Store::new(&database.config).expect("a store");
         let admin =
             FirstAdmin { email: ADMIN.to_owned(), password: PASSWORD.to_owned(), demo_tenant: Some(DEMO.to_owned()) };
         bootstrap(&store, &admin).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
-        let config = virtualstack_server::Config { listen, ..Default::default() };
+        let config = virtualstack_server::Config { listen, ..server };
         let master_key = MasterKey::parse(&"07".repeat(32)).expect("a key");
         let deps = virtualstack_server::Deps { store: store.clone(), master_key };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");

@@ -35,6 +35,7 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("iam.memberships", Tenant, "tenant_id"),
     ("iam.password_resets", Machinery, ""),
     ("iam.permissions", Shared, ""),
+    ("iam.rate_limits", Machinery, ""),
     ("iam.refresh_tokens", Machinery, ""),
     ("iam.request_ids", Tenant, "tenant_id"),
     ("iam.sessions", Account, "account_id"),

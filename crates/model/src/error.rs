@@ -39,6 +39,16 @@ impl Violation {
     }
 }
 
+/// How often something may be done: as often as `quota` at once, and that many each `window_seconds` in the long run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named above")]
+pub struct RateLimit {
+    /// What is limited, in a word.
+    pub name: &'static str,
+    pub quota: u32,
+    pub window_seconds: u32,
+}
+
 /// What a caller is told, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -104,7 +114,17 @@ pub enum Error {
         /// For the caller.
         message: String,
     },
-    /// A quota or a rate limit is used up.
+    /// Too many calls in a short time. Reason RATE_LIMITED.
+    #[error("{message}")]
+    RateLimited {
+        /// For the caller.
+        message: String,
+        /// When it is worth another try.
+        retry_after: Duration,
+        /// The limit.
+        limit: RateLimit,
+    },
+    /// A quota is used up.
     #[error("{message}")]
     ResourceExhausted {
         /// Stable reason.
@@ -237,6 +257,7 @@ impl Error {
             | Self::Unavailable { reason, .. }
             | Self::DeadlineExceeded { reason, .. }
             | Self::Unimplemented { reason, .. } => reason,
+            Self::RateLimited { .. } => "RATE_LIMITED",
             Self::Internal { .. } => "INTERNAL",
         }
     }

@@ -13,6 +13,7 @@ pub mod migrate;
 pub mod operations;
 pub mod page;
 pub mod principals;
+pub mod rate_limits;
 pub mod request_ids;
 pub mod schema;
 pub mod scope;

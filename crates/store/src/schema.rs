@@ -170,6 +170,13 @@ table! {
 }
 
 table! {
+    iam.rate_limits (key) {
+        key -> Bytea,
+        full_at -> Timestamptz,
+    }
+}
+
+table! {
     iam.request_ids (tenant_id, account_id, request_id) {
         tenant_id -> Uuid,
         account_id -> Uuid,

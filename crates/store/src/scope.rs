@@ -93,6 +93,8 @@ impl AccountScope {
 pub enum SystemPurpose {
     /// Sign in, refresh, resolve a principal: nobody is known yet.
     Authenticate,
+    /// Count calls against what all servers share.
+    RateLimit,
     /// Read and make signing keys.
     SigningKeys,
     /// Accept an invitation: who has its token is not a member yet.

@@ -100,6 +100,19 @@ pub enum Redeemed {
     Unknown,
 }
 
+/// Whose refresh token it is.
+pub async fn owner(tx: &mut SystemTx, digest: &[u8]) -> Result<Option<AccountId>> {
+    refresh_tokens::table
+        .inner_join(table::table.on(table::id.eq(refresh_tokens::session_id)))
+        .filter(refresh_tokens::digest.eq(digest))
+        .select(table::account_id)
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map(|account| account.map(AccountId))
+        .map_err(from_diesel)
+}
+
 /// Uses a refresh token up. The caller commits whatever comes of it.
 pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) -> Result<Redeemed> {
     type Row = (Uuid, Uuid, Option<DateTime<Utc>>, Option<IpNetwork>, bool);

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use tonic::{Request, Response, Status};
 use virtualstack_model::access::Credential;
@@ -21,6 +23,7 @@ use virtualstack_store::{Store, SystemPurpose, SystemTx, principals};
 use crate::caller::{CallInfo, Caller};
 use crate::config::Config;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthService;
+use crate::limits::Limits;
 use crate::passwords::{Checked, Passwords};
 use crate::status::from_error;
 use crate::tokens::{self, Tokens};
@@ -29,6 +32,7 @@ pub(crate) struct Auth {
     store: Store,
     tokens: Tokens,
     passwords: Passwords,
+    limits: Limits,
     session_lifetime: TimeDelta,
 }
 
@@ -42,12 +46,13 @@ struct Granted {
 }
 
 impl Auth {
-    pub(crate) fn new(store: Store, tokens: Tokens, passwords: Passwords, config: &Config) -> Self {
-        Self { store, tokens, passwords, session_lifetime: TimeDelta::seconds(config.session_seconds) }
+    pub(crate) fn new(store: Store, tokens: Tokens, passwords: Passwords, limits: Limits, config: &Config) -> Self {
+        Self { store, tokens, passwords, limits, session_lifetime: TimeDelta::seconds(config.session_seconds) }
     }
 
     async fn sign_in(&self, request: LoginRequest, info: &CallInfo) -> Result<Granted, Error> {
         let email = normalize_email(&request.email);
+        self.limits.account("login", &email, info.client_address).await?;
         let found = if email.contains('\0') {
             // PostgreSQL has no such text, so nobody has such an address.
             None
@@ -89,6 +94,14 @@ impl Auth {
 
     async fn renew(&self, refresh_token: &str, client: Option<IpAddr>) -> Result<Granted, Error> {
         let old = tokens::digest(refresh_token);
+        // By itself: the count stands also when what follows is undone.
+        self.store
+            .system(SystemPurpose::RateLimit, async |tx| {
+                let account = sessions::owner(tx, &old).await?.map(|account| account.to_string());
+                let account = account.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(&old));
+                self.limits.account_in(tx, "refresh", &account, client).await
+            })
+            .await?;
         let (fresh, digest) = new_refresh_token()?;
         // The end of a session whose token was used twice is committed, so it is a value here and not an error.
         let granted = self

@@ -21,13 +21,20 @@ use crate::generated::virtualstack::iam::v1::auth_service_server::AuthServiceSer
 use crate::generated::virtualstack::iam::v1::me_service_server::MeServiceServer;
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
+use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::tokens::Tokens;
 
 /// Every service there is.
-pub(crate) fn routes(config: &Config, store: Store, tokens: Tokens, passwords: Passwords) -> Result<Routes> {
+pub(crate) fn routes(
+    config: &Config,
+    store: Store,
+    tokens: Tokens,
+    passwords: Passwords,
+    limits: Limits,
+) -> Result<Routes> {
     let max = config.max_request_bytes;
-    let auth = auth::Auth::new(store.clone(), tokens, passwords.clone(), config);
+    let auth = auth::Auth::new(store.clone(), tokens, passwords.clone(), limits, config);
     let mut routes = Routes::builder();
     routes
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(max))
