@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod error;
+pub mod filter;
 pub mod id;
 pub mod jobs;
 pub mod operation;
