@@ -8,6 +8,7 @@ mod changes;
 pub mod cluster;
 pub mod db;
 pub mod error;
+pub mod listing;
 pub mod migrate;
 pub mod operations;
 pub mod page;
@@ -24,6 +25,7 @@ pub mod vm_events;
 pub mod vms;
 
 pub use db::{Config, Store};
+pub use listing::{ListRequest, Listed};
 pub use scope::{AccountScope, SystemPurpose, TenantScope};
 pub use tx::{AccountTx, Mode, Read, SystemTx, TenantTx, Write};
 pub use virtualstack_queue as queue;
