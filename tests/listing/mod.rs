@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use diesel_async::RunQueryDsl as _;
 use serde_json::{Value, json};
 use virtualstack_model::id::{TenantId, UserId, VmId};
 use virtualstack_model::{Error, Result};
@@ -292,6 +291,7 @@ async fn every_order_gives_every_row_once() {
         ("observeTime desc, createTime", "observed_at DESC, created_at, id".to_owned()),
     ] {
         let expected: Vec<VmId> = {
+            use diesel_async::RunQueryDsl as _;
             #[derive(diesel::QueryableByName)]
             struct Row {
                 #[diesel(sql_type = diesel::sql_types::Uuid)]

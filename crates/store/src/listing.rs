@@ -24,6 +24,7 @@
 //! database; an index that should serve an order by text names that collation.
 
 use std::marker::PhantomData;
+use std::pin::Pin;
 
 use chrono::{DateTime, Utc};
 use diesel::expression::{AppearsOnTable, Expression, SelectableExpression, ValidGrouping, is_aggregate};
@@ -372,18 +373,20 @@ type By<'a, QS> = (&'a Field<QS>, bool);
 
 impl<QS> Listing<QS> {
     /// Reads a page of what `base` gives, a boxed query without order; `variant` says what else that depends on, since
-    /// page tokens are bound to it. Twice called if a total is wanted.
+    /// page tokens are bound to it.
+    ///
+    /// Boxed, since from outside the compiler does not see that a future over such queries is `Send`.
     ///
     /// # Errors
     ///
     /// INVALID_ARGUMENT on `filter`, `orderBy` or `pageToken`.
-    pub(crate) async fn read<Q, T>(
+    pub(crate) fn read<'t, Q, T>(
         &self,
-        tx: &mut impl Transaction,
+        tx: &'t mut impl Transaction,
         request: &ListRequest,
         variant: &str,
         base: impl Fn() -> Q,
-    ) -> Result<Listed<T>>
+    ) -> Pin<Box<dyn Future<Output = Result<Listed<T>>> + Send + 't>>
     where
         T: Selectable<Pg> + Send + 'static,
         Rows<QS, T>: Expression,
@@ -391,18 +394,49 @@ impl<QS> Listing<QS> {
         Q: SelectDsl<Rows<QS, T>, Output: LoadQuery<'static, AsyncPgConnection, (T, Json)> + Send + 'static>,
         Q: SelectDsl<Count<QS>, Output: LoadQuery<'static, AsyncPgConnection, i64> + Send + 'static>,
     {
+        let queries = self.queries(&tx.scope(), request, variant, base);
+        Box::pin(async move {
+            let (page, rows, count) = queries?;
+            let rows: Vec<(T, Json)> = rows.load(tx.connection()?).await.map_err(from_diesel)?;
+            let (rows, next_page_token) = page.cut(rows, |(_, keys)| keys.as_array().cloned().unwrap_or_default())?;
+            let total_size = match count {
+                Some(count) => {
+                    let total: i64 = count.get_result(tx.connection()?).await.map_err(from_diesel)?;
+                    Some(i32::try_from(total).unwrap_or(i32::MAX))
+                }
+                None => None,
+            };
+            Ok(Listed { rows: rows.into_iter().map(|(row, _)| row).collect(), next_page_token, total_size })
+        })
+    }
+
+    /// The page, the query of its rows, and that of the total if it is wanted.
+    #[expect(clippy::type_complexity, reason = "it has one caller")]
+    fn queries<Q, T>(
+        &self,
+        scope: &str,
+        request: &ListRequest,
+        variant: &str,
+        base: impl Fn() -> Q,
+    ) -> Result<(Page<Vec<Json>>, <Q as SelectDsl<Rows<QS, T>>>::Output, Option<<Q as SelectDsl<Count<QS>>>::Output>)>
+    where
+        T: Selectable<Pg>,
+        Rows<QS, T>: Expression,
+        Q: FilterDsl<Condition<QS>, Output = Q> + OrderDsl<Condition<QS>, Output = Q> + LimitDsl<Output = Q>,
+        Q: SelectDsl<Rows<QS, T>> + SelectDsl<Count<QS>>,
+    {
         let ListRequest { page_size, page_token, filter, order_by, show_total } = request;
-        let scope = tx.scope();
-        let question = [scope.as_str(), self.collection, variant, filter, order_by];
+        let question = [scope, self.collection, variant, filter, order_by];
         let page = Page::<Vec<Json>>::read(*page_size, page_token, &question)?;
         let (filter, order) = (Filter::parse(filter)?, self.order(order_by)?);
+        let matching = || match &filter {
+            Filter::All(parts) if parts.is_empty() => Ok(base()),
+            filter => self.condition(filter).map(|condition| base().filter(condition)),
+        };
 
-        let mut query = base();
-        if filter != Filter::All(Vec::new()) {
-            query = query.filter(self.condition(&filter)?);
-        }
+        let mut rows = matching()?;
         if let Some(keys) = &page.after {
-            query = query.filter(after(&order, keys)?);
+            rows = rows.filter(after(&order, keys)?);
         }
         let (mut by, mut keys) = (Fragment::new(), Fragment::new());
         for (index, (field, falling)) in order.iter().enumerate() {
@@ -413,19 +447,13 @@ impl<QS> Listing<QS> {
         if !order_by.is_empty() {
             by.pieces.push(Piece::Unprepared);
         }
-        let query = SelectDsl::select(query.order(by).limit(page.limit()), (T::as_select(), keys));
-        let rows: Vec<(T, Json)> = query.load(tx.connection()?).await.map_err(from_diesel)?;
-        let (rows, next_page_token) = page.cut(rows, |(_, keys)| keys.as_array().cloned().unwrap_or_default())?;
-
-        let mut total_size = None;
-        if *show_total {
+        let rows = SelectDsl::select(rows.order(by).limit(page.limit()), (T::as_select(), keys));
+        let count = || {
             let mut count = Count::new();
             count.sql("count(*)");
-            let query = SelectDsl::select(base().filter(self.condition(&filter)?), count);
-            let total: i64 = query.get_result(tx.connection()?).await.map_err(from_diesel)?;
-            total_size = Some(i32::try_from(total).unwrap_or(i32::MAX));
-        }
-        Ok(Listed { rows: rows.into_iter().map(|(row, _)| row).collect(), next_page_token, total_size })
+            matching().map(|rows| SelectDsl::select(rows, count))
+        };
+        Ok((page, rows, show_total.then(count).transpose()?))
     }
 
     fn named(&self, name: &str) -> Option<&Field<QS>> {
@@ -531,7 +559,7 @@ impl<QS> Listing<QS> {
             (Kind::Map, Some(key), Operator::Has) if value.is_anything() => {
                 sql.column(field).sql(" ? ").bind(Value::Text(key))
             }
-            (Kind::Map | Kind::List, ..) if value.is_anything() => sql.column(field).sql(" <> '{}'"),
+            (Kind::Map | Kind::List, None, _) if value.is_anything() => sql.column(field).sql(" <> '{}'"),
             (Kind::Text, _, Operator::Has) if value.is_anything() => sql.column(field).sql(" <> ''"),
             (_, _, Operator::Has) if value.is_anything() => sql.column(field).sql(" IS NOT NULL"),
             (Kind::Map, Some(key), _) => {

@@ -77,7 +77,7 @@ impl Mode for Read {}
 impl Mode for Write {}
 
 /// A transaction that lists are read in, whatever its scope.
-pub(crate) trait Transaction {
+pub(crate) trait Transaction: Send {
     /// Whose data it sees; page tokens are bound to it.
     fn scope(&self) -> String;
 
