@@ -615,3 +615,54 @@ fn after<QS>(order: &[By<'_, QS>], keys: &[Json]) -> Result<Condition<QS>> {
     }
     Ok(sql)
 }
+
+#[cfg(test)]
+mod tests {
+    use diesel::dsl::InnerJoinQuerySource;
+    use diesel::prelude::*;
+
+    use super::*;
+    use crate::schema::{tenants, user_tenant_roles};
+
+    type Joined = InnerJoinQuerySource<tenants::table, user_tenant_roles::table, On>;
+    type On = diesel::dsl::Eq<tenants::id, user_tenant_roles::tenant_id>;
+
+    const LISTING: Listing<Joined> = Listing {
+        collection: "grants",
+        id: Field::id("name", "grants", &user_tenant_roles::role_id),
+        fields: &[
+            Field::text("tenant", &tenants::slug).sorted().searched(),
+            Field::sql("members", Kind::List, "ARRAY['users/' || membership_id]"),
+        ],
+    };
+
+    #[derive(Selectable)]
+    #[diesel(table_name = tenants)]
+    #[expect(dead_code, reason = "nothing is loaded")]
+    struct Row {
+        slug: String,
+    }
+
+    fn sql(request: &ListRequest) -> String {
+        let base = || {
+            let on = tenants::id.eq(user_tenant_roles::tenant_id);
+            tenants::table.inner_join(user_tenant_roles::table.on(on)).into_boxed()
+        };
+        let (_, rows, _) = LISTING.queries::<_, Row>("tenants/1", request, "", base).expect("queries");
+        diesel::debug_query::<Pg, _>(&rows).to_string()
+    }
+
+    #[test]
+    fn joins_and_expressions_are_listed_too() {
+        let filter = "members:users/* x'--".to_owned();
+        let sql = sql(&ListRequest { filter, order_by: "tenant desc".to_owned(), ..Default::default() });
+        for part in [
+            r#"EXISTS (SELECT FROM unnest((ARRAY['users/' || membership_id])) AS element WHERE element COLLATE "und-x-icu" ILIKE $1)"#,
+            r#""iam"."tenants"."slug" COLLATE "und-x-icu" ILIKE $2"#,
+            r#"ORDER BY "iam"."tenants"."slug" COLLATE "und-x-icu" DESC, "iam"."user_tenant_roles"."role_id" DESC"#,
+            r#"binds: ["users/%", "%x'--%", 51]"#,
+        ] {
+            assert!(sql.contains(part), "{part}\n{sql}");
+        }
+    }
+}
