@@ -33,8 +33,8 @@ UPDATE iam.memberships m SET email = u.email, display_name = u.display_name FROM
 ALTER TABLE iam.users FORCE ROW LEVEL SECURITY;
 ALTER TABLE iam.memberships FORCE ROW LEVEL SECURITY;
 ALTER TABLE iam.memberships ALTER COLUMN email SET NOT NULL, ALTER COLUMN display_name SET NOT NULL;
-CREATE INDEX memberships_email ON iam.memberships (tenant_id, email);
-CREATE INDEX memberships_display_name ON iam.memberships (tenant_id, lower(display_name), id);
+CREATE INDEX memberships_email ON iam.memberships (tenant_id, email COLLATE "und-x-icu", id);
+CREATE INDEX memberships_display_name ON iam.memberships (tenant_id, display_name COLLATE "und-x-icu", id);
 GRANT INSERT, UPDATE ON iam.memberships TO virtualstack_tenant;
 GRANT UPDATE (display_name, updated_at, version) ON iam.memberships TO virtualstack_account;
 

@@ -7,8 +7,7 @@ use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::compute::v1::ListVmsRequest;
 use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest};
-use virtualstack_store::page::Page;
-use virtualstack_store::{AccountScope, Store, SystemPurpose, TenantScope, tenants, users, vms};
+use virtualstack_store::{AccountScope, ListRequest, Store, SystemPurpose, TenantScope, tenants, users, vms};
 
 use super::calls::{member, texts};
 use crate::support::{ControlPlane, Database, Session, reason};
@@ -211,12 +210,12 @@ async fn a_read_cannot_write_in_sql_either() {
         good.user()
     );
     plane.database.execute(&vms).await;
-    let page = Page::read(10, "", &["test"]).expect("a page");
-    let written = plane.store.write(&good, audit(&good), async |tx| vms::list(tx, &page, false).await).await;
-    assert_eq!(written.expect("a write may write").0.len(), 1);
+    let request = ListRequest::default();
+    let written = plane.store.write(&good, audit(&good), async |tx| vms::list(tx, &request, false).await).await;
+    assert_eq!(written.expect("a write may write").rows.len(), 1);
     assert!(plane.database.count("SELECT count(*) FROM public.written").await > 0, "the policy does write");
     plane.database.execute("DELETE FROM public.written").await;
-    let refused = plane.store.read(&good, async |tx| vms::list(tx, &page, false).await).await.expect_err("refused");
+    let refused = plane.store.read(&good, async |tx| vms::list(tx, &request, false).await).await.expect_err("refused");
     let cause = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
     assert!(cause.contains("read-only transaction"), "{refused:?}");
     assert_eq!(plane.database.count("SELECT count(*) FROM public.written").await, 0);
@@ -230,12 +229,12 @@ async fn query_functions_see_one_tenant_and_one_account() {
     let good = scope_of(&plane.database, "admin@acme.example.com", "acme").await;
     let id = |name: &str| VmId::parse("name", name).expect("a name");
     let (mine, theirs) = (id(&mine.name), id(&theirs.name));
-    let page = Page::read(10, "", &["test"]).expect("a page");
+    let request = ListRequest::default();
     let (one, many, list) = plane
         .store
         .read(&good, async |tx| {
             let many = vms::get_many(tx, &[mine, theirs]).await?;
-            Ok((vms::find(tx, theirs).await?, many, vms::list(tx, &page, true).await?.0))
+            Ok((vms::find(tx, theirs).await?, many, vms::list(tx, &request, true).await?.rows))
         })
         .await
         .expect("reads");
@@ -245,11 +244,13 @@ async fn query_functions_see_one_tenant_and_one_account() {
     let locked = plane.store.write(&good, audit(&good), async |tx| vms::find_locked(tx, theirs).await).await;
     assert!(locked.expect("a read").is_none());
 
-    let page = Page::read(10, "", &["test"]).expect("a page");
+    let request = ListRequest::default();
     let own = account(&good);
     let (me, entered) = plane
         .store
-        .account(&own, async |tx| Ok((users::me(tx, own.tenant()).await?, tenants::list_mine(tx, &page).await?.0)))
+        .account(&own, async |tx| {
+            Ok((users::me(tx, own.tenant()).await?, tenants::list_mine(tx, &request).await?.rows))
+        })
         .await
         .expect("reads");
     assert_eq!(me.email, "admin@acme.example.com");

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod audit;
 pub mod error;
+pub mod filter;
 pub mod id;
 pub mod jobs;
 pub mod operation;

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod db;
 pub mod error;
 pub mod invitations;
+pub mod listing;
 pub mod migrate;
 pub mod operations;
 pub mod page;
@@ -28,6 +29,7 @@ pub mod vm_events;
 pub mod vms;
 
 pub use db::{Config, Store};
+pub use listing::{ListRequest, Listed};
 pub use scope::{AccountScope, SystemPurpose, TenantScope};
 pub use tx::{AccountTx, Mode, Read, SystemTx, TenantTx, Write};
 pub use virtualstack_queue as queue;

@@ -11,7 +11,7 @@ use virtualstack_model::tenant::{PROVIDER_SLUG, Settings, TenantState};
 use virtualstack_model::user::SYSTEM_ROLES;
 
 use crate::error::from_diesel;
-use crate::page::Page;
+use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::{permissions, tenant_roles, tenants as table};
 use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
 
@@ -73,14 +73,6 @@ fn by_key(key: &Key) -> Query<'_> {
     }
 }
 
-fn page_of<'a>(page: &Page<TenantId>) -> Query<'a> {
-    let query = table::table.order(table::id.desc()).limit(page.limit()).into_boxed();
-    match page.after {
-        Some(after) => query.filter(table::id.lt(after)),
-        None => query,
-    }
-}
-
 /// Reads any tenant.
 pub async fn find_any(tx: &mut SystemTx, key: &Key) -> Result<Option<Tenant>> {
     let found = by_key(key).filter(table::state.ne(TenantState::Purged.as_str()));
@@ -98,16 +90,27 @@ pub async fn current<M: Mode>(tx: &mut TenantTx<M>) -> Result<Tenant> {
     table::table.find(tenant).select(Tenant::as_select()).first(tx.connection()?).await.map_err(from_diesel)
 }
 
-/// Lists all tenants, newest first.
-pub async fn list_any(tx: &mut SystemTx, page: &Page<TenantId>) -> Result<(Vec<Tenant>, String)> {
-    let rows = page_of(page).select(Tenant::as_select()).load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |tenant: &Tenant| tenant.id)
+/// What filters and orders of tenants may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: TenantId::COLLECTION,
+    id: Field::id("name", TenantId::COLLECTION, &table::id),
+    fields: &[
+        Field::text("slug", &table::slug).sorted().searched(),
+        Field::text("displayName", &table::display_name).sorted().searched(),
+        Field::words("state", TenantState::WORDS, &table::state).sorted(),
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("updateTime", &table::updated_at).sorted(),
+    ],
+};
+
+/// Lists all tenants.
+pub async fn list_any(tx: &mut SystemTx, request: &ListRequest) -> Result<Listed<Tenant>> {
+    LISTING.read(tx, request, "", || table::table.into_boxed()).await
 }
 
-/// Lists the tenants that the account can enter, newest first.
-pub async fn list_mine(tx: &mut AccountTx, page: &Page<TenantId>) -> Result<(Vec<Tenant>, String)> {
-    let rows = page_of(page).select(Tenant::as_select()).load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |tenant: &Tenant| tenant.id)
+/// Lists the tenants that the account can enter.
+pub async fn list_mine(tx: &mut AccountTx, request: &ListRequest) -> Result<Listed<Tenant>> {
+    LISTING.read(tx, request, "", || table::table.into_boxed()).await
 }
 
 /// Makes a tenant with its system roles.

@@ -81,6 +81,45 @@ pub struct Write;
 impl Mode for Read {}
 impl Mode for Write {}
 
+/// A transaction that lists are read in, whatever its scope.
+pub(crate) trait Transaction: Send {
+    /// Whose data it sees; page tokens are bound to it.
+    fn scope(&self) -> String;
+
+    /// The connection.
+    fn connection(&mut self) -> Result<&mut AsyncPgConnection>;
+}
+
+impl<M: Mode> Transaction for TenantTx<M> {
+    fn scope(&self) -> String {
+        self.tenant.name()
+    }
+
+    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+}
+
+impl Transaction for AccountTx {
+    fn scope(&self) -> String {
+        self.account.name()
+    }
+
+    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+}
+
+impl Transaction for SystemTx {
+    fn scope(&self) -> String {
+        "system".to_owned()
+    }
+
+    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+}
+
 /// A transaction on the data of one tenant.
 pub struct TenantTx<M> {
     pub(crate) connection: Connection,

@@ -6,9 +6,8 @@ use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_proto::virtualstack::iam::v1::{
     CreateTenantRequest, GetTenantRequest, ListTenantsRequest, ListTenantsResponse, Tenant,
 };
-use virtualstack_store::page::Page;
 use virtualstack_store::tenants::{self, Key};
-use virtualstack_store::{Store, accounts, users};
+use virtualstack_store::{ListRequest, Listed, Store, accounts, users};
 
 use crate::caller::Caller;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantService;
@@ -34,20 +33,19 @@ impl TenantService for Tenants {
         request: Request<ListTenantsRequest>,
     ) -> Result<Response<ListTenantsResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let all = caller.holds(READ_ALL);
-        let binding = [if all { "all" } else { "mine" }.to_owned(), caller.principal.access.account.to_string()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let listed = if all {
-            self.store.system(caller.platform(), async |tx| tenants::list_any(tx, &page).await).await
+        let ListTenantsRequest { page_size, page_token, filter, order_by, show_total, show_deleted: _ } =
+            request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let listed = if caller.holds(READ_ALL) {
+            self.store.system(caller.platform(), async |tx| tenants::list_any(tx, &request).await).await
         } else {
-            self.store.account(&caller.account(), async |tx| tenants::list_mine(tx, &page).await).await
+            self.store.account(&caller.account(), async |tx| tenants::list_mine(tx, &request).await).await
         };
-        let (rows, next_page_token) = listed.map_err(from_error)?;
+        let Listed { rows, next_page_token, total_size } = listed.map_err(from_error)?;
         Ok(Response::new(ListTenantsResponse {
             tenants: rows.into_iter().map(tenant_message).collect(),
             next_page_token,
-            total_size: None,
+            total_size,
         }))
     }
 
