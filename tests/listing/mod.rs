@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use virtualstack_model::id::{TenantId, UserId, VmId};
 use virtualstack_model::{Error, Result};
 use virtualstack_store::vms::Vm;
-use virtualstack_store::{ListRequest, Listed, Store, SystemPurpose, accounts, tenants, vms};
+use virtualstack_store::{ListRequest, Listed, Store, SystemPurpose, accounts, tenants, users, vms};
 
 use crate::support::Database;
 
