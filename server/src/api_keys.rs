@@ -19,7 +19,7 @@ pub(crate) struct Minted {
 }
 
 /// What is known of a key that was presented.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Presented {
     /// By which it is found.
     pub(crate) public_id: String,

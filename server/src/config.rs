@@ -50,6 +50,9 @@ pub struct Config {
     pub calls_per_second: u32,
     /// Of those at once, after a rest.
     pub calls_burst: u32,
+    /// Whether to listen for changed access on a connection of its own. Off where the database is behind a pooler that
+    /// cannot: caches then find out at the next use.
+    pub listen_for_access: bool,
     /// Seconds to finish what is at work when asked to stop.
     pub drain_seconds: u64,
 }
@@ -73,6 +76,7 @@ impl Default for Config {
             auth_per_address_per_minute: 100,
             calls_per_second: 200,
             calls_burst: 400,
+            listen_for_access: true,
             drain_seconds: 30,
         }
     }

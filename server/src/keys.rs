@@ -81,6 +81,11 @@ impl Keys {
         Ok(key)
     }
 
+    /// Whether a key is known and good.
+    pub(crate) fn knows(&self, kid: &str) -> bool {
+        self.known().verifying.contains_key(kid)
+    }
+
     /// The public keys as a JSON Web Key Set.
     pub(crate) fn jwks(&self) -> Value {
         self.known().jwks.clone()

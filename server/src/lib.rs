@@ -12,6 +12,8 @@ mod keys;
 mod layers;
 mod limits;
 mod passwords;
+mod principals;
+mod refusals;
 mod seal;
 mod server;
 mod services;

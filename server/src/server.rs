@@ -11,6 +11,8 @@ use http::{HeaderName, HeaderValue, Method};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
@@ -26,6 +28,8 @@ use crate::layers::authorize::Authority;
 use crate::layers::{admission, authorize, call_info, deadline, panics, rate_limit};
 use crate::limits::Limits;
 use crate::passwords::Passwords;
+use crate::principals::Principals;
+use crate::refusals::refusals;
 use crate::seal::MasterKey;
 use crate::services;
 use crate::tokens::Tokens;
@@ -45,6 +49,7 @@ pub struct Server {
     routes: Routes,
     cors: CorsLayer,
     drain: Duration,
+    background: Background,
 }
 
 /// Does all that can fail: reads the signing keys, builds the services, listens.
@@ -60,7 +65,19 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let tokens = Tokens::new(keys.clone(), &config);
     let passwords = Passwords::new(config.concurrent_hashes).await?;
     let limits = Limits::new(store.clone(), &config)?;
-    let authority = Authority { store: store.clone(), tokens: tokens.clone() };
+    let principals = Principals::new(store.clone(), tokens.clone());
+    let (refusals, refusal_writer) = refusals();
+    let authority = Authority {
+        principals: principals.clone(),
+        refusals: refusals.clone(),
+        max_request_bytes: config.max_request_bytes,
+    };
+    let background = Background::default();
+    background.spawn(|stop| refusal_writer.run(store.clone(), stop));
+    if config.listen_for_access {
+        let store = store.clone();
+        background.spawn(|stop| async move { store.listen_for_access(stop, |event| principals.forget(event)).await });
+    }
 
     let jwks =
         get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], keys.jwks().to_string()) });
@@ -80,12 +97,13 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         .layer(layer_fn(authority, authorize::layer))
         // Nobody takes more than their share.
         .layer(layer_fn(limits.clone(), rate_limit::principals));
-    let routes = services::routes(&config, store, tokens, passwords, limits)?
+    let routes = services::routes(&config, store, tokens, passwords, limits, refusals)?
         .into_axum_router()
         .route(JWKS_PATH, jwks)
         .layer(layers);
     let drain = Duration::from_secs(config.drain_seconds);
-    Ok(Server { listener, address, routes: Routes::from(routes), cors: cors(&config.cors_origins)?, drain })
+    let (routes, cors) = (Routes::from(routes), cors(&config.cors_origins)?);
+    Ok(Server { listener, address, routes, cors, drain, background })
 }
 
 impl Server {
@@ -117,13 +135,41 @@ impl Server {
             () = shutdown => {}
         }
         let _ = stop.send(());
-        match tokio::time::timeout(self.drain, serving).await {
+        let served = tokio::time::timeout(self.drain, serving).await;
+        self.background.end().await;
+        match served {
             Ok(result) => result.map_err(Error::internal),
             Err(_) => {
                 tracing::warn!("some calls did not end in time");
                 Ok(())
             }
         }
+    }
+}
+
+/// What goes on beside the calls. Dropped, it stops at once.
+#[derive(Default)]
+struct Background {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Background {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(CancellationToken) -> F) {
+        self.tasks.spawn(task(self.stop.clone()));
+    }
+
+    /// Ends in order, within bounds.
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

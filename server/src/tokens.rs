@@ -1,10 +1,13 @@
 //! Access tokens (Ed25519 JWTs) and refresh tokens (opaque).
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::Utc;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation};
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -39,7 +42,12 @@ pub(crate) struct Tokens {
     issuer: String,
     audience: String,
     seconds: i64,
+    /// Tokens whose signature was good, by digest, with the id of the key.
+    seen: Arc<Cache<[u8; 32], (Claims, String)>>,
 }
+
+/// Verified tokens kept at most.
+const SEEN: usize = 10_000;
 
 impl Tokens {
     pub(crate) fn new(keys: Keys, config: &Config) -> Self {
@@ -48,6 +56,7 @@ impl Tokens {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             seconds: config.access_token_seconds,
+            seen: Arc::new(Cache::new(SEEN)),
         }
     }
 
@@ -76,8 +85,22 @@ impl Tokens {
         jsonwebtoken::encode(&header, &claims, &key).map_err(Error::internal)
     }
 
-    /// What a token says, if it is one of ours and still good.
+    /// What a token says, if it is one of ours and still good. Its signature is looked at once, as long as the key is
+    /// good that made it.
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        if let Some((claims, kid)) = self.seen.get(&digest)
+            && claims.exp > Utc::now().timestamp()
+            && self.keys.knows(&kid)
+        {
+            return Ok(claims);
+        }
+        let (claims, kid) = self.check(token).await?;
+        self.seen.insert(digest, (claims.clone(), kid));
+        Ok(claims)
+    }
+
+    async fn check(&self, token: &str) -> Result<(Claims, String)> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
         if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(TYPE) {
             return Err(invalid());
@@ -89,9 +112,8 @@ impl Tokens {
         validation.set_audience(&[&self.audience]);
         validation.set_required_spec_claims(&["iss", "aud", "exp", "sub"]);
         validation.leeway = 0;
-        jsonwebtoken::decode::<Claims>(token, &key, &validation).map(|token| token.claims).map_err(|error| match error
-            .kind()
-        {
+        let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);
+        decoded.map(|token| (token.claims, kid)).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => {
                 Error::unauthenticated("TOKEN_EXPIRED", "the access token has expired; refresh it")
             }

@@ -1,5 +1,7 @@
 //! What every write says of itself: an audit row and change rows.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::access::Credential;
@@ -60,15 +62,15 @@ pub struct Audit {
 }
 
 /// What came of something that is audited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// It was done.
     #[default]
     Done,
     /// It was not allowed, for this reason.
-    Denied(&'static str),
+    Denied(Cow<'static, str>),
     /// Somebody failed to show who they are, for this reason.
-    Failed(&'static str),
+    Failed(Cow<'static, str>),
 }
 
 /// Something that happened to a resource: a row of the change log, read by event lists, watches and webhooks.

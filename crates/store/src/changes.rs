@@ -23,10 +23,10 @@ pub(crate) async fn append_audit(
         Actor::User { account, credential, .. } => (Some(account.0), credential.as_ref()),
         Actor::System(_) | Actor::Nobody => (None, None),
     };
-    let (result, reason) = match audit.outcome {
+    let (result, reason) = match &audit.outcome {
         Outcome::Done => ("OK", ""),
-        Outcome::Denied(reason) => ("DENIED", reason),
-        Outcome::Failed(reason) => ("FAILED", reason),
+        Outcome::Denied(reason) => ("DENIED", reason.as_ref()),
+        Outcome::Failed(reason) => ("FAILED", reason.as_ref()),
     };
     let fields = changes
         .iter()

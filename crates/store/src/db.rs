@@ -107,6 +107,7 @@ impl Config {
 pub struct Store {
     pool: Pool<AsyncPgConnection>,
     queue_url: String,
+    listen_url: String,
     /// How long the first answer of a connection may take.
     patience: Duration,
 }
@@ -121,13 +122,19 @@ impl Store {
         );
         let wait = Duration::from_millis(config.acquire_timeout_ms);
         let queue_url = config.connect_as("virtualstack_queue", "-c statement_timeout=10000");
-        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url, patience: wait })
+        let listen_url = config.connect_as("virtualstack_login", "");
+        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url, listen_url, patience: wait })
     }
 
     /// Where the queue's runner connects: as the role that works on jobs and sees nothing else.
     #[must_use]
     pub fn queue_url(&self) -> &str {
         &self.queue_url
+    }
+
+    /// Where to listen for notifications: as the role that can read nothing.
+    pub(crate) fn listen_url(&self) -> &str {
+        &self.listen_url
     }
 
     /// Whether the database answers.

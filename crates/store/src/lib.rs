@@ -3,6 +3,7 @@
 //! [`Store`] gives a connection only inside a transaction that has switched to the role of its scope: tenant code runs
 //! behind row-level security, and cannot name a query that works across tenants, because that takes a [`SystemTx`].
 
+pub mod access_events;
 pub mod accounts;
 mod changes;
 pub mod cluster;

@@ -6,11 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use tonic::{Request, Response, Status};
+use virtualstack_model::Error;
 use virtualstack_model::access::Credential;
+use virtualstack_model::audit::{Actor, Outcome};
 use virtualstack_model::id::{AccountId, SessionId, TenantId};
 use virtualstack_model::tenant::TenantState;
 use virtualstack_model::user::{AccountState, MembershipState, normalize_email};
-use virtualstack_model::{Error, audit::Actor};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_proto::virtualstack::iam::v1::{
     LoginRequest, LoginResponse, LogoutRequest, RefreshRequest, SwitchTenantRequest, TenantChoice,
@@ -25,14 +26,19 @@ use crate::config::Config;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthService;
 use crate::limits::Limits;
 use crate::passwords::{Checked, Passwords};
+use crate::refusals::Refusals;
 use crate::status::from_error;
 use crate::tokens::{self, Tokens};
+
+/// Reason of every login that does not succeed for what was sent.
+const CREDENTIALS_WRONG: &str = "CREDENTIALS_WRONG";
 
 pub(crate) struct Auth {
     store: Store,
     tokens: Tokens,
     passwords: Passwords,
     limits: Limits,
+    refusals: Refusals,
     session_lifetime: TimeDelta,
 }
 
@@ -46,8 +52,16 @@ struct Granted {
 }
 
 impl Auth {
-    pub(crate) fn new(store: Store, tokens: Tokens, passwords: Passwords, limits: Limits, config: &Config) -> Self {
-        Self { store, tokens, passwords, limits, session_lifetime: TimeDelta::seconds(config.session_seconds) }
+    pub(crate) fn new(
+        store: Store,
+        tokens: Tokens,
+        passwords: Passwords,
+        limits: Limits,
+        refusals: Refusals,
+        config: &Config,
+    ) -> Self {
+        let session_lifetime = TimeDelta::seconds(config.session_seconds);
+        Self { store, tokens, passwords, limits, refusals, session_lifetime }
     }
 
     async fn sign_in(&self, request: LoginRequest, info: &CallInfo) -> Result<Granted, Error> {
@@ -62,10 +76,12 @@ impl Auth {
         // The same work and the same answer for an unknown address, a wrong password and an inactive account.
         let hash = found.as_ref().and_then(|account| account.password_hash.clone());
         let checked = self.passwords.check(request.password.clone(), hash.clone()).await?;
-        let wrong = || Error::unauthenticated("CREDENTIALS_WRONG", "address or password is wrong");
-        let account = found
-            .filter(|account| account.state == AccountState::Active && checked != Checked::Wrong)
-            .ok_or_else(wrong)?;
+        let known = found.as_ref().map(|account| account.id);
+        let entitled = found.filter(|account| account.state == AccountState::Active && checked != Checked::Wrong);
+        let Some(account) = entitled else {
+            self.note_failed_login(known, info);
+            return Err(Error::unauthenticated(CREDENTIALS_WRONG, "address or password is wrong"));
+        };
         let fresh_hash = match checked {
             Checked::RightButWeak => Some(self.passwords.hash(request.password).await?),
             _ => None,
@@ -90,6 +106,14 @@ impl Auth {
             })
             .await?;
         Ok(Granted { account: account.id, session, tenant, refresh_token, choices })
+    }
+
+    /// Writes down whose password somebody got wrong. An address that nobody has is left out: people type passwords there.
+    fn note_failed_login(&self, known: Option<AccountId>, info: &CallInfo) {
+        let actor = known.map_or(Actor::Nobody, |account| Actor::User { account, user: None, credential: None });
+        let mut audit = info.audit(actor, known.map(AccountId::name).unwrap_or_default());
+        audit.outcome = Outcome::Failed(CREDENTIALS_WRONG.into());
+        self.refusals.record(None, audit);
     }
 
     async fn renew(&self, refresh_token: &str, client: Option<IpAddr>) -> Result<Granted, Error> {

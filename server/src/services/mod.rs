@@ -23,6 +23,7 @@ use crate::generated::virtualstack::iam::v1::session_service_server::SessionServ
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
+use crate::refusals::Refusals;
 use crate::tokens::Tokens;
 
 /// Every service there is.
@@ -32,9 +33,10 @@ pub(crate) fn routes(
     tokens: Tokens,
     passwords: Passwords,
     limits: Limits,
+    refusals: Refusals,
 ) -> Result<Routes> {
     let max = config.max_request_bytes;
-    let auth = auth::Auth::new(store.clone(), tokens, passwords.clone(), limits, config);
+    let auth = auth::Auth::new(store.clone(), tokens, passwords.clone(), limits, refusals, config);
     let mut routes = Routes::builder();
     routes
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(max))
