@@ -144,7 +144,7 @@ CREATE FUNCTION iam.epoch(tenant uuid, home uuid) RETURNS bigint LANGUAGE sql ST
 -- the member is active in `home`, which is the tenant unless it is an operator's session in another one, and nothing
 -- has changed since. Runs in the statement that opens a transaction, so a revocation holds from the next request on.
 DROP FUNCTION iam.assert_access;
-CREATE FUNCTION iam.assert_access(session uuid, member uuid, tenant uuid, epoch bigint) RETURNS void
+CREATE FUNCTION iam.assert_access(session uuid, account uuid, member uuid, tenant uuid, epoch bigint) RETURNS void
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     access record;
@@ -155,7 +155,7 @@ BEGIN
     FROM iam.sessions s JOIN iam.users u ON u.id = s.account_id
     JOIN iam.memberships m ON m.account_id = s.account_id AND m.id = member
     JOIN iam.tenants t ON t.id = coalesce(s.support_tenant_id, m.tenant_id)
-    WHERE s.id = session AND s.ended_at IS NULL AND s.expires_at > now() AND u.state = 'ACTIVE' AND t.id = tenant;
+    WHERE s.id = session AND s.account_id = account AND s.ended_at IS NULL AND s.expires_at > now() AND u.state = 'ACTIVE' AND t.id = tenant;
     IF access IS NULL THEN
         RAISE EXCEPTION 'SESSION_ENDED' USING ERRCODE = 'VS401';
     END IF;
@@ -164,8 +164,9 @@ END
 $$;
 
 -- The same for an API key: it is there, as it was when the decision was made, and the secret that was used is good.
-CREATE FUNCTION iam.assert_key(key uuid, generation integer, version bigint, member uuid, tenant uuid, epoch bigint)
-RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION iam.assert_key(
+    key uuid, generation integer, version bigint, account uuid, member uuid, tenant uuid, epoch bigint
+) RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE
     access record;
 BEGIN
@@ -174,7 +175,7 @@ BEGIN
     JOIN iam.memberships m ON m.tenant_id = k.tenant_id AND m.id = k.owner_id
     JOIN iam.tenants t ON t.id = k.tenant_id
     JOIN iam.users u ON u.id = m.account_id
-    WHERE k.tenant_id = tenant AND k.id = key AND k.owner_id = member AND u.state = 'ACTIVE'
+    WHERE k.tenant_id = tenant AND k.id = key AND k.owner_id = member AND u.id = account AND u.state = 'ACTIVE'
       AND (k.expires_at IS NULL OR k.expires_at > now())
       AND (k.generation = assert_key.generation
            OR k.generation = assert_key.generation + 1 AND k.previous_expires_at > now());

@@ -385,13 +385,13 @@ fn tenant_opening(scope: &TenantScope) -> String {
 }
 
 fn check(access: &TenantScope) -> String {
-    let TenantScope { tenant, user, epoch, .. } = access;
+    let TenantScope { tenant, account, user, epoch, .. } = access;
     let assertion = match &access.credential {
         Credential::Session(session) | Credential::Support { session, .. } => {
-            format!("iam.assert_access('{session}', '{user}', '{tenant}', {epoch})")
+            format!("iam.assert_access('{session}', '{account}', '{user}', '{tenant}', {epoch})")
         }
         Credential::ApiKey { id, generation, version } => {
-            format!("iam.assert_key('{id}', {generation}, {version}, '{user}', '{tenant}', {epoch})")
+            format!("iam.assert_key('{id}', {generation}, {version}, '{account}', '{user}', '{tenant}', {epoch})")
         }
     };
     format!("SET LOCAL ROLE virtualstack_system; SELECT {assertion};")
