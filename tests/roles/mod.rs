@@ -1,4 +1,6 @@
-//! The binary as an operator runs it: roles apart, wrong settings, signals.
+//! The binary as an operator runs it: roles apart, wrong settings, signals, and what it writes down.
+
+mod secrets;
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -6,3 +6,4 @@ mod isolation;
 mod matrix;
 mod policy;
 mod revocation;
+mod two_servers;
