@@ -5,7 +5,8 @@ use sha2::{Digest as _, Sha256};
 use virtualstack_model::{Error, Result};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-const PREFIX: &str = "vsk_";
+/// What every key begins with.
+pub(crate) const PREFIX: &str = "vsk_";
 const ID: usize = 16;
 const SECRET: usize = 43;
 const CHECK: usize = 6;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::{Request, Status};
+use virtualstack_model::access::Credential;
 use virtualstack_model::audit::{Actor, Audit, Outcome};
 use virtualstack_model::id::{SessionId, TenantId};
 use virtualstack_model::{Error, Result};
@@ -76,6 +77,11 @@ impl Caller {
         let none =
             || Error::internal("an rpc that needs a session is open to API keys: set session_only in its policy");
         self.principal.credential.session().ok_or_else(none)
+    }
+
+    /// Whether it is an API key, which is good for its own tenant only.
+    pub(crate) fn is_api_key(&self) -> bool {
+        matches!(self.principal.credential, Credential::ApiKey { .. })
     }
 
     /// The platform, for rpcs of scope PLATFORM.

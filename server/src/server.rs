@@ -22,6 +22,7 @@ use virtualstack_store::Store;
 use crate::codec;
 use crate::config::{Config, wrong};
 use crate::keys::{JWKS_PATH, Keys};
+use crate::last_use::LastUse;
 use crate::layers::authorize::Authority;
 use crate::layers::{admission, authorize, call_info, deadline, panics};
 use crate::passwords::Passwords;
@@ -58,7 +59,8 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let keys = Keys::load(store.clone(), master_key).await?;
     let tokens = Tokens::new(keys.clone(), &config);
     let passwords = Passwords::new(config.concurrent_hashes).await?;
-    let authority = Authority { store: store.clone(), tokens: tokens.clone() };
+    let last_use = LastUse::start(store.clone());
+    let authority = Authority { store: store.clone(), tokens: tokens.clone(), last_use };
 
     let jwks =
         get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], keys.jwks().to_string()) });

@@ -4,6 +4,7 @@
 //! behind row-level security, and cannot name a query that works across tenants, because that takes a [`SystemTx`].
 
 pub mod accounts;
+pub mod api_keys;
 mod changes;
 pub mod cluster;
 pub mod db;
@@ -14,6 +15,7 @@ pub mod operations;
 pub mod page;
 pub mod principals;
 pub mod request_ids;
+pub mod resources;
 pub mod schema;
 pub mod scope;
 pub mod sessions;

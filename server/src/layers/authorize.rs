@@ -18,6 +18,7 @@ use virtualstack_store::{Store, SystemPurpose};
 use crate::api_keys;
 use crate::caller::{CallInfo, Caller};
 use crate::keys::JWKS_PATH;
+use crate::last_use::LastUse;
 use crate::tokens::Tokens;
 
 /// Plain HTTP paths beside the rpcs; public by nature.
@@ -31,6 +32,7 @@ const API_KEY: &str = "x-api-key";
 pub(crate) struct Authority {
     pub(crate) store: Store,
     pub(crate) tokens: Tokens,
+    pub(crate) last_use: LastUse,
 }
 
 pub(crate) async fn layer(State(authority): State<Authority>, request: Request, next: Next) -> Response {
@@ -70,6 +72,9 @@ impl Authority {
             return Err(Error::denied("ADDRESS_NOT_ALLOWED", "the API key may not be used from this address"));
         }
         principal.access.authorize(policy.permission)?;
+        if let Credential::ApiKey { id, .. } = &principal.credential {
+            self.last_use.note(*id, info.client_address);
+        }
         Ok(Some(Caller { principal, info }))
     }
 

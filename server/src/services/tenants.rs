@@ -40,6 +40,8 @@ impl TenantService for Tenants {
         let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
         let listed = if all {
             self.store.system(caller.platform(), async |tx| tenants::list_any(tx, &page).await).await
+        } else if caller.is_api_key() {
+            self.store.read(&caller.tenant(), async |tx| Ok((vec![tenants::current(tx).await?], String::new()))).await
         } else {
             self.store.account(&caller.account(), async |tx| tenants::list_mine(tx, &page).await).await
         };
@@ -59,6 +61,8 @@ impl TenantService for Tenants {
             self.store.read(&caller.tenant(), async |tx| tenants::current(tx).await.map(Some)).await
         } else if caller.holds(READ_ALL) {
             self.store.system(caller.platform(), async |tx| tenants::find_any(tx, &key).await).await
+        } else if caller.is_api_key() {
+            Ok(None)
         } else {
             self.store.account(&caller.account(), async |tx| tenants::find_mine(tx, &key).await).await
         };
