@@ -88,6 +88,16 @@ mod tests {
     }
 
     #[test]
+    fn no_two_keys_have_the_same_id() {
+        let keys: Vec<_> = (0..10_000).map(|_| mint(None).expect("a key")).collect();
+        let count = |part: fn(&Minted) -> &str| keys.iter().map(part).collect::<std::collections::HashSet<_>>().len();
+        assert_eq!(count(|key| &key.presented.public_id), keys.len());
+        assert_eq!(count(|key| &key.text), keys.len());
+        let is_base62 = |id: &str| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        assert!(keys.iter().all(|key| is_base62(&key.presented.public_id)));
+    }
+
+    #[test]
     fn the_check_is_crc32_in_base62() {
         // CRC32 (IEEE) of "123456789" is 0xCBF43926.
         assert_eq!(check("123456789"), "3jZRME");

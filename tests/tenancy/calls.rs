@@ -49,9 +49,20 @@ pub(super) async fn call_raw(
     path: &str,
     message: Bytes,
 ) -> Result<Bytes, Status> {
+    let bearer = token.map(|token| ("authorization", format!("Bearer {token}")));
+    call_with(channel, bearer, path, message).await
+}
+
+/// The same with a credential of any kind, as metadata.
+pub(crate) async fn call_with(
+    channel: &Channel,
+    credential: Option<(&'static str, String)>,
+    path: &str,
+    message: Bytes,
+) -> Result<Bytes, Status> {
     let mut request = Request::new(message);
-    if let Some(token) = token {
-        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("metadata"));
+    if let Some((name, value)) = credential {
+        request.metadata_mut().insert(name, value.parse().expect("metadata"));
     }
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.expect("a connection");

@@ -62,7 +62,8 @@ impl TenantService for Tenants {
         } else if caller.holds(READ_ALL) {
             self.store.system(caller.platform(), async |tx| tenants::find_any(tx, &key).await).await
         } else if caller.is_api_key() {
-            Ok(None)
+            let is_own = |own: &tenants::Tenant| matches!(&key, Key::Slug(slug) if *slug == own.slug);
+            self.store.read(&caller.tenant(), async |tx| Ok(Some(tenants::current(tx).await?).filter(is_own))).await
         } else {
             self.store.account(&caller.account(), async |tx| tenants::find_mine(tx, &key).await).await
         };
