@@ -5,7 +5,8 @@ use sha2::{Digest as _, Sha256};
 use virtualstack_model::{Error, Result};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-const PREFIX: &str = "vsk_";
+/// What every key begins with.
+pub(crate) const PREFIX: &str = "vsk_";
 const ID: usize = 16;
 const SECRET: usize = 43;
 const CHECK: usize = 6;
@@ -84,6 +85,16 @@ mod tests {
         let rotated = mint(Some(&key.presented.public_id)).expect("a key");
         assert_eq!(rotated.presented.public_id, key.presented.public_id);
         assert_ne!(rotated.presented.digest, key.presented.digest);
+    }
+
+    #[test]
+    fn no_two_keys_have_the_same_id() {
+        let keys: Vec<_> = (0..10_000).map(|_| mint(None).expect("a key")).collect();
+        let count = |part: fn(&Minted) -> &str| keys.iter().map(part).collect::<std::collections::HashSet<_>>().len();
+        assert_eq!(count(|key| &key.presented.public_id), keys.len());
+        assert_eq!(count(|key| &key.text), keys.len());
+        let is_base62 = |id: &str| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        assert!(keys.iter().all(|key| is_base62(&key.presented.public_id)));
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl Caller {
         }
     }
 
+    /// Whether it is an API key, which is good for its own tenant only.
+    pub(crate) fn is_api_key(&self) -> bool {
+        matches!(self.principal.credential, Credential::ApiKey { .. })
+    }
+
     /// The platform, for rpcs of scope PLATFORM.
     pub(crate) fn platform(&self) -> SystemPurpose {
         SystemPurpose::Platform(self.tenant())

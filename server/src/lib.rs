@@ -9,6 +9,7 @@ mod caller;
 mod codec;
 mod config;
 mod keys;
+mod last_use;
 mod layers;
 mod limits;
 mod passwords;

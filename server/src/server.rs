@@ -24,6 +24,7 @@ use virtualstack_store::Store;
 use crate::codec;
 use crate::config::{Config, wrong};
 use crate::keys::{JWKS_PATH, Keys};
+use crate::last_use::LastUse;
 use crate::layers::authorize::Authority;
 use crate::layers::{admission, authorize, call_info, deadline, panics, rate_limit};
 use crate::limits::Limits;
@@ -70,6 +71,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let authority = Authority {
         principals: principals.clone(),
         refusals: refusals.clone(),
+        last_use: LastUse::start(store.clone()),
         max_request_bytes: config.max_request_bytes,
     };
     let background = Background::default();

@@ -1,9 +1,12 @@
 //! The contract as clients see it, over gRPC, grpc-web and REST.
 
+mod api_keys;
 mod auth;
 mod bad_input;
 mod operations;
+mod races;
 mod rate_limits;
+mod sessions;
 mod story;
 
 use std::sync::Arc;

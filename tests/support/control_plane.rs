@@ -176,6 +176,25 @@ impl ControlPlane {
         self.login(&email, slug).await
     }
 
+    /// An active member of a tenant with one role, signed in. Who has an account already keeps it.
+    pub(crate) async fn member(&self, email: &str, tenant: &str, role: &str) -> Session {
+        self.database
+            .execute(&format!(
+                "INSERT INTO iam.users (id, email, display_name, password_hash) \
+                    SELECT gen_random_uuid(), '{email}', '{email}', password_hash FROM iam.users WHERE email = '{ADMIN}' \
+                    ON CONFLICT DO NOTHING; \
+                 INSERT INTO iam.memberships (tenant_id, id, account_id, email, display_name, state) \
+                    SELECT t.id, gen_random_uuid(), u.id, u.email, u.display_name, 'ACTIVE' FROM iam.tenants t, iam.users u \
+                    WHERE t.slug = '{tenant}' AND u.email = '{email}'; \
+                 INSERT INTO iam.user_tenant_roles (tenant_id, membership_id, role_id) \
+                    SELECT m.tenant_id, m.id, r.id FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
+                    JOIN iam.tenant_roles r ON r.tenant_id = m.tenant_id JOIN iam.tenants t ON t.id = m.tenant_id \
+                    WHERE u.email = '{email}' AND t.slug = '{tenant}' AND r.display_name = '{role}'"
+            ))
+            .await;
+        self.login(email, tenant).await
+    }
+
     /// Waits until no job of a VM is left to do.
     pub(crate) async fn idle(&self) {
         let open = "SELECT count(*) FROM background_jobs.jobs WHERE queue = 'vm' AND finished_at IS NULL";

@@ -17,6 +17,11 @@ struct Ids {
     vm: String,
     /// An operation that is done.
     operation: String,
+    /// A member who is the one that is signed in.
+    user: String,
+    api_key: String,
+    /// A session of that member's account.
+    session: String,
     /// Of the caller, not of the tenant that is named.
     email: String,
     refresh_token: String,
@@ -27,17 +32,17 @@ impl Ids {
     /// Ids of nothing, by the same caller.
     fn of_nothing(&self) -> Self {
         let id = || Uuid::now_v7().to_string();
-        Self { tenant: id(), vm: id(), operation: id(), ..self.clone() }
+        Self { tenant: id(), vm: id(), operation: id(), user: id(), api_key: id(), session: id(), ..self.clone() }
     }
 
     /// Something of `other`'s, by the same caller.
     fn of(&self, other: &Self) -> Self {
-        let Self { tenant, vm, operation, .. } = other.clone();
-        Self { tenant, vm, operation, ..self.clone() }
+        let Self { tenant, vm, operation, user, api_key, session, .. } = other.clone();
+        Self { tenant, vm, operation, user, api_key, session, ..self.clone() }
     }
 
-    fn named(&self) -> [&str; 3] {
-        [&self.tenant, &self.vm, &self.operation]
+    fn named(&self) -> [&str; 6] {
+        [&self.tenant, &self.vm, &self.operation, &self.user, &self.api_key, &self.session]
     }
 }
 
@@ -90,6 +95,25 @@ const SAMPLES: &[(&str, Sample)] = &[
         ById(|ids| json!({"vm": {"name": vm_name(ids), "description": "changed"}, "updateMask": "description"})),
     ),
     (
+        "virtualstack.iam.v1.ApiKeyService.CreateApiKey",
+        NotByTenantId(
+            "it names nothing that is there",
+            |_| json!({"apiKey": {"displayName": "ci", "permissions": ["vm:read"]}}),
+        ),
+    ),
+    ("virtualstack.iam.v1.ApiKeyService.DeleteApiKey", ById(api_key)),
+    ("virtualstack.iam.v1.ApiKeyService.GetApiKey", ById(api_key)),
+    ("virtualstack.iam.v1.ApiKeyService.ListApiKeys", List(|_| json!({}))),
+    ("virtualstack.iam.v1.ApiKeyService.RotateApiKey", ById(api_key)),
+    (
+        "virtualstack.iam.v1.ApiKeyService.UpdateApiKey",
+        ById(|ids| json!({"apiKey": {"name": format!("apiKeys/{}", ids.api_key), "displayName": "changed"}})),
+    ),
+    (
+        "virtualstack.iam.v1.AuthService.Explain",
+        ById(|ids| json!({"permission": "vm:read", "user": format!("users/{}", ids.user), "resource": vm_name(ids)})),
+    ),
+    (
         "virtualstack.iam.v1.AuthService.Login",
         ById(|ids| json!({"email": ids.email, "password": PASSWORD, "tenant": tenant_name(ids)})),
     ),
@@ -99,15 +123,25 @@ const SAMPLES: &[(&str, Sample)] = &[
         NotByTenantId("the tenant is that of the token", |ids| json!({"refreshToken": ids.refresh_token})),
     ),
     ("virtualstack.iam.v1.AuthService.SwitchTenant", ById(|ids| json!({"tenant": tenant_name(ids)}))),
+    (
+        "virtualstack.iam.v1.MeService.ChangePassword",
+        NotByTenantId(
+            "it changes the caller; to what it is, for the others to sign in",
+            |_| json!({"oldPassword": PASSWORD, "newPassword": PASSWORD}),
+        ),
+    ),
     ("virtualstack.iam.v1.MeService.GetMe", NotByTenantId("it reads the caller", |_| json!({}))),
     (
         "virtualstack.iam.v1.MeService.UpdateMe",
         NotByTenantId("it changes the caller", |_| json!({"user": {"displayName": "Somebody"}})),
     ),
+    ("virtualstack.iam.v1.SessionService.DeleteSession", ById(session)),
     (
         "virtualstack.iam.v1.SessionService.GetCurrentSession",
         NotByTenantId("it reads the session of the token", |_| json!({})),
     ),
+    ("virtualstack.iam.v1.SessionService.GetSession", ById(session)),
+    ("virtualstack.iam.v1.SessionService.ListSessions", List(|_| json!({}))),
     (
         "virtualstack.iam.v1.TenantService.CreateTenant",
         NotByTenantId(
@@ -136,6 +170,14 @@ fn vm(ids: &Ids) -> Value {
 
 fn operation(ids: &Ids) -> Value {
     json!({"name": format!("operations/{}", ids.operation)})
+}
+
+fn api_key(ids: &Ids) -> Value {
+    json!({"name": format!("apiKeys/{}", ids.api_key)})
+}
+
+fn session(ids: &Ids) -> Value {
+    json!({"name": format!("sessions/{}", ids.session)})
 }
 
 fn sample(rpc: &MethodDescriptor) -> &'static Sample {
@@ -204,11 +246,27 @@ impl World {
         let which = "verb = 'CREATE' AND state = 'SUCCEEDED' ORDER BY created_at LIMIT 1";
         let operations = copy("compute.operations", json!({"id": operation, "vm_id": vm}), which);
         self.plane.database.execute(&format!("{vms}{operations}")).await;
+        let email = format!("admin@{slug}.example.com");
+        let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");
+        let user =
+            texts(&self.plane.database, &format!("SELECT id FROM iam.memberships m WHERE {member}")).await.remove(0);
+        let (api_key, session_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+        let made = format!(
+            "INSERT INTO iam.api_keys (tenant_id, id, owner_id, display_name, public_id, permissions, digest) \
+                SELECT m.tenant_id, '{api_key}', m.id, 'ci', right(replace('{api_key}', '-', ''), 16), '{{vm:read}}', '\\x' \
+                FROM iam.memberships m WHERE {member}; \
+             INSERT INTO iam.sessions (id, account_id, expires_at) \
+                SELECT '{session_id}', m.account_id, now() + interval '1 hour' FROM iam.memberships m WHERE {member}"
+        );
+        self.plane.database.execute(&made).await;
         Ids {
             tenant,
             vm,
             operation,
-            email: format!("admin@{slug}.example.com"),
+            user,
+            api_key,
+            session: session_id,
+            email,
             refresh_token: session.tokens.refresh_token.clone(),
             template: self.template.clone(),
         }
@@ -222,6 +280,7 @@ impl World {
             ("iam.memberships", "tenant_id"),
             ("iam.tenant_roles", "tenant_id"),
             ("iam.user_tenant_roles", "tenant_id"),
+            ("iam.api_keys", "tenant_id"),
             ("iam.request_ids", "tenant_id"),
             ("iam.refresh_tokens", "tenant_id"),
             ("compute.virtual_machines", "tenant_id"),

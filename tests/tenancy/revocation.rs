@@ -1,8 +1,9 @@
 //! Revocation is exact: the statement that opens a transaction checks the access again, whatever was decided before.
 
 use tonic::Code;
+use virtualstack_model::access::Credential;
 use virtualstack_model::audit::Audit;
-use virtualstack_model::id::VmId;
+use virtualstack_model::id::{ApiKeyId, VmId};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::compute::v1::ListVmsRequest;
 use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionServiceClient;
@@ -104,7 +105,7 @@ fn scope(tenant: &str, account: &str, user: &str, session: &str, epoch: i64) -> 
         virtualstack_model::id::TenantId(id(tenant)),
         virtualstack_model::id::AccountId(id(account)),
         virtualstack_model::id::UserId(id(user)),
-        virtualstack_model::access::Credential::Session(virtualstack_model::id::SessionId(id(session))),
+        Credential::Session(virtualstack_model::id::SessionId(id(session))),
         epoch,
     )
 }
@@ -182,6 +183,70 @@ async fn the_store_believes_no_stale_or_foreign_decision() {
     for opened in open(&plane.store, &scope_of(&plane.database, email, tenant).await).await {
         opened.expect("the new decision stands");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_believes_no_stale_key() {
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    let key = serde_json::json!({"displayName": "ci", "permissions": ["vm:read"]});
+    let (_, key) = acme.rest().call("POST", "/v1/apiKeys", Some(key)).await;
+    let id: ApiKeyId = key["name"].as_str().expect("a name").trim_start_matches("apiKeys/").parse().expect("an id");
+    let owner = scope_of(&plane.database, "admin@acme.example.com", "acme").await;
+    let of = |generation, version| scope_by_key(&owner, Credential::ApiKey { id, generation, version });
+    let good = async |scope: &TenantScope| {
+        for opened in open(&plane.store, scope).await {
+            opened.expect("the decision stands");
+        }
+    };
+    let change = async |what: &str| plane.database.execute(&format!("UPDATE iam.api_keys SET {what}")).await;
+    good(&of(1, 1)).await;
+    refused(&plane.store, &of(2, 1), "KEY_INVALID").await;
+    let unknown = Credential::ApiKey { id: ApiKeyId::new(), generation: 1, version: 1 };
+    refused(&plane.store, &scope_by_key(&owner, unknown), "KEY_INVALID").await;
+    plane.member("ada@example.com", "acme", "tenant_admin").await;
+    let other = scope_of(&plane.database, "ada@example.com", "acme").await;
+    let credential = Credential::ApiKey { id, generation: 1, version: 1 };
+    refused(&plane.store, &scope_by_key(&other, credential), "KEY_INVALID").await;
+
+    // Changed, rotated, and past the overlap.
+    change("version = 2").await;
+    refused(&plane.store, &of(1, 1), "ACCESS_CHANGED").await;
+    good(&of(1, 2)).await;
+    change("version = 3, generation = 2, previous_expires_at = now() + interval '1 hour'").await;
+    refused(&plane.store, &of(1, 2), "ACCESS_CHANGED").await;
+    good(&of(1, 3)).await;
+    good(&of(2, 3)).await;
+    change("previous_expires_at = now() - interval '1 second'").await;
+    refused(&plane.store, &of(1, 3), "KEY_INVALID").await;
+    good(&of(2, 3)).await;
+    for none in ["previous_expires_at = NULL", "version = 4, generation = 3, previous_expires_at = NULL"] {
+        change(none).await;
+        refused(&plane.store, &of(1, 3), "KEY_INVALID").await;
+    }
+
+    // Ended, or its owner has.
+    good(&of(3, 4)).await;
+    change("expires_at = now()").await;
+    refused(&plane.store, &of(3, 4), "KEY_INVALID").await;
+    change("expires_at = NULL").await;
+    let member = format!("UPDATE iam.memberships SET state = 'STATE' WHERE id = '{}'", owner.user());
+    for state in ["INACTIVE", "REMOVED"] {
+        plane.database.execute(&member.replace("STATE", state)).await;
+        refused(&plane.store, &of(3, 4), "MEMBERSHIP_INACTIVE").await;
+    }
+    plane.database.execute(&member.replace("STATE", "ACTIVE")).await;
+    good(&of(3, 4)).await;
+    plane.database.execute("UPDATE iam.tenants SET authz_epoch = authz_epoch + 1 WHERE slug = 'acme'").await;
+    refused(&plane.store, &of(3, 4), "ACCESS_CHANGED").await;
+    plane.database.execute("DELETE FROM iam.api_keys").await;
+    refused(&plane.store, &of(3, 4), "KEY_INVALID").await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test plays the authorization layer, and one that is mistaken")]
+fn scope_by_key(owner: &TenantScope, key: Credential) -> TenantScope {
+    let account = account(owner).account();
+    TenantScope::new(owner.tenant(), account, owner.user(), key, 1)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,13 +3,14 @@
 use chrono::Utc;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use virtualstack_model::id::{AccountId, TenantId};
+use virtualstack_model::id::{AccountId, SessionId, TenantId};
 use virtualstack_model::tenant::TenantState;
 use virtualstack_model::user::{AccountState, MembershipState};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
-use crate::schema::{memberships, tenants, users as table};
+use crate::schema::{memberships, password_resets, tenants, users as table};
+use crate::sessions;
 use crate::tx::{AccountTx, SystemTx};
 
 /// What a login needs to know of an account.
@@ -86,6 +87,34 @@ pub async fn rehash(tx: &mut SystemTx, account: AccountId, old: &str, new: &str)
         .await
         .map_err(from_diesel)?;
     Ok(())
+}
+
+/// Reads the hash of the account's own password.
+pub async fn password_hash(tx: &mut AccountTx) -> Result<Option<String>> {
+    let account = tx.account;
+    let mut system = tx.as_system().await?;
+    let hash = table::table.find(account).select(table::password_hash);
+    let hash = hash.first(system.connection()?).await.map_err(from_diesel)?;
+    tx.resume(system).await?;
+    Ok(hash)
+}
+
+/// Changes the account's own password, if it still is the one that was checked. All of its sessions but `session` end,
+/// and so does a reset that somebody may have asked for.
+pub async fn change_password(tx: &mut AccountTx, old: &str, new: &str, session: SessionId) -> Result<()> {
+    let account = tx.account;
+    let mut system = tx.as_system().await?;
+    let changed = diesel::update(table::table.find(account).filter(table::password_hash.eq(old)))
+        .set((table::password_hash.eq(new), table::updated_at.eq(Utc::now())))
+        .execute(system.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    if changed == 0 {
+        return Err(Error::aborted("PASSWORD_CHANGED", "the password has changed meanwhile; try again with it"));
+    }
+    sessions::end_all(&mut system, account, Some(session)).await?;
+    diesel::delete(password_resets::table.find(account.0)).execute(system.connection()?).await.map_err(from_diesel)?;
+    tx.resume(system).await
 }
 
 /// Remembers the tenant that was entered last.

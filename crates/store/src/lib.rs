@@ -5,6 +5,7 @@
 
 pub mod access_events;
 pub mod accounts;
+pub mod api_keys;
 mod changes;
 pub mod cluster;
 pub mod db;
@@ -17,6 +18,7 @@ pub mod page;
 pub mod principals;
 pub mod rate_limits;
 pub mod request_ids;
+pub mod resources;
 pub mod schema;
 pub mod scope;
 pub mod sessions;

@@ -254,18 +254,21 @@ pub async fn of_key(tx: &mut SystemTx, public_id: &str, digest: &[u8]) -> Result
 
 /// What decides the access of a member of the tenant; none where there is no such member.
 pub async fn of_member<M: Mode>(tx: &mut TenantTx<M>, user: UserId) -> Result<Option<Access>> {
-    // The state of the account is its own: a tenant sees its members, not their accounts.
+    let tenant = tx.tenant();
+    // The state of the account decides too, and tenants do not see accounts.
+    let mut system = tx.as_system().await?;
     let row: Option<MemberRow> = diesel::sql_query(format!(
-        "SELECT {} FROM iam.memberships m JOIN iam.tenants t ON t.id = m.tenant_id JOIN iam.tenants home ON home.id = t.id \
-         CROSS JOIN LATERAL (SELECT m.account_id AS id, 'ACTIVE' AS state) u \
+        "SELECT {} FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
+         JOIN iam.tenants t ON t.id = m.tenant_id JOIN iam.tenants home ON home.id = t.id \
          WHERE m.tenant_id = $1 AND m.id = $2 AND m.state <> 'REMOVED'",
         member_columns()
     ))
-    .bind::<SqlUuid, _>(tx.tenant().0)
+    .bind::<SqlUuid, _>(tenant.0)
     .bind::<SqlUuid, _>(user.0)
-    .get_result(tx.connection()?)
+    .get_result(system.connection()?)
     .await
     .optional()
     .map_err(from_diesel)?;
+    tx.resume(system).await?;
     row.map(MemberRow::access).transpose()
 }

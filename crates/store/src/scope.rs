@@ -99,6 +99,8 @@ pub enum SystemPurpose {
     SigningKeys,
     /// Accept an invitation: who has its token is not a member yet.
     AcceptInvitation,
+    /// Note when API keys of any tenant were last used.
+    KeyUse,
     /// Set a new password by a token from a mail.
     ResetPassword,
     /// Write down who was turned away.

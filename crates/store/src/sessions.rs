@@ -3,14 +3,17 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::dsl::now;
+use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
-use virtualstack_model::Result;
 use virtualstack_model::id::{AccountId, SessionId, TenantId};
+use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
+use crate::page::Page;
 use crate::schema::{refresh_tokens, sessions as table};
 use crate::tx::{AccountTx, SystemTx};
 
@@ -60,9 +63,73 @@ pub async fn extend(tx: &mut SystemTx, session: SessionId, lifetime: TimeDelta, 
     Ok(())
 }
 
-/// Ends a session of the account.
-pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<()> {
-    diesel::update(table::table.find(session.0).filter(table::ended_at.is_null()))
+/// A session as its account sees it.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = table)]
+#[expect(missing_docs, reason = "the contract says what the fields are")]
+pub struct Session {
+    pub id: SessionId,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    client_address: Option<IpNetwork>,
+    pub support_tenant_id: Option<TenantId>,
+    pub support_reason: Option<String>,
+}
+
+impl Session {
+    /// Where it was last signed in or refreshed from.
+    #[must_use]
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.client_address.map(|network| network.ip())
+    }
+}
+
+/// A session that is not there for the account.
+#[must_use]
+pub fn missing(id: SessionId) -> Error {
+    Error::not_found("SESSION_NOT_FOUND", id.name())
+}
+
+/// Sessions of an account that go on.
+fn open<'a>(account: AccountId) -> table::BoxedQuery<'a, Pg> {
+    table::table
+        .filter(table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now)))
+        .into_boxed()
+}
+
+/// Reads a session of the account.
+pub async fn get(tx: &mut AccountTx, session: SessionId) -> Result<Session> {
+    let found = open(tx.account).filter(table::id.eq(session.0)).select(Session::as_select());
+    let found = found.first(tx.connection()?).await.optional().map_err(from_diesel)?;
+    found.ok_or_else(|| missing(session))
+}
+
+/// Lists the sessions of the account, newest first.
+pub async fn list(tx: &mut AccountTx, page: &Page<SessionId>) -> Result<(Vec<Session>, String)> {
+    let mut query = open(tx.account).select(Session::as_select()).order(table::id.desc()).limit(page.limit());
+    if let Some(after) = page.after {
+        query = query.filter(table::id.lt(after.0));
+    }
+    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
+    page.cut(rows, |session| session.id)
+}
+
+/// Ends a session of the account. Says whether there was one to end.
+pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<bool> {
+    let account = tx.account;
+    let going_on = table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now));
+    let ended = diesel::update(table::table.find(session.0).filter(going_on))
+        .set(table::ended_at.eq(Utc::now()))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(ended > 0)
+}
+
+/// Ends all sessions of an account, or all but one. Their refresh tokens end with them.
+pub async fn end_all(tx: &mut SystemTx, account: AccountId, but: Option<SessionId>) -> Result<()> {
+    diesel::update(table::table.filter(table::account_id.eq(account.0).and(table::ended_at.is_null())))
+        .filter(table::id.nullable().is_distinct_from(but.map(|session| session.0)))
         .set(table::ended_at.eq(Utc::now()))
         .execute(tx.connection()?)
         .await

@@ -108,6 +108,11 @@ pub async fn list_any(tx: &mut SystemTx, request: &ListRequest) -> Result<Listed
     LISTING.read(tx, request, "", || table::table.into_boxed()).await
 }
 
+/// Lists the tenant that a transaction is in: to an API key there is no other.
+pub async fn list_current<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Tenant>> {
+    LISTING.read(tx, request, "", || table::table.into_boxed()).await
+}
+
 /// Lists the tenants that the account can enter.
 pub async fn list_mine(tx: &mut AccountTx, request: &ListRequest) -> Result<Listed<Tenant>> {
     LISTING.read(tx, request, "", || table::table.into_boxed()).await

@@ -157,6 +157,20 @@ impl<M: Mode> TenantTx<M> {
     pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
         self.connection.get()
     }
+
+    /// The same transaction as the system, for the few rows of other scopes that a tenant's transaction touches, e.g. the
+    /// account of somebody who is invited. [`Self::resume`] goes on; without it the transaction is lost.
+    pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
+        let mut connection = self.connection.take();
+        connection.get()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)?;
+        Ok(SystemTx { connection })
+    }
+
+    /// Goes on as the tenant.
+    pub(crate) async fn resume(&mut self, system: SystemTx) -> Result<()> {
+        self.connection = system.connection;
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_tenant").await.map_err(from_diesel)
+    }
 }
 
 impl TenantTx<Write> {
@@ -194,20 +208,6 @@ impl TenantTx<Write> {
         virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
     }
 
-    /// The same transaction as the system, for the few rows of other scopes that a tenant's write touches, e.g. the
-    /// account of somebody who is invited. [`Self::resume`] goes on; without it the transaction is lost.
-    pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
-        let mut connection = self.connection.take();
-        connection.get()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)?;
-        Ok(SystemTx { connection })
-    }
-
-    /// Goes on as the tenant.
-    pub(crate) async fn resume(&mut self, system: SystemTx) -> Result<()> {
-        self.connection = system.connection;
-        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_tenant").await.map_err(from_diesel)
-    }
-
     /// Makes a held job due with this commit.
     pub(crate) fn release(&mut self, job: JobId) {
         self.releases.push(job);
@@ -241,6 +241,20 @@ pub struct AccountTx {
 impl AccountTx {
     pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
         self.connection.get()
+    }
+
+    /// The same transaction as the system, for what the account role may not see of its own account, e.g. the hash of
+    /// its password. [`Self::resume`] goes on; without it the transaction is lost.
+    pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
+        let mut connection = self.connection.take();
+        connection.get()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)?;
+        Ok(SystemTx { connection })
+    }
+
+    /// Goes on as the account.
+    pub(crate) async fn resume(&mut self, system: SystemTx) -> Result<()> {
+        self.connection = system.connection;
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_account").await.map_err(from_diesel)
     }
 
     /// Appends an audit row, in this commit, with what was changed.

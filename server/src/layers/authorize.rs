@@ -21,6 +21,7 @@ use virtualstack_store::error::ACCESS_CHANGED;
 use crate::api_keys;
 use crate::caller::{CallInfo, Caller};
 use crate::keys::JWKS_PATH;
+use crate::last_use::LastUse;
 use crate::principals::{Presented, Principals};
 use crate::refusals::Refusals;
 
@@ -41,6 +42,7 @@ const TRIES: usize = 3;
 pub(crate) struct Authority {
     pub(crate) principals: Principals,
     pub(crate) refusals: Refusals,
+    pub(crate) last_use: LastUse,
     pub(crate) max_request_bytes: usize,
 }
 
@@ -121,10 +123,13 @@ impl Authority {
         } else {
             principal.access.authorize(permission)
         };
-        match decided {
-            Ok(()) => Ok(caller),
-            Err(error) => Err((error, Some(caller))),
+        if let Err(error) = decided {
+            return Err((error, Some(caller)));
         }
+        if let Credential::ApiKey { id, .. } = &principal.credential {
+            self.last_use.note(*id, info.client_address);
+        }
+        Ok(caller)
     }
 
     /// Writes down a refusal, whoever made it.

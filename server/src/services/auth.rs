@@ -9,17 +9,18 @@ use tonic::{Request, Response, Status};
 use virtualstack_model::Error;
 use virtualstack_model::access::Credential;
 use virtualstack_model::audit::{Actor, Outcome};
-use virtualstack_model::id::{AccountId, SessionId, TenantId};
+use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
 use virtualstack_model::tenant::TenantState;
 use virtualstack_model::user::{AccountState, MembershipState, normalize_email};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_proto::virtualstack::iam::v1::{
-    LoginRequest, LoginResponse, LogoutRequest, RefreshRequest, SwitchTenantRequest, TenantChoice,
+    ExplainRequest, ExplainResponse, LoginRequest, LoginResponse, LogoutRequest, RefreshRequest, SwitchTenantRequest,
+    TenantChoice,
 };
 use virtualstack_store::accounts::{self, Choice};
 use virtualstack_store::sessions::{self, Redeemed};
 use virtualstack_store::tenants::Key;
-use virtualstack_store::{Store, SystemPurpose, SystemTx, principals};
+use virtualstack_store::{Store, SystemPurpose, SystemTx, principals, resources};
 
 use crate::caller::{CallInfo, Caller};
 use crate::config::Config;
@@ -32,6 +33,11 @@ use crate::tokens::{self, Tokens};
 
 /// Reason of every login that does not succeed for what was sent.
 const CREDENTIALS_WRONG: &str = "CREDENTIALS_WRONG";
+/// Lets its holder have the access of other members explained.
+const EXPLAIN: &str = "access:explain";
+
+/// The caller, as a member.
+const ME: &str = "users/me";
 
 pub(crate) struct Auth {
     store: Store,
@@ -170,6 +176,52 @@ impl Auth {
         Ok(Granted { account, session, tenant, refresh_token, choices })
     }
 
+    /// Decides as the authorization layer does for a call, and says why.
+    async fn decide(&self, caller: &Caller, request: ExplainRequest) -> Result<ExplainResponse, Error> {
+        let ExplainRequest { permission, resource, user } = request;
+        if !virtualstack_proto::permissions().any(|known| known.code == permission) {
+            return Err(Error::invalid("permission", "there is no such permission"));
+        }
+        let own = &caller.principal.access;
+        let member = match user.as_str() {
+            "" | ME => own.user,
+            user => UserId::parse("user", user)?,
+        };
+        if member != own.user {
+            own.authorize(EXPLAIN)?;
+        }
+        let (decision, found) = self
+            .store
+            .read(&caller.tenant(), async |tx| {
+                let access = if member == own.user {
+                    own.clone()
+                } else {
+                    let access = principals::of_member(tx, member).await?;
+                    access.ok_or_else(|| Error::not_found("USER_NOT_FOUND", member.name()))?
+                };
+                let found = resource.is_empty() || resources::exists(tx, access.account, &resource).await?;
+                Ok((access.decide(&permission), found))
+            })
+            .await?;
+        // As for a call, what the member may not do comes before what is not there.
+        if decision.allowed() && !found {
+            return Ok(ExplainResponse {
+                allowed: false,
+                reason: "RESOURCE_NOT_FOUND".to_owned(),
+                message: format!("{resource} is not in the tenant"),
+                decided_by: resource,
+                permission,
+            });
+        }
+        Ok(ExplainResponse {
+            allowed: decision.allowed(),
+            reason: decision.verdict.reason().to_owned(),
+            message: decision.message(&permission),
+            decided_by: decision.decided_by,
+            permission,
+        })
+    }
+
     fn reply(&self, granted: Result<Granted, Error>) -> Result<Response<LoginResponse>, Status> {
         let granted = granted.map_err(from_error)?;
         let access_token = self.tokens.sign(granted.account, granted.session, granted.tenant).map_err(from_error)?;
@@ -223,8 +275,10 @@ impl AuthService for Auth {
         let caller = Caller::of(&request)?;
         self.reply(self.switch(&caller, &request.get_ref().tenant).await)
     }
-    async fn explain(&self, _: Request<proto::ExplainRequest>) -> Result<Response<proto::ExplainResponse>, Status> {
-        Err(Status::unimplemented("PLACEHOLDER"))
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.decide(&caller, request.into_inner()).await.map(Response::new).map_err(from_error)
     }
 
     async fn request_password_reset(

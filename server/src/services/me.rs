@@ -4,19 +4,23 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 use virtualstack_model::audit::{Change, changed_fields};
 use virtualstack_model::id::RoleId;
-use virtualstack_proto::virtualstack::iam::v1 as proto;
-use virtualstack_proto::virtualstack::iam::v1::{CreateUserRequest, GetMeRequest, UpdateMeRequest, User};
-use virtualstack_store::{Store, accounts, users};
+use virtualstack_model::{Error, Result};
+use virtualstack_proto::virtualstack::iam::v1::{
+    ChangePasswordRequest, CreateUserRequest, GetMeRequest, UpdateMeRequest, User,
+};
+use virtualstack_store::{AccountTx, Store, accounts, users};
 
 use crate::caller::Caller;
 use crate::codec;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeService;
+use crate::passwords::{self, Checked, Passwords};
 use crate::status::from_error;
 use crate::wire;
 use crate::wire::iam::user_message;
 
 pub(crate) struct Me {
     pub(crate) store: Store,
+    pub(crate) passwords: Passwords,
 }
 
 #[tonic::async_trait]
@@ -55,8 +59,33 @@ impl MeService for Me {
             .map_err(from_error)?;
         Ok(Response::new(user_message(row, held_roles(&caller))))
     }
-    async fn change_password(&self, _: Request<proto::ChangePasswordRequest>) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented("PLACEHOLDER"))
+
+    async fn change_password(&self, request: Request<ChangePasswordRequest>) -> Result<Response<()>, Status> {
+        let caller = Caller::of(&request)?;
+        self.set_password(&caller, request.into_inner()).await.map_err(from_error)?;
+        Ok(Response::new(()))
+    }
+}
+
+impl Me {
+    /// Hashes take long, so the old one is read first and compared again when the new one is written.
+    async fn set_password(&self, caller: &Caller, request: ChangePasswordRequest) -> Result<()> {
+        let (scope, session) = (caller.account(), caller.session()?);
+        let read =
+            async |tx: &mut AccountTx| Ok((users::me(tx, scope.tenant()).await?, accounts::password_hash(tx).await?));
+        let (me, old) = self.store.account(&scope, read).await?;
+        passwords::check_policy(&request.new_password, "new_password", &[&me.email, &me.display_name])?;
+        let checked = self.passwords.check(request.old_password, old.clone()).await?;
+        let old = old.filter(|_| checked != Checked::Wrong);
+        let old = old.ok_or_else(|| Error::denied("PASSWORD_WRONG", "oldPassword: it is not the password"))?;
+        let new = self.passwords.hash(request.new_password).await?;
+        let audit = caller.audit(scope.user().name());
+        self.store
+            .account(&scope, async |tx| {
+                accounts::change_password(tx, &old, &new, session).await?;
+                tx.audit(&audit, &[]).await
+            })
+            .await
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file per resource. A method is one transaction: it reads the request, says what is to be done, and packs the reply.
 
+mod api_keys;
 mod auth;
 mod health;
 mod me;
@@ -17,6 +18,7 @@ use crate::config::Config;
 use crate::generated::google::longrunning::operations_server::OperationsServer;
 use crate::generated::virtualstack::compute::v1::template_service_server::TemplateServiceServer;
 use crate::generated::virtualstack::compute::v1::vm_service_server::VmServiceServer;
+use crate::generated::virtualstack::iam::v1::api_key_service_server::ApiKeyServiceServer;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthServiceServer;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeServiceServer;
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
@@ -40,8 +42,16 @@ pub(crate) fn routes(
     let mut routes = Routes::builder();
     routes
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(max))
-        .add_service(SessionServiceServer::new(sessions::Sessions).max_decoding_message_size(max))
-        .add_service(MeServiceServer::new(me::Me { store: store.clone() }).max_decoding_message_size(max))
+        .add_service(
+            SessionServiceServer::new(sessions::Sessions { store: store.clone() }).max_decoding_message_size(max),
+        )
+        .add_service(
+            MeServiceServer::new(me::Me { store: store.clone(), passwords: passwords.clone() })
+                .max_decoding_message_size(max),
+        )
+        .add_service(
+            ApiKeyServiceServer::new(api_keys::ApiKeys { store: store.clone() }).max_decoding_message_size(max),
+        )
         .add_service(
             TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords })
                 .max_decoding_message_size(max),

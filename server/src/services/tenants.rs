@@ -38,6 +38,8 @@ impl TenantService for Tenants {
         let request = ListRequest { page_size, page_token, filter, order_by, show_total };
         let listed = if caller.holds(READ_ALL) {
             self.store.system(caller.platform(), async |tx| tenants::list_any(tx, &request).await).await
+        } else if caller.is_api_key() {
+            self.store.read(&caller.tenant(), async |tx| tenants::list_current(tx, &request).await).await
         } else {
             self.store.account(&caller.account(), async |tx| tenants::list_mine(tx, &request).await).await
         };
@@ -57,6 +59,9 @@ impl TenantService for Tenants {
             self.store.read(&caller.tenant(), async |tx| tenants::current(tx).await.map(Some)).await
         } else if caller.holds(READ_ALL) {
             self.store.system(caller.platform(), async |tx| tenants::find_any(tx, &key).await).await
+        } else if caller.is_api_key() {
+            let is_own = |own: &tenants::Tenant| matches!(&key, Key::Slug(slug) if *slug == own.slug);
+            self.store.read(&caller.tenant(), async |tx| Ok(Some(tenants::current(tx).await?).filter(is_own))).await
         } else {
             self.store.account(&caller.account(), async |tx| tenants::find_mine(tx, &key).await).await
         };

@@ -1,12 +1,14 @@
-//! Tenants and members as clients see them.
+//! Tenants, members and API keys as clients see them.
 
 use virtualstack_model::tenant::TenantState;
 use virtualstack_model::user::MembershipState;
-use virtualstack_proto::virtualstack::iam::v1::{Tenant, User, tenant, user};
+use virtualstack_proto::virtualstack::iam::v1::{ApiKey, Tenant, User, tenant, user};
+use virtualstack_store::api_keys::ApiKey as ApiKeyRow;
 use virtualstack_store::tenants::Tenant as TenantRow;
 use virtualstack_store::users::User as UserRow;
 
 use super::time;
+use crate::api_keys;
 
 /// A tenant.
 pub(crate) fn tenant_message(row: TenantRow) -> Tenant {
@@ -51,5 +53,25 @@ pub(crate) fn user_message(row: UserRow, roles: Vec<String>) -> User {
         create_time: Some(time(row.created_at)),
         update_time: Some(time(row.updated_at)),
         password: String::new(),
+    }
+}
+
+/// An API key, without its secret.
+pub(crate) fn api_key_message(row: ApiKeyRow) -> ApiKey {
+    ApiKey {
+        name: row.id.name(),
+        etag: row.etag(),
+        owner: row.owner_id.name(),
+        prefix: format!("{}{}", api_keys::PREFIX, row.public_id),
+        secret: String::new(),
+        last_use_time: row.last_used_at.map(time),
+        last_use_address: row.last_used_from().map(|address| address.to_string()).unwrap_or_default(),
+        previous_secret_expire_time: row.previous_expires_at.map(time),
+        create_time: Some(time(row.created_at)),
+        update_time: Some(time(row.updated_at)),
+        expire_time: row.terms.expires_at.map(time),
+        allowed_cidrs: row.terms.allowed_cidrs.iter().map(ToString::to_string).collect(),
+        display_name: row.terms.display_name,
+        permissions: row.terms.permissions,
     }
 }

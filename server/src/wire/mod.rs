@@ -16,6 +16,25 @@ pub(crate) fn time(time: DateTime<Utc>) -> Timestamp {
     Timestamp { seconds: time.timestamp(), nanos }
 }
 
+/// A time that a request says; `field` is named when it is none.
+pub(crate) fn date_time(field: &str, time: Timestamp) -> Result<DateTime<Utc>> {
+    // The years 1 to 9999, as google.protobuf.Timestamp has them.
+    let known = (-62_135_596_800..=253_402_300_799).contains(&time.seconds);
+    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000 && known);
+    let time = nanos.and_then(|nanos| DateTime::from_timestamp(time.seconds, nanos));
+    time.ok_or_else(|| Error::invalid(field, "must be a time within the years 1 to 9999"))
+}
+
+/// Refuses what lists cannot do yet.
+pub(crate) fn newest_first_only(filter: &str, order_by: &str) -> Result<()> {
+    for (field, value) in [("filter", filter), ("order_by", order_by)] {
+        if !value.is_empty() {
+            return Err(Error::invalid(field, "is not supported yet"));
+        }
+    }
+    Ok(())
+}
+
 /// A message in an Any, under its full name.
 pub(crate) fn any(message: &impl ReflectMessage) -> Any {
     let name = message.descriptor().full_name().to_owned();
