@@ -92,7 +92,8 @@ REVOKE INSERT, UPDATE ON iam.memberships FROM virtualstack_tenant;
 ALTER TABLE iam.memberships
     DROP CONSTRAINT memberships_state_check,
     ADD CONSTRAINT memberships_state_check CHECK (state IN ('INVITED', 'ACTIVE', 'INACTIVE')) NOT VALID,
-    DROP COLUMN email, DROP COLUMN display_name, DROP COLUMN activates_at_login, DROP COLUMN version;
+    DROP COLUMN email, DROP COLUMN display_name, DROP COLUMN activates_at_login, DROP COLUMN deactivated_invited,
+    DROP COLUMN version;
 
 ALTER TABLE iam.users ADD CONSTRAINT users_password_hash CHECK (password_hash IS NOT NULL) NOT VALID;
 

@@ -21,6 +21,21 @@ pub(crate) struct Passwords {
     nobody: Arc<str>,
 }
 
+/// Length of a password, in characters.
+const LENGTH: std::ops::RangeInclusive<usize> = 12..=128;
+
+/// Whether a new password will do; `field` is named when it will not. `about` is what others know of its owner.
+pub(crate) fn check_policy(password: &str, field: &str, about: &[&str]) -> Result<()> {
+    if !LENGTH.contains(&password.chars().count()) {
+        let length = format!("must have {} to {} characters", LENGTH.start(), LENGTH.end());
+        return Err(Error::invalid(field, length));
+    }
+    if about.iter().any(|word| word.eq_ignore_ascii_case(password)) {
+        return Err(Error::invalid(field, "must not be the address or the name"));
+    }
+    Ok(())
+}
+
 /// What a check comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Checked {

@@ -14,6 +14,7 @@ pub mod operations;
 pub mod page;
 pub mod principals;
 pub mod request_ids;
+pub mod roles;
 pub mod schema;
 pub mod scope;
 pub mod sessions;

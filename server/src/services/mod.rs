@@ -4,9 +4,11 @@ mod auth;
 mod health;
 mod me;
 mod operations;
+mod roles;
 mod sessions;
 mod templates;
 mod tenants;
+mod users;
 mod vms;
 
 use tonic::service::Routes;
@@ -19,8 +21,11 @@ use crate::generated::virtualstack::compute::v1::template_service_server::Templa
 use crate::generated::virtualstack::compute::v1::vm_service_server::VmServiceServer;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthServiceServer;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeServiceServer;
+use crate::generated::virtualstack::iam::v1::permission_service_server::PermissionServiceServer;
+use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceServer;
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
+use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
 use crate::passwords::Passwords;
 use crate::tokens::Tokens;
 
@@ -34,8 +39,15 @@ pub(crate) fn routes(config: &Config, store: Store, tokens: Tokens, passwords: P
         .add_service(SessionServiceServer::new(sessions::Sessions).max_decoding_message_size(max))
         .add_service(MeServiceServer::new(me::Me { store: store.clone() }).max_decoding_message_size(max))
         .add_service(
-            TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords })
+            TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords: passwords.clone() })
                 .max_decoding_message_size(max),
+        )
+        .add_service(
+            UserServiceServer::new(users::Users { store: store.clone(), passwords }).max_decoding_message_size(max),
+        )
+        .add_service(RoleServiceServer::new(roles::Roles { store: store.clone() }).max_decoding_message_size(max))
+        .add_service(
+            PermissionServiceServer::new(roles::Permissions { store: store.clone() }).max_decoding_message_size(max),
         )
         .add_service(VmServiceServer::new(vms::Vms { store: store.clone() }).max_decoding_message_size(max))
         .add_service(

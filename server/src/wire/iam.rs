@@ -1,10 +1,12 @@
-//! Tenants and members as clients see them.
+//! Tenants, members, roles and permissions as clients see them.
 
+use virtualstack_model::id::RoleId;
 use virtualstack_model::tenant::TenantState;
 use virtualstack_model::user::MembershipState;
-use virtualstack_proto::virtualstack::iam::v1::{Tenant, User, tenant, user};
+use virtualstack_proto::virtualstack::iam::v1::{Permission, Role, Tenant, User, tenant, user};
+use virtualstack_store::roles::{Permission as PermissionRow, Role as RoleRow};
 use virtualstack_store::tenants::Tenant as TenantRow;
-use virtualstack_store::users::User as UserRow;
+use virtualstack_store::users::{Member, User as UserRow};
 
 use super::time;
 
@@ -52,4 +54,28 @@ pub(crate) fn user_message(row: UserRow, roles: Vec<String>) -> User {
         update_time: Some(time(row.updated_at)),
         password: String::new(),
     }
+}
+
+/// A member with their roles.
+pub(crate) fn member_message(member: Member) -> User {
+    user_message(member.user, member.roles.into_iter().map(RoleId::name).collect())
+}
+
+/// A role.
+pub(crate) fn role_message(row: RoleRow) -> Role {
+    Role {
+        name: row.id.name(),
+        etag: row.etag(),
+        display_name: row.display_name,
+        description: row.description,
+        permissions: row.permissions,
+        system: row.system,
+        create_time: Some(time(row.created_at)),
+        update_time: Some(time(row.updated_at)),
+    }
+}
+
+/// A permission of the catalogue.
+pub(crate) fn permission_message(row: PermissionRow) -> Permission {
+    Permission { code: row.code, title: row.title, description: row.description, module: row.module }
 }
