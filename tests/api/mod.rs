@@ -3,7 +3,10 @@
 mod auth;
 mod bad_input;
 mod operations;
+mod races;
+mod roles;
 mod story;
+mod users;
 
 use std::sync::Arc;
 
