@@ -95,7 +95,8 @@ ALTER TABLE iam.memberships FORCE ROW LEVEL SECURITY;
 ALTER TABLE iam.memberships
     DROP CONSTRAINT memberships_state_check,
     ADD CONSTRAINT memberships_state_check CHECK (state IN ('INVITED', 'ACTIVE', 'INACTIVE')),
-    DROP COLUMN email, DROP COLUMN display_name, DROP COLUMN activates_at_login, DROP COLUMN version;
+    DROP COLUMN email, DROP COLUMN display_name, DROP COLUMN activates_at_login, DROP COLUMN deactivated_invited,
+    DROP COLUMN version;
 
 -- No password has this hash.
 ALTER TABLE iam.users NO FORCE ROW LEVEL SECURITY;

@@ -23,6 +23,8 @@ ALTER TABLE iam.memberships
     ADD COLUMN display_name text,
     -- A new account becomes active in the tenant that made it at its first login.
     ADD COLUMN activates_at_login boolean NOT NULL DEFAULT false,
+    -- Deactivated while invited: to activate is to invite again, for nobody is a member who has not agreed.
+    ADD COLUMN deactivated_invited boolean NOT NULL DEFAULT false,
     ADD COLUMN version bigint NOT NULL DEFAULT 1,
     DROP CONSTRAINT memberships_state_check,
     -- A removed member keeps the row for what they made to refer to.
@@ -89,7 +91,7 @@ CREATE TABLE iam.invitations (
     tenant_id uuid NOT NULL REFERENCES iam.tenants,
     id uuid NOT NULL,
     email text NOT NULL,
-    -- The role that it brings; none where the member was made beforehand.
+    -- The role that it brings; none where the member was made beforehand, and once the role is gone.
     role_id uuid,
     user_id uuid,
     state text NOT NULL DEFAULT 'PENDING' CHECK (state IN ('PENDING', 'ACCEPTED', 'REVOKED')),
@@ -105,7 +107,7 @@ CREATE TABLE iam.invitations (
     FOREIGN KEY (tenant_id, role_id) REFERENCES iam.tenant_roles,
     FOREIGN KEY (tenant_id, user_id) REFERENCES iam.memberships,
     FOREIGN KEY (tenant_id, inviter_id) REFERENCES iam.memberships,
-    CHECK ((role_id IS NULL) <> (user_id IS NULL))
+    CHECK (state <> 'PENDING' OR (role_id IS NULL) <> (user_id IS NULL))
 );
 -- One open invitation per address.
 CREATE UNIQUE INDEX invitations_open ON iam.invitations (tenant_id, email) WHERE state = 'PENDING';

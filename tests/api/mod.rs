@@ -6,8 +6,10 @@ mod bad_input;
 mod operations;
 mod races;
 mod rate_limits;
+mod roles;
 mod sessions;
 mod story;
+mod users;
 
 use std::sync::Arc;
 

@@ -1,15 +1,231 @@
-//! What many callers do at once.
+//! What holds when many call at once: 50 callers in an order that a seed makes. It is printed when a test fails, and
+//! taken from VIRTUALSTACK_TEST_SEED.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use virtualstack_proto::virtualstack::iam::v1::role_service_client::RoleServiceClient;
+use virtualstack_proto::virtualstack::iam::v1::user_service_client::UserServiceClient;
+use virtualstack_proto::virtualstack::iam::v1::{
+    AssignRoleRequest, DeactivateUserRequest, DeleteRoleRequest, DeleteUserRequest, SetRoleUsersRequest,
+    UnassignRoleRequest,
+};
 
-use crate::support::{ControlPlane, Rest};
+use crate::support::{ControlPlane, PASSWORD, Rest, Session, reason};
+
+/// How many call at once.
+const CALLERS: usize = 50;
+
+/// Makes an order of its seed: SplitMix64.
+struct Seed(u64);
+
+impl Seed {
+    /// A new one, or the one that is asked for.
+    fn new() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "asks this run of the tests to repeat another one")]
+        let given = std::env::var("VIRTUALSTACK_TEST_SEED").ok();
+        let seed = given.map_or_else(
+            || chrono::Utc::now().timestamp_micros().unsigned_abs(),
+            |seed| seed.parse().expect("VIRTUALSTACK_TEST_SEED: a number"),
+        );
+        // Tests show what they print when they fail.
+        println!("VIRTUALSTACK_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let end = u64::try_from(end).expect("a small number");
+        usize::try_from((mixed ^ (mixed >> 31)) % end).expect("a small number")
+    }
+
+    /// The same things in another order.
+    fn shuffle<T>(&mut self, things: &mut [T]) {
+        for last in (1..things.len()).rev() {
+            things.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+/// Repeats a call while the answer is that something else got in between, as its client would.
+async fn insisting<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
+    loop {
+        match call().await {
+            Err(status) if matches!(status.code(), Code::Aborted | Code::Unavailable) => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn users(session: &Session) -> UserServiceClient<Channel> {
+    UserServiceClient::new(session.channel.clone())
+}
+
+fn roles(session: &Session) -> RoleServiceClient<Channel> {
+    RoleServiceClient::new(session.channel.clone())
+}
+
+/// Makes something over REST; its full name.
+async fn made(session: &Session, path: &str, body: serde_json::Value) -> String {
+    let (status, body) = session.rest().call("POST", path, Some(body)).await;
+    assert_eq!(status, 200, "{body}");
+    body["name"].as_str().expect("a name").to_owned()
+}
+
+/// How somebody stops being an admin.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Deactivate,
+    Delete,
+    Unassign,
+}
+
+async fn end(caller: &Session, name: &str, how: End) -> Result<(), Status> {
+    let name = name.to_owned();
+    let mut users = users(caller);
+    match how {
+        End::Deactivate => users.deactivate_user(caller.request(DeactivateUserRequest { name })).await.map(|_| ()),
+        End::Delete => {
+            let request = DeleteUserRequest { name, etag: String::new() };
+            users.delete_user(caller.request(request)).await.map(|_| ())
+        }
+        End::Unassign => {
+            let request = UnassignRoleRequest { name, role: "roles/tenant_admin".to_owned() };
+            users.unassign_role(caller.request(request)).await.map(|_| ())
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_all_admins_that_are_taken_at_once_one_is_left() {
+    let mut seed = Seed::new();
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    // Somebody who may do all of that and is no admin, so that every admin is a target to the end.
+    let permissions = ["user:update", "user:delete", "role:assign"];
+    let officer = made(&acme, "/v1/roles", json!({"displayName": "officer", "permissions": permissions})).await;
+    let mut admins = vec![(
+        acme.clone(),
+        acme.rest().call("GET", "/v1/users/me", None).await.1["name"].as_str().expect("a name").to_owned(),
+    )];
+    let add = async |email: &str, role: &str| {
+        let user = json!({"email": email, "displayName": email, "password": PASSWORD, "roles": [role]});
+        let name = made(&acme, "/v1/users", user).await;
+        (plane.login(email, "acme").await, name)
+    };
+    let officer = add("officer@example.com", &officer).await.0;
+    for index in 1..5 {
+        admins.push(add(&format!("admin{index}@example.com"), "roles/tenant_admin").await);
+    }
+
+    // Each admin is asked for by the officer several times, and by the others besides.
+    let hows = [End::Deactivate, End::Delete, End::Unassign];
+    let mut calls: Vec<_> = (0..CALLERS)
+        .map(|index| {
+            let by_officer = index < 6 * admins.len();
+            let caller = if by_officer { &officer } else { &admins[seed.below(admins.len())].0 };
+            let target = if by_officer { index % admins.len() } else { seed.below(admins.len()) };
+            (caller, by_officer, &admins[target].1, hows[seed.below(hows.len())])
+        })
+        .collect();
+    seed.shuffle(&mut calls);
+    let answers = join_all(calls.iter().map(async |(caller, by_officer, target, how)| {
+        (*by_officer, *target, insisting(async || end(caller, target, *how).await).await)
+    }))
+    .await;
+
+    let left = "SELECT count(DISTINCT m.id) FROM iam.memberships m JOIN iam.tenants t ON t.id = m.tenant_id AND t.slug = 'acme' \
+        JOIN iam.user_tenant_roles ur ON ur.membership_id = m.id JOIN iam.tenant_roles r ON r.id = ur.role_id \
+        WHERE m.state = 'ACTIVE' AND r.display_name = 'tenant_admin'";
+    assert_eq!(plane.database.count(left).await, 1, "{answers:?}");
+    let mut spared = std::collections::BTreeSet::new();
+    for (by_officer, target, answer) in &answers {
+        let Err(status) = answer else { continue };
+        match (status.code(), reason(status).as_str()) {
+            (Code::FailedPrecondition, "LAST_ADMIN") => _ = spared.insert(*target),
+            (Code::NotFound, "USER_NOT_FOUND") => {}
+            // Who was taken can take nobody any more.
+            (Code::PermissionDenied, "PERMISSION_MISSING" | "MEMBERSHIP_INACTIVE") if !by_officer => {}
+            other => panic!("refused for {other:?}: {status:?}"),
+        }
+    }
+    assert_eq!(spared.len(), 1, "the one who is left, and nobody else, was the last: {answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_deleted_or_held_and_never_both() {
+    let mut seed = Seed::new();
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    let (mut names, mut members) = (Vec::new(), Vec::new());
+    for index in 0..10 {
+        let role = json!({"displayName": format!("role {index}"), "permissions": ["vm:read"]});
+        names.push(made(&acme, "/v1/roles", role).await);
+        let user = json!({"email": format!("m{index}@example.com"), "displayName": "M"});
+        members.push(made(&acme, "/v1/users", user).await);
+    }
+    // Of each role: two deletions, two members to be given it, one list of members to be set.
+    let mut calls: Vec<_> =
+        (0..CALLERS).map(|index| (index % names.len(), index / names.len(), seed.below(members.len()))).collect();
+    seed.shuffle(&mut calls);
+    let call = async |role: usize, kind: usize, member: usize| {
+        let (name, member) = (names[role].clone(), members[member].clone());
+        match kind {
+            0 | 1 => {
+                let request = DeleteRoleRequest { name, etag: String::new() };
+                roles(&acme).delete_role(acme.request(request)).await.map(|_| ())
+            }
+            2 | 3 => {
+                let request = AssignRoleRequest { name: member, role: name };
+                users(&acme).assign_role(acme.request(request)).await.map(|_| ())
+            }
+            _ => {
+                let request = SetRoleUsersRequest { name, users: vec![member] };
+                roles(&acme).set_role_users(acme.request(request)).await.map(|_| ())
+            }
+        }
+    };
+    let answers =
+        join_all(calls.iter().map(async |&(role, kind, member)| {
+            (role, kind < 2, insisting(async || call(role, kind, member).await).await)
+        }))
+        .await;
+
+    for (index, name) in names.iter().enumerate() {
+        let id = name.trim_start_matches("roles/");
+        let there = plane.database.count(&format!("SELECT count(*) FROM iam.tenant_roles WHERE id = '{id}'")).await;
+        let held =
+            plane.database.count(&format!("SELECT count(*) FROM iam.user_tenant_roles WHERE role_id = '{id}'")).await;
+        let of_role = answers.iter().filter(|(role, ..)| *role == index);
+        let (deletions, assignments): (Vec<_>, Vec<_>) = of_role.partition(|(_, deletes, _)| *deletes);
+        let done = |calls: &[&(usize, bool, Result<(), Status>)]| calls.iter().filter(|call| call.2.is_ok()).count();
+        match (there, held) {
+            (0, 0) => assert_eq!((done(&deletions), done(&assignments)), (1, 0), "{name}: {answers:?}"),
+            (1, 1..) => assert_eq!((done(&deletions), done(&assignments)), (0, 3), "{name}: {answers:?}"),
+            other => panic!("{name} is {other:?}: {answers:?}"),
+        }
+    }
+    for (_, deletes, answer) in &answers {
+        let Err(status) = answer else { continue };
+        match (deletes, status.code(), reason(status).as_str()) {
+            (true, Code::FailedPrecondition, "ROLE_IN_USE") | (_, Code::NotFound, "ROLE_NOT_FOUND") => {}
+            other => panic!("refused for {other:?}: {status:?}"),
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_rotations_the_last_and_the_one_before_count() {
-    const CALLERS: usize = 50;
     let plane = ControlPlane::without_worker().await;
     let rest = plane.admin().await.rest();
     let body = json!({"displayName": "ci", "permissions": ["vm:read"]});

@@ -15,12 +15,13 @@ use crate::support::{ControlPlane, DEMO, PASSWORD, Session};
 struct Ids {
     tenant: String,
     vm: String,
+    user: String,
+    /// A custom role that nobody holds.
+    role: String,
     /// An operation that is done.
     operation: String,
-    /// A member who is the one that is signed in.
-    user: String,
     api_key: String,
-    /// A session of that member's account.
+    /// A session of the account that is signed in.
     session: String,
     /// Of the caller, not of the tenant that is named.
     email: String,
@@ -32,17 +33,26 @@ impl Ids {
     /// Ids of nothing, by the same caller.
     fn of_nothing(&self) -> Self {
         let id = || Uuid::now_v7().to_string();
-        Self { tenant: id(), vm: id(), operation: id(), user: id(), api_key: id(), session: id(), ..self.clone() }
+        Self {
+            tenant: id(),
+            vm: id(),
+            user: id(),
+            role: id(),
+            operation: id(),
+            api_key: id(),
+            session: id(),
+            ..self.clone()
+        }
     }
 
     /// Something of `other`'s, by the same caller.
     fn of(&self, other: &Self) -> Self {
-        let Self { tenant, vm, operation, user, api_key, session, .. } = other.clone();
-        Self { tenant, vm, operation, user, api_key, session, ..self.clone() }
+        let Self { tenant, vm, user, role, operation, api_key, session, .. } = other.clone();
+        Self { tenant, vm, user, role, operation, api_key, session, ..self.clone() }
     }
 
-    fn named(&self) -> [&str; 6] {
-        [&self.tenant, &self.vm, &self.operation, &self.user, &self.api_key, &self.session]
+    fn named(&self) -> [&str; 7] {
+        [&self.tenant, &self.vm, &self.user, &self.role, &self.operation, &self.api_key, &self.session]
     }
 }
 
@@ -135,6 +145,26 @@ const SAMPLES: &[(&str, Sample)] = &[
         "virtualstack.iam.v1.MeService.UpdateMe",
         NotByTenantId("it changes the caller", |_| json!({"user": {"displayName": "Somebody"}})),
     ),
+    ("virtualstack.iam.v1.PermissionService.ListPermissions", NotByTenantId("the catalogue is shared", |_| json!({}))),
+    (
+        "virtualstack.iam.v1.RoleService.CreateRole",
+        NotByTenantId(
+            "it names only what is new; the display name is one that the other tenant has taken",
+            |_| json!({"role": {"displayName": "of-the-rival", "permissions": ["vm:read"]}}),
+        ),
+    ),
+    ("virtualstack.iam.v1.RoleService.DeleteRole", ById(|ids| json!({"name": role_name(ids)}))),
+    ("virtualstack.iam.v1.RoleService.GetRole", ById(|ids| json!({"name": role_name(ids)}))),
+    ("virtualstack.iam.v1.RoleService.ListRoleUsers", ById(|ids| json!({"parent": role_name(ids)}))),
+    ("virtualstack.iam.v1.RoleService.ListRoles", List(|_| json!({}))),
+    (
+        "virtualstack.iam.v1.RoleService.SetRoleUsers",
+        ById(|ids| json!({"name": "roles/viewer", "users": [user_name(ids)]})),
+    ),
+    (
+        "virtualstack.iam.v1.RoleService.UpdateRole",
+        ById(|ids| json!({"role": {"name": role_name(ids), "description": "changed"}})),
+    ),
     ("virtualstack.iam.v1.SessionService.DeleteSession", ById(session)),
     (
         "virtualstack.iam.v1.SessionService.GetCurrentSession",
@@ -151,6 +181,24 @@ const SAMPLES: &[(&str, Sample)] = &[
     ),
     ("virtualstack.iam.v1.TenantService.GetTenant", ById(|ids| json!({"name": tenant_name(ids)}))),
     ("virtualstack.iam.v1.TenantService.ListTenants", List(|_| json!({}))),
+    ("virtualstack.iam.v1.UserService.ActivateUser", ById(user)),
+    ("virtualstack.iam.v1.UserService.AssignRole", ById(|ids| json!({"name": user_name(ids), "role": role_name(ids)}))),
+    (
+        "virtualstack.iam.v1.UserService.CreateUser",
+        ById(|ids| json!({"user": {"email": "one@example.com", "displayName": "One", "roles": [role_name(ids)]}})),
+    ),
+    ("virtualstack.iam.v1.UserService.DeactivateUser", ById(user)),
+    ("virtualstack.iam.v1.UserService.DeleteUser", ById(user)),
+    ("virtualstack.iam.v1.UserService.GetUser", ById(user)),
+    ("virtualstack.iam.v1.UserService.ListUsers", List(|_| json!({}))),
+    (
+        "virtualstack.iam.v1.UserService.UnassignRole",
+        ById(|ids| json!({"name": user_name(ids), "role": "roles/viewer"})),
+    ),
+    (
+        "virtualstack.iam.v1.UserService.UpdateUser",
+        ById(|ids| json!({"user": {"name": user_name(ids), "displayName": "changed"}})),
+    ),
 ];
 
 /// A request id that the other tenant has used.
@@ -162,6 +210,18 @@ fn vm_name(ids: &Ids) -> String {
 
 fn tenant_name(ids: &Ids) -> String {
     format!("tenants/{}", ids.tenant)
+}
+
+fn user_name(ids: &Ids) -> String {
+    format!("users/{}", ids.user)
+}
+
+fn role_name(ids: &Ids) -> String {
+    format!("roles/{}", ids.role)
+}
+
+fn user(ids: &Ids) -> Value {
+    json!({"name": user_name(ids)})
 }
 
 fn vm(ids: &Ids) -> Value {
@@ -201,6 +261,12 @@ fn every_rpc_has_a_sample() {
     assert!(rpcs.iter().all(|rpc| !rpc.is_client_streaming()), "the matrix makes calls with one request");
 }
 
+/// Makes something by an rpc of this name.
+async fn made(session: &Session, name: &str, request: Value) {
+    let rpc = rpcs().into_iter().find(|rpc| rpc.name() == name).expect("an rpc");
+    call(&session.channel, Some(&session.tokens.access_token), &rpc, request).await.expect(name);
+}
+
 /// Two tenants, nobody at work on their jobs, and all that belongs to `rival`.
 struct World {
     plane: ControlPlane,
@@ -213,17 +279,18 @@ impl World {
         let worker = plane.work(std::sync::Arc::new(virtualstack_worker::NoProbe)).await;
         let template = plane.templates().await;
         for slug in ["acme", "rival"] {
-            plane.tenant(slug).await.running("pattern").await;
+            let session = plane.tenant(slug).await;
+            session.running("pattern").await;
+            made(&session, "CreateRole", json!({"role": {"displayName": "pattern"}})).await;
         }
         plane.idle().await;
         worker.drain().await;
         let world = Self { plane, template };
         let rival = world.session("rival").await;
         // Names and request ids that the rival has taken.
-        let create =
-            json!({"vm": {"displayName": "of-the-rival", "template": world.template}, "requestId": REQUEST_ID});
-        let rpc = rpcs().into_iter().find(|rpc| rpc.name() == "CreateVm").expect("CreateVm");
-        call(&rival.channel, Some(&rival.tokens.access_token), &rpc, create).await.expect("a VM");
+        let vm = json!({"vm": {"displayName": "of-the-rival", "template": world.template}, "requestId": REQUEST_ID});
+        made(&rival, "CreateVm", vm).await;
+        made(&rival, "CreateRole", json!({"role": {"displayName": "of-the-rival"}})).await;
         world
     }
 
@@ -231,7 +298,8 @@ impl World {
         self.plane.login(&format!("admin@{slug}.example.com"), slug).await
     }
 
-    /// A running VM and a done operation of a tenant's, for one try: copies of those that were made in earnest.
+    /// A running VM, a done operation, a member and a role of a tenant's, for one try: copies of those that were made
+    /// in earnest.
     async fn ids(&self, slug: &str, session: &Session) -> Ids {
         let tenant = session.tokens.tenant.strip_prefix("tenants/").expect("a full name").to_owned();
         let (vm, operation) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
@@ -245,11 +313,17 @@ impl World {
         let vms = copy("compute.virtual_machines", json!({"id": vm, "display_name": name}), "display_name = 'pattern'");
         let which = "verb = 'CREATE' AND state = 'SUCCEEDED' ORDER BY created_at LIMIT 1";
         let operations = copy("compute.operations", json!({"id": operation, "vm_id": vm}), which);
-        self.plane.database.execute(&format!("{vms}{operations}")).await;
+        let (user, account, role) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        let accounts = format!(
+            "INSERT INTO iam.users (id, email, display_name) VALUES ('{account}', '{account}@example.com', 'Copy');"
+        );
+        let change = json!({"id": user, "account_id": account, "email": format!("{account}@example.com")});
+        let admin = format!("email = 'admin@{slug}.example.com'");
+        let users = copy("iam.memberships", change, &admin);
+        let roles = copy("iam.tenant_roles", json!({"id": role, "display_name": name}), "display_name = 'pattern'");
+        self.plane.database.execute(&format!("{vms}{operations}{accounts}{users}{roles}")).await;
         let email = format!("admin@{slug}.example.com");
         let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");
-        let user =
-            texts(&self.plane.database, &format!("SELECT id FROM iam.memberships m WHERE {member}")).await.remove(0);
         let (api_key, session_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
         let made = format!(
             "INSERT INTO iam.api_keys (tenant_id, id, owner_id, display_name, public_id, permissions, digest) \
@@ -262,8 +336,9 @@ impl World {
         Ids {
             tenant,
             vm,
+            user: user.to_string(),
+            role: role.to_string(),
             operation,
-            user,
             api_key,
             session: session_id,
             email,
@@ -279,6 +354,8 @@ impl World {
             ("iam.tenants", "id"),
             ("iam.memberships", "tenant_id"),
             ("iam.tenant_roles", "tenant_id"),
+            ("iam.tenant_role_permissions", "tenant_id"),
+            ("iam.invitations", "tenant_id"),
             ("iam.user_tenant_roles", "tenant_id"),
             ("iam.api_keys", "tenant_id"),
             ("iam.request_ids", "tenant_id"),
@@ -380,7 +457,7 @@ async fn a_page_token_is_good_for_its_tenant_only() {
     for session in [&acme, &rival] {
         world.ids(if std::ptr::eq(session, &acme) { "acme" } else { "rival" }, session).await;
     }
-    for list in ["ListVms", "ListOperations"] {
+    for list in ["ListVms", "ListOperations", "ListUsers", "ListRoles"] {
         let rpc = rpcs().into_iter().find(|rpc| rpc.name() == list).expect(list);
         let page = async |session: &Session, token: &str| {
             let request = json!({"pageSize": 1, "pageToken": token});

@@ -33,6 +33,10 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
             Some("tenant_roles_tenant_id_display_name_key") => {
                 Error::exists("ROLE_NAME_TAKEN", "roles", "role.displayName: a role of this name exists in the tenant")
             }
+            // Somebody accepted an invitation meanwhile.
+            Some("memberships_tenant_id_account_id_key") => {
+                Error::exists("USER_EXISTS", "users", "user.email: is a member of the tenant already")
+            }
             Some("tenants_slug_key") => {
                 Error::exists("TENANT_SLUG_TAKEN", "tenants", "tenant.slug: a tenant of this slug exists")
             }

@@ -19,6 +19,7 @@ pub mod principals;
 pub mod rate_limits;
 pub mod request_ids;
 pub mod resources;
+pub mod roles;
 pub mod schema;
 pub mod scope;
 pub mod sessions;

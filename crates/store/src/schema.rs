@@ -53,6 +53,7 @@ table! {
         email -> Text,
         display_name -> Text,
         activates_at_login -> Bool,
+        deactivated_invited -> Bool,
         version -> BigInt,
     }
 }

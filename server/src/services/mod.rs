@@ -5,9 +5,11 @@ mod auth;
 mod health;
 mod me;
 mod operations;
+mod roles;
 mod sessions;
 mod templates;
 mod tenants;
+mod users;
 mod vms;
 
 use tonic::service::Routes;
@@ -21,8 +23,11 @@ use crate::generated::virtualstack::compute::v1::vm_service_server::VmServiceSer
 use crate::generated::virtualstack::iam::v1::api_key_service_server::ApiKeyServiceServer;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthServiceServer;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeServiceServer;
+use crate::generated::virtualstack::iam::v1::permission_service_server::PermissionServiceServer;
+use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceServer;
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
+use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::refusals::Refusals;
@@ -53,8 +58,15 @@ pub(crate) fn routes(
             ApiKeyServiceServer::new(api_keys::ApiKeys { store: store.clone() }).max_decoding_message_size(max),
         )
         .add_service(
-            TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords })
+            TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords: passwords.clone() })
                 .max_decoding_message_size(max),
+        )
+        .add_service(
+            UserServiceServer::new(users::Users { store: store.clone(), passwords }).max_decoding_message_size(max),
+        )
+        .add_service(RoleServiceServer::new(roles::Roles { store: store.clone() }).max_decoding_message_size(max))
+        .add_service(
+            PermissionServiceServer::new(roles::Permissions { store: store.clone() }).max_decoding_message_size(max),
         )
         .add_service(VmServiceServer::new(vms::Vms { store: store.clone() }).max_decoding_message_size(max))
         .add_service(

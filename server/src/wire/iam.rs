@@ -1,11 +1,13 @@
-//! Tenants, members and API keys as clients see them.
+//! Tenants, members, roles, permissions and API keys as clients see them.
 
+use virtualstack_model::id::RoleId;
 use virtualstack_model::tenant::TenantState;
 use virtualstack_model::user::MembershipState;
-use virtualstack_proto::virtualstack::iam::v1::{ApiKey, Tenant, User, tenant, user};
+use virtualstack_proto::virtualstack::iam::v1::{ApiKey, Permission, Role, Tenant, User, tenant, user};
 use virtualstack_store::api_keys::ApiKey as ApiKeyRow;
+use virtualstack_store::roles::{Permission as PermissionRow, Role as RoleRow};
 use virtualstack_store::tenants::Tenant as TenantRow;
-use virtualstack_store::users::User as UserRow;
+use virtualstack_store::users::{Member, User as UserRow};
 
 use super::time;
 use crate::api_keys;
@@ -74,4 +76,28 @@ pub(crate) fn api_key_message(row: ApiKeyRow) -> ApiKey {
         display_name: row.terms.display_name,
         permissions: row.terms.permissions,
     }
+}
+
+/// A member with their roles.
+pub(crate) fn member_message(member: Member) -> User {
+    user_message(member.user, member.roles.into_iter().map(RoleId::name).collect())
+}
+
+/// A role.
+pub(crate) fn role_message(row: RoleRow) -> Role {
+    Role {
+        name: row.id.name(),
+        etag: row.etag(),
+        display_name: row.display_name,
+        description: row.description,
+        permissions: row.permissions,
+        system: row.system,
+        create_time: Some(time(row.created_at)),
+        update_time: Some(time(row.updated_at)),
+    }
+}
+
+/// A permission of the catalogue.
+pub(crate) fn permission_message(row: PermissionRow) -> Permission {
+    Permission { code: row.code, title: row.title, description: row.description, module: row.module }
 }
