@@ -32,8 +32,8 @@ impl Seed {
             || chrono::Utc::now().timestamp_micros().unsigned_abs(),
             |seed| seed.parse().expect("VIRTUALSTACK_TEST_SEED: a number"),
         );
-        // Tests show what they print when they fail.
-        println!("VIRTUALSTACK_TEST_SEED={seed}");
+        #[expect(clippy::print_stdout, reason = "shown when the test fails")]
+        let () = println!("VIRTUALSTACK_TEST_SEED={seed}");
         Self(seed)
     }
 
