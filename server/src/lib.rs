@@ -27,3 +27,4 @@ pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
 pub use config::{Config, WRONG_SETTING};
 pub use seal::MasterKey;
 pub use server::{Deps, Server, bind};
+pub use virtualstack_model::password;

@@ -129,10 +129,25 @@ async fn wrong_settings_end_with_64_and_name_the_key() {
         (("VIRTUALSTACK_HYPERVISOR_KIND", "vcenter"), "vcenter.url"),
         (("VIRTUALSTACK_ENVIRONMENT", "production"), "hypervisor.kind"),
         (("VIRTUALSTACK_LOG_FILTER", "=x="), "log.filter"),
+        (("VIRTUALSTACK_MAIL_KIND", "smtp"), "mail.smtp_host: is required"),
+        (("VIRTUALSTACK_MAIL_FROM", "nobody"), "mail.from"),
+        (("VIRTUALSTACK_MAIL_SMTP_HOTS", "localhost"), "smtp_hots"),
+        (("VIRTUALSTACK_ADMIN_PASSWORD", "eleven char"), "admin.password: must have 12 to 128"),
+        (("VIRTUALSTACK_ADMIN_PASSWORD", "Password2024!"), "admin.password: is among the commonest"),
     ] {
-        let output = virtualstack(&["server"], &database, &[setting]).output().await.expect("a process");
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(64), "{setting:?}: {text}");
-        assert!(text.contains(named), "{setting:?}: {text}");
+        refused(&database, &[setting], named).await;
     }
+    let vcenter = [("URL", "https://vcenter.example.com"), ("USERNAME", "ada"), ("PASSWORD", "secret")];
+    let vcenter = vcenter.map(|(key, value)| (format!("VIRTUALSTACK_VCENTER_{key}"), value));
+    let mut production: Vec<_> = vcenter.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+    production.extend([("VIRTUALSTACK_ENVIRONMENT", "production"), ("VIRTUALSTACK_HYPERVISOR_KIND", "vcenter")]);
+    refused(&database, &production, "mail.kind").await;
+}
+
+/// Starts a server with these settings, which must end with 64 and name what is wrong.
+async fn refused(database: &Database, settings: &[(&str, &str)], named: &str) {
+    let output = virtualstack(&["server"], database, settings).output().await.expect("a process");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{settings:?}: {text}");
+    assert!(text.contains(named), "{settings:?}: {text}");
 }

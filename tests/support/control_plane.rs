@@ -10,9 +10,10 @@ use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
+use virtualstack_worker::adapters::mail;
 use virtualstack_worker::{NoProbe, Probe};
 
-use super::{Database, Session};
+use super::{Database, Mails, Session};
 
 /// Password of everybody in tests.
 pub(crate) const PASSWORD: &str = "correct horse battery";
@@ -29,6 +30,8 @@ pub(crate) struct ControlPlane {
     pub(crate) store: Store,
     pub(crate) grpc: String,
     pub(crate) http: String,
+    /// What its workers have sent.
+    pub(crate) mails: Mails,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -70,7 +73,7 @@ impl ControlPlane {
             tokio::spawn(async move { server.serve(server_stop.cancelled_owned()).await.expect("served") }),
             tokio::spawn(async move { gateway.serve(gateway_stop.cancelled_owned()).await.expect("served") }),
         ];
-        Self { database, store, grpc, http, stop, tasks }
+        Self { database, store, grpc, http, mails: Mails::new(), stop, tasks }
     }
 
     /// The simulated hypervisor of this database, as fast as tests want it.
@@ -98,7 +101,8 @@ impl ControlPlane {
             address_wait_seconds: 1,
             ..Default::default()
         };
-        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, probe };
+        let mailer = mail::connect(&mail::Config::default(), self.mails.folder()).expect("a mailer");
+        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, mailer, probe };
         let worker = virtualstack_worker::bind(config, deps).await.expect("a worker");
         let stop = self.stop.child_token();
         let stopped = stop.clone().cancelled_owned();
@@ -115,6 +119,16 @@ impl ControlPlane {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
         panic!("no template was published")
+    }
+
+    /// The texts of all mails to an address so far, the first one first.
+    pub(crate) fn mail_to(&self, address: &str) -> Vec<String> {
+        self.mails.to(address)
+    }
+
+    /// The text of the first mail to an address that was not given yet; waits 10 s for it.
+    pub(crate) async fn next_mail_to(&self, address: &str) -> String {
+        self.mails.next_to(address).await
     }
 
     /// Signs in.

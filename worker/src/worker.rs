@@ -11,6 +11,7 @@ use virtualstack_queue::Runner;
 use virtualstack_store::Store;
 
 use crate::adapters::hypervisor::Hypervisor;
+use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::context::Shared;
 use crate::dispatch::Dispatcher;
@@ -23,6 +24,8 @@ pub struct Deps {
     pub store: Store,
     /// The hypervisor.
     pub hypervisor: Arc<dyn Hypervisor>,
+    /// What sends mail.
+    pub mailer: Arc<dyn Mailer>,
     /// Told of every point where a worker can die.
     pub probe: Arc<dyn Probe>,
 }
@@ -35,7 +38,7 @@ pub struct Worker {
 
 /// Does all that can fail: puts the periodic jobs in.
 pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
-    let Deps { store, hypervisor, probe } = deps;
+    let Deps { store, hypervisor, mailer, probe } = deps;
     periodic::schedule(&store).await?;
     let runner_config = virtualstack_queue::Config {
         url: store.queue_url().to_owned(),
@@ -47,7 +50,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
         poll: Duration::from_millis(config.poll_ms.into()),
     };
     let stop = CancellationToken::new();
-    let shared = Shared { store, hypervisor, probe, config: Arc::new(config), stop };
+    let shared = Shared { store, hypervisor, mailer, probe, config: Arc::new(config), stop };
     Ok(Worker { runner: Runner::new(runner_config, Dispatcher(shared.clone())), shared })
 }
 

@@ -9,6 +9,7 @@ pub mod id;
 pub mod jobs;
 pub mod operation;
 pub mod page;
+pub mod password;
 mod sql;
 pub mod template;
 pub mod tenant;
