@@ -101,8 +101,10 @@ impl ControlPlane {
             address_wait_seconds: 1,
             ..Default::default()
         };
-        let mailer = mail::connect(&mail::Config::default(), self.mails.folder()).expect("a mailer");
-        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, mailer, probe };
+        let mail = mail::Config::default();
+        let mailer = mail::connect(&mail, self.mails.folder()).expect("a mailer");
+        let link_base = mail.link_base;
+        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, mailer, link_base, probe };
         let worker = virtualstack_worker::bind(config, deps).await.expect("a worker");
         let stop = self.stop.child_token();
         let stopped = stop.clone().cancelled_owned();

@@ -70,6 +70,16 @@ pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<()> {
     Ok(())
 }
 
+/// Ends all sessions of an account.
+pub async fn end_all(tx: &mut SystemTx, account: AccountId) -> Result<()> {
+    diesel::update(table::table.filter(table::account_id.eq(account.0).and(table::ended_at.is_null())))
+        .set(table::ended_at.eq(Utc::now()))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}
+
 /// Keeps the digest of a new refresh token.
 pub async fn add_refresh_token(tx: &mut SystemTx, session: SessionId, tenant: TenantId, digest: &[u8]) -> Result<()> {
     diesel::insert_into(refresh_tokens::table)

@@ -2,6 +2,7 @@
 
 mod auth;
 mod health;
+mod invitations;
 mod me;
 mod operations;
 mod sessions;
@@ -18,6 +19,7 @@ use crate::generated::google::longrunning::operations_server::OperationsServer;
 use crate::generated::virtualstack::compute::v1::template_service_server::TemplateServiceServer;
 use crate::generated::virtualstack::compute::v1::vm_service_server::VmServiceServer;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthServiceServer;
+use crate::generated::virtualstack::iam::v1::invitation_service_server::InvitationServiceServer;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeServiceServer;
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
@@ -33,6 +35,13 @@ pub(crate) fn routes(config: &Config, store: Store, tokens: Tokens, passwords: P
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(max))
         .add_service(SessionServiceServer::new(sessions::Sessions).max_decoding_message_size(max))
         .add_service(MeServiceServer::new(me::Me { store: store.clone() }).max_decoding_message_size(max))
+        .add_service(
+            InvitationServiceServer::new(invitations::Invitations {
+                store: store.clone(),
+                passwords: passwords.clone(),
+            })
+            .max_decoding_message_size(max),
+        )
         .add_service(
             TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords })
                 .max_decoding_message_size(max),
