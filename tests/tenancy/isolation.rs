@@ -21,23 +21,29 @@ struct Ids {
     email: String,
     refresh_token: String,
     template: String,
+    role: String,
+    invitation: String,
+    /// Of the invitation.
+    invitation_token: String,
+    /// Of the caller's account.
+    reset_token: String,
 }
 
 impl Ids {
     /// Ids of nothing, by the same caller.
     fn of_nothing(&self) -> Self {
         let id = || Uuid::now_v7().to_string();
-        Self { tenant: id(), vm: id(), operation: id(), ..self.clone() }
+        Self { tenant: id(), vm: id(), operation: id(), role: id(), invitation: id(), ..self.clone() }
     }
 
     /// Something of `other`'s, by the same caller.
     fn of(&self, other: &Self) -> Self {
-        let Self { tenant, vm, operation, .. } = other.clone();
-        Self { tenant, vm, operation, ..self.clone() }
+        let Self { tenant, vm, operation, role, invitation, .. } = other.clone();
+        Self { tenant, vm, operation, role, invitation, ..self.clone() }
     }
 
-    fn named(&self) -> [&str; 3] {
-        [&self.tenant, &self.vm, &self.operation]
+    fn named(&self) -> [&str; 5] {
+        [&self.tenant, &self.vm, &self.operation, &self.role, &self.invitation]
     }
 }
 
@@ -90,6 +96,36 @@ const SAMPLES: &[(&str, Sample)] = &[
         ById(|ids| json!({"vm": {"name": vm_name(ids), "description": "changed"}, "updateMask": "description"})),
     ),
     (
+        "virtualstack.iam.v1.AuthService.RequestPasswordReset",
+        NotByTenantId("it names an address", |ids| json!({"email": ids.email})),
+    ),
+    (
+        "virtualstack.iam.v1.AuthService.ResetPassword",
+        NotByTenantId("the token is an account's", |ids| json!({"token": ids.reset_token, "password": PASSWORD})),
+    ),
+    (
+        "virtualstack.iam.v1.InvitationService.AcceptInvitation",
+        NotByTenantId(
+            "the tenant is that of the token",
+            |ids| json!({"token": ids.invitation_token, "password": PASSWORD}),
+        ),
+    ),
+    (
+        "virtualstack.iam.v1.InvitationService.CreateInvitation",
+        ById(|ids| {
+            let role = format!("roles/{}", ids.role);
+            json!({"invitation": {"email": "invited-by-both@example.com", "role": role}})
+        }),
+    ),
+    ("virtualstack.iam.v1.InvitationService.GetInvitation", ById(invitation)),
+    ("virtualstack.iam.v1.InvitationService.ListInvitations", List(|_| json!({}))),
+    ("virtualstack.iam.v1.InvitationService.ResendInvitation", ById(invitation)),
+    ("virtualstack.iam.v1.InvitationService.RevokeInvitation", ById(invitation)),
+    (
+        "virtualstack.iam.v1.InvitationService.VerifyInvitation",
+        NotByTenantId("the tenant is that of the token", |ids| json!({"token": ids.invitation_token})),
+    ),
+    (
         "virtualstack.iam.v1.AuthService.Login",
         ById(|ids| json!({"email": ids.email, "password": PASSWORD, "tenant": tenant_name(ids)})),
     ),
@@ -132,6 +168,10 @@ fn tenant_name(ids: &Ids) -> String {
 
 fn vm(ids: &Ids) -> Value {
     json!({"name": vm_name(ids)})
+}
+
+fn invitation(ids: &Ids) -> Value {
+    json!({"name": format!("invitations/{}", ids.invitation)})
 }
 
 fn operation(ids: &Ids) -> Value {
@@ -204,6 +244,18 @@ impl World {
         let which = "verb = 'CREATE' AND state = 'SUCCEEDED' ORDER BY created_at LIMIT 1";
         let operations = copy("compute.operations", json!({"id": operation, "vm_id": vm}), which);
         self.plane.database.execute(&format!("{vms}{operations}")).await;
+        let (invitation, role) = (Uuid::now_v7().to_string(), self.role(&tenant).await);
+        let invitation_token = format!("vsi_{invitation}");
+        let reset_token = format!("vsp_{invitation}");
+        let tokens = format!(
+            "INSERT INTO iam.invitations (tenant_id, id, email, role_id, digest, expires_at) VALUES \
+             ('{tenant}', '{invitation}', 'p{invitation}@example.com', '{role}', sha256('{invitation_token}'), \
+              now() + interval '1 day'); \
+             INSERT INTO iam.password_resets SELECT id, sha256('{reset_token}'), now() + interval '1 hour' FROM iam.users \
+             WHERE email = 'admin@{slug}.example.com' \
+             ON CONFLICT (account_id) DO UPDATE SET digest = EXCLUDED.digest"
+        );
+        self.plane.database.execute(&tokens).await;
         Ids {
             tenant,
             vm,
@@ -211,7 +263,18 @@ impl World {
             email: format!("admin@{slug}.example.com"),
             refresh_token: session.tokens.refresh_token.clone(),
             template: self.template.clone(),
+            role,
+            invitation,
+            invitation_token,
+            reset_token,
         }
+    }
+
+    /// A role of a tenant's.
+    async fn role(&self, tenant: &str) -> String {
+        let role =
+            format!("SELECT id::text FROM iam.tenant_roles WHERE tenant_id = '{tenant}' AND display_name = 'viewer'");
+        texts(&self.plane.database, &role).await.pop().expect("a role")
     }
 
     /// Everything that the rival has, in one digest.
@@ -222,6 +285,7 @@ impl World {
             ("iam.memberships", "tenant_id"),
             ("iam.tenant_roles", "tenant_id"),
             ("iam.user_tenant_roles", "tenant_id"),
+            ("iam.invitations", "tenant_id"),
             ("iam.request_ids", "tenant_id"),
             ("iam.refresh_tokens", "tenant_id"),
             ("compute.virtual_machines", "tenant_id"),
