@@ -14,7 +14,11 @@ use crate::support::{ControlPlane, Rest, Session, reason};
 struct Seed(u64);
 
 impl Seed {
-    #[expect(clippy::disallowed_methods, reason = "a setting of tests only")]
+    #[expect(
+        clippy::disallowed_methods,
+        clippy::print_stdout,
+        reason = "a setting of tests only, shown by those that fail"
+    )]
     fn new() -> Self {
         let given = std::env::var("VIRTUALSTACK_TEST_SEED").ok().map(|seed| seed.parse().expect("a number"));
         let seed = given.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
