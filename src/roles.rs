@@ -93,7 +93,7 @@ pub(crate) fn worker_deps(config: &Config, store: Store) -> anyhow::Result<virtu
         Some(at) => Arc::new(CrashAt::new(at.clone(), config.hypervisor.crash_after)),
         None => Arc::new(NoProbe),
     };
-    Ok(virtualstack_worker::Deps { store, hypervisor, mailer, probe })
+    Ok(virtualstack_worker::Deps { store, hypervisor, mailer, link_base: config.mail.link_base.clone(), probe })
 }
 
 /// Ready when the database answers, soon enough for a probe that has little patience itself.

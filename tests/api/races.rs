@@ -8,13 +8,15 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use virtualstack_proto::virtualstack::iam::v1::invitation_service_client::InvitationServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::role_service_client::RoleServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::user_service_client::UserServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::{
-    AssignRoleRequest, DeactivateUserRequest, DeleteRoleRequest, DeleteUserRequest, SetRoleUsersRequest,
-    UnassignRoleRequest,
+    AcceptInvitationRequest, AssignRoleRequest, DeactivateUserRequest, DeleteRoleRequest, DeleteUserRequest,
+    SetRoleUsersRequest, UnassignRoleRequest,
 };
 
+use super::token_of;
 use crate::support::{ControlPlane, PASSWORD, Rest, Session, reason};
 
 /// How many call at once.
@@ -45,6 +47,11 @@ impl Seed {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let end = u64::try_from(end).expect("a small number");
         usize::try_from((mixed ^ (mixed >> 31)) % end).expect("a small number")
+    }
+
+    /// Less than so many milliseconds.
+    fn millis(&mut self, end: usize) -> Duration {
+        Duration::from_millis(u64::try_from(self.below(end)).expect("a small number"))
     }
 
     /// The same things in another order.
@@ -260,4 +267,103 @@ async fn of_many_rotations_the_last_and_the_one_before_count() {
     assert_eq!(working, wanted);
     let rows = "SELECT count(*) FROM iam.api_keys WHERE generation = 51 AND version = 51";
     assert_eq!(plane.database.count(rows).await, 1);
+}
+
+/// A try to accept, some of them over gRPC, some over REST; the reason of a refusal.
+async fn accept(
+    plane: &ControlPlane,
+    session: &Session,
+    token: &str,
+    password: &str,
+    grpc: bool,
+) -> Result<(), String> {
+    if grpc {
+        let (token, password) = (token.to_owned(), password.to_owned());
+        let request = AcceptInvitationRequest { token, password, display_name: String::new() };
+        let answer = InvitationServiceClient::new(session.channel.clone()).accept_invitation(request).await;
+        return answer.map(|_| ()).map_err(|status| reason(&status));
+    }
+    let body = json!({"token": token, "password": password});
+    let (status, body) = Rest::new(&plane.http, None).call("POST", "/v1/invitations:accept", Some(body)).await;
+    if status == 200 {
+        return Ok(());
+    }
+    let details = body["error"]["details"].as_array().expect("details");
+    let reason = details.iter().find_map(|detail| detail["reason"].as_str());
+    Err(reason.expect("a reason").to_owned())
+}
+
+async fn invited(plane: &ControlPlane, session: &Session, email: &str) -> String {
+    let body = json!({"email": email, "role": "roles/viewer"});
+    let (status, invitation): (u16, Value) = session.rest().call("POST", "/v1/invitations", Some(body)).await;
+    assert_eq!(status, 200, "{invitation}");
+    token_of(&plane.next_mail_to(email).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_fifty_who_accept_at_once_one_does() {
+    const EMAIL: &str = "new@example.com";
+    let mut seed = Seed::new();
+    let plane = ControlPlane::start().await;
+    let acme = plane.tenant("acme").await;
+    let token = invited(&plane, &acme, EMAIL).await;
+    let password = |number: usize| format!("horse battery staple {number}");
+    let tries = (0..CALLERS).map(|number| (number, seed.millis(60), seed.below(2) == 0)).collect::<Vec<_>>();
+    let answers = join_all(tries.into_iter().map(|(number, wait, grpc)| {
+        let (plane, acme, token) = (&plane, &acme, &token);
+        async move {
+            tokio::time::sleep(wait).await;
+            accept(plane, acme, token, &password(number), grpc).await
+        }
+    }))
+    .await;
+    let winners: Vec<_> = answers.iter().enumerate().filter(|(_, answer)| answer.is_ok()).map(|(n, _)| n).collect();
+    let [winner] = winners[..] else { panic!("not one winner: {answers:?}") };
+    assert!(
+        answers.iter().flat_map(|answer| answer.as_ref().err()).all(|why| why == "INVITATION_INVALID"),
+        "{answers:?}"
+    );
+    Session::login(&plane, EMAIL, &password(winner), "acme").await.expect("the winner's password is the account's");
+    for (rows, number) in [
+        ("iam.users WHERE email = 'new@example.com'", 1),
+        ("iam.memberships WHERE email = 'new@example.com'", 1),
+        (
+            "iam.user_tenant_roles r JOIN iam.memberships m ON m.id = r.membership_id WHERE m.email = 'new@example.com'",
+            1,
+        ),
+        ("audit.logs WHERE action LIKE '%.AcceptInvitation'", 1),
+        ("audit.changes WHERE reason IN ('INVITATION_ACCEPTED', 'USER_JOINED')", 2),
+    ] {
+        assert_eq!(plane.database.count(&format!("SELECT count(*) FROM {rows}")).await, number, "{rows}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_invited_twice_has_one_account() {
+    let mut seed = Seed::new();
+    let plane = ControlPlane::start().await;
+    let (acme, rival) = (plane.tenant("acme").await, plane.tenant("rival").await);
+    for round in 0..4 {
+        let email = format!("p{round}@example.com");
+        let tokens = [invited(&plane, &acme, &email).await, invited(&plane, &rival, &email).await];
+        let waits = [seed.millis(20), seed.millis(20)];
+        let passwords = ["horse battery staple 1", "horse battery staple 2"];
+        let answers = join_all((0..2).map(|number| {
+            let (plane, acme, token) = (&plane, &acme, &tokens[number]);
+            async move {
+                tokio::time::sleep(waits[number]).await;
+                accept(plane, acme, token, passwords[number], false).await
+            }
+        }))
+        .await;
+        let winner = answers.iter().position(Result::is_ok).expect("one of them");
+        let loser = 1 - winner;
+        let why = answers[loser].as_ref().expect_err("the account has the other password");
+        assert!(["ACCOUNT_CHANGED", "CREDENTIALS_WRONG"].contains(&why.as_str()), "{why}");
+        let members = format!("SELECT count(*) FROM iam.memberships WHERE email = '{email}'");
+        assert_eq!(plane.database.count(&members).await, 1, "the other tenant is not entered");
+        // The other invitation is still open, to who knows the password.
+        accept(&plane, &acme, &tokens[loser], passwords[winner], true).await.expect("accepted");
+        assert_eq!(plane.database.count(&members).await, 2);
+    }
 }

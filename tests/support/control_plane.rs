@@ -9,8 +9,9 @@ use virtualstack_proto::virtualstack::iam::v1::{CreateTenantRequest, Tenant};
 use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::simulated::Simulation;
+use virtualstack_worker::adapters::hypervisor::Hypervisor;
 use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
-use virtualstack_worker::adapters::mail;
+use virtualstack_worker::adapters::mail::{self, Mailer};
 use virtualstack_worker::{NoProbe, Probe};
 
 use super::{Database, Mails, Session};
@@ -104,10 +105,22 @@ impl ControlPlane {
     }
 
     /// Starts a worker on a hypervisor of the test's own.
-    pub(crate) async fn work_on(
+    pub(crate) async fn work_on(&self, probe: Arc<dyn Probe>, hypervisor: Arc<dyn Hypervisor>) -> WorkerTask {
+        let mailer = mail::connect(&mail::Config::default(), self.mails.folder()).expect("a mailer");
+        self.work_with(probe, hypervisor, mailer).await
+    }
+
+    /// Starts a worker that sends mail by the test's own means.
+    pub(crate) async fn work_mailing(&self, mailer: Arc<dyn Mailer>) -> WorkerTask {
+        let quick = simulated::Config { create_ms: 30, power_ms: 20, ..Default::default() };
+        self.work_with(Arc::new(NoProbe), Arc::new(self.hypervisor(quick)), mailer).await
+    }
+
+    async fn work_with(
         &self,
         probe: Arc<dyn Probe>,
-        hypervisor: Arc<dyn virtualstack_worker::adapters::hypervisor::Hypervisor>,
+        hypervisor: Arc<dyn Hypervisor>,
+        mailer: Arc<dyn Mailer>,
     ) -> WorkerTask {
         let config = virtualstack_worker::Config {
             lease_ms: 400,
@@ -117,8 +130,8 @@ impl ControlPlane {
             address_wait_seconds: 1,
             ..Default::default()
         };
-        let mailer = mail::connect(&mail::Config::default(), self.mails.folder()).expect("a mailer");
-        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, mailer, probe };
+        let link_base = mail::Config::default().link_base;
+        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, mailer, link_base, probe };
         let worker = virtualstack_worker::bind(config, deps).await.expect("a worker");
         let stop = self.stop.child_token();
         let stopped = stop.clone().cancelled_owned();
@@ -197,9 +210,18 @@ impl ControlPlane {
 
     /// Waits until no job of a VM is left to do.
     pub(crate) async fn idle(&self) {
-        let open = "SELECT count(*) FROM background_jobs.jobs WHERE queue = 'vm' AND finished_at IS NULL";
+        self.done("vm").await;
+    }
+
+    /// Waits until no mail is left to send.
+    pub(crate) async fn mailed(&self) {
+        self.done("mail").await;
+    }
+
+    async fn done(&self, queue: &str) {
+        let open = format!("SELECT count(*) FROM background_jobs.jobs WHERE queue = '{queue}' AND finished_at IS NULL");
         for _ in 0..400 {
-            if self.database.count(open).await == 0 {
+            if self.database.count(&open).await == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

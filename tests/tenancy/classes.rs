@@ -300,6 +300,8 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
         session.vms().stop_vm(session.request(request)).await.expect("accepted");
         let key = serde_json::json!({"displayName": "ci", "permissions": ["vm:read"]});
         assert_eq!(session.rest().call("POST", "/v1/apiKeys", Some(key)).await.0, 200);
+        let invitation = serde_json::json!({"email": "new@example.com", "role": "roles/viewer"});
+        assert_eq!(session.rest().call("POST", "/v1/invitations", Some(invitation)).await.0, 200);
     }
     plane.idle().await;
     let id = |name: &str| name.strip_prefix("tenants/").expect("a full name").to_owned();

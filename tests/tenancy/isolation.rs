@@ -27,6 +27,12 @@ struct Ids {
     email: String,
     refresh_token: String,
     template: String,
+    role: String,
+    invitation: String,
+    /// Of the invitation.
+    invitation_token: String,
+    /// Of the caller's account.
+    reset_token: String,
 }
 
 impl Ids {
@@ -40,6 +46,7 @@ impl Ids {
             role: id(),
             operation: id(),
             api_key: id(),
+            invitation: id(),
             session: id(),
             ..self.clone()
         }
@@ -47,12 +54,13 @@ impl Ids {
 
     /// Something of `other`'s, by the same caller.
     fn of(&self, other: &Self) -> Self {
-        let Self { tenant, vm, user, role, operation, api_key, session, .. } = other.clone();
-        Self { tenant, vm, user, role, operation, api_key, session, ..self.clone() }
+        let Self { tenant, vm, user, role, operation, api_key, session, invitation, .. } = other.clone();
+        Self { tenant, vm, user, role, operation, api_key, session, invitation, ..self.clone() }
     }
 
-    fn named(&self) -> [&str; 7] {
-        [&self.tenant, &self.vm, &self.user, &self.role, &self.operation, &self.api_key, &self.session]
+    fn named(&self) -> [&str; 8] {
+        let Self { tenant, vm, user, role, operation, api_key, session, invitation, .. } = self;
+        [tenant, vm, user, role, operation, api_key, session, invitation]
     }
 }
 
@@ -122,6 +130,36 @@ const SAMPLES: &[(&str, Sample)] = &[
     (
         "virtualstack.iam.v1.AuthService.Explain",
         ById(|ids| json!({"permission": "vm:read", "user": format!("users/{}", ids.user), "resource": vm_name(ids)})),
+    ),
+    (
+        "virtualstack.iam.v1.AuthService.RequestPasswordReset",
+        NotByTenantId("it names an address", |ids| json!({"email": ids.email})),
+    ),
+    (
+        "virtualstack.iam.v1.AuthService.ResetPassword",
+        NotByTenantId("the token is an account's", |ids| json!({"token": ids.reset_token, "password": PASSWORD})),
+    ),
+    (
+        "virtualstack.iam.v1.InvitationService.AcceptInvitation",
+        NotByTenantId(
+            "the tenant is that of the token",
+            |ids| json!({"token": ids.invitation_token, "password": PASSWORD}),
+        ),
+    ),
+    (
+        "virtualstack.iam.v1.InvitationService.CreateInvitation",
+        ById(|ids| {
+            let role = format!("roles/{}", ids.role);
+            json!({"invitation": {"email": "invited-by-both@example.com", "role": role}})
+        }),
+    ),
+    ("virtualstack.iam.v1.InvitationService.GetInvitation", ById(invitation)),
+    ("virtualstack.iam.v1.InvitationService.ListInvitations", List(|_| json!({}))),
+    ("virtualstack.iam.v1.InvitationService.ResendInvitation", ById(invitation)),
+    ("virtualstack.iam.v1.InvitationService.RevokeInvitation", ById(invitation)),
+    (
+        "virtualstack.iam.v1.InvitationService.VerifyInvitation",
+        NotByTenantId("the tenant is that of the token", |ids| json!({"token": ids.invitation_token})),
     ),
     (
         "virtualstack.iam.v1.AuthService.Login",
@@ -226,6 +264,10 @@ fn user(ids: &Ids) -> Value {
 
 fn vm(ids: &Ids) -> Value {
     json!({"name": vm_name(ids)})
+}
+
+fn invitation(ids: &Ids) -> Value {
+    json!({"name": format!("invitations/{}", ids.invitation)})
 }
 
 fn operation(ids: &Ids) -> Value {
@@ -333,6 +375,18 @@ impl World {
                 SELECT '{session_id}', m.account_id, now() + interval '1 hour' FROM iam.memberships m WHERE {member}"
         );
         self.plane.database.execute(&made).await;
+        let invitation = Uuid::now_v7().to_string();
+        let invitation_token = format!("vsi_{invitation}");
+        let reset_token = format!("vsp_{invitation}");
+        let tokens = format!(
+            "INSERT INTO iam.invitations (tenant_id, id, email, role_id, digest, expires_at) VALUES \
+             ('{tenant}', '{invitation}', 'p{invitation}@example.com', '{role}', sha256('{invitation_token}'), \
+              now() + interval '1 day'); \
+             INSERT INTO iam.password_resets SELECT id, sha256('{reset_token}'), now() + interval '1 hour' FROM iam.users \
+             WHERE email = 'admin@{slug}.example.com' \
+             ON CONFLICT (account_id) DO UPDATE SET digest = EXCLUDED.digest"
+        );
+        self.plane.database.execute(&tokens).await;
         Ids {
             tenant,
             vm,
@@ -344,7 +398,18 @@ impl World {
             email,
             refresh_token: session.tokens.refresh_token.clone(),
             template: self.template.clone(),
+            role,
+            invitation,
+            invitation_token,
+            reset_token,
         }
+    }
+
+    /// A role of a tenant's.
+    async fn role(&self, tenant: &str) -> String {
+        let role =
+            format!("SELECT id::text FROM iam.tenant_roles WHERE tenant_id = '{tenant}' AND display_name = 'viewer'");
+        texts(&self.plane.database, &role).await.pop().expect("a role")
     }
 
     /// Everything that the rival has, in one digest.

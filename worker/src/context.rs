@@ -24,8 +24,9 @@ use crate::probe::{Point, Probe};
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
-    #[expect(dead_code, reason = "for the jobs of invitations and password resets")]
     pub(crate) mailer: Arc<dyn Mailer>,
+    /// What links in mails begin with.
+    pub(crate) link_base: String,
     pub(crate) probe: Arc<dyn Probe>,
     pub(crate) config: Arc<Config>,
     /// Cancelled when the worker shall stop: the next step boundary is the last.

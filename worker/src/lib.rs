@@ -8,6 +8,7 @@ mod config;
 mod context;
 mod dispatch;
 mod engine;
+mod mails;
 mod periodic;
 mod probe;
 mod step_error;

@@ -10,7 +10,7 @@ use virtualstack_model::vm::VmState;
 use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::templates::{self, Seen};
 use virtualstack_store::vms::{self, Event, Update};
-use virtualstack_store::{Store, SystemPurpose, operations, rate_limits, request_ids, sessions};
+use virtualstack_store::{Store, SystemPurpose, operations, password_resets, rate_limits, request_ids, sessions};
 
 use crate::context::Shared;
 
@@ -77,6 +77,7 @@ pub(crate) async fn housekeeping(shared: &Shared, lease: &Lease) -> Result<()> {
         .store
         .system_for_job(lease, async |tx| {
             request_ids::prune(tx).await?;
+            password_resets::prune(tx).await?;
             sessions::prune(tx, Utc::now() - SESSION_MEMORY, SESSIONS).await?;
             tx.prune_jobs(Utc::now() - TimeDelta::days(7)).await?;
             // Last: whoever calls under a limit may wait for these rows.

@@ -29,7 +29,7 @@ words! {
 }
 
 words! {
-    /// Where an invitation stands. One whose time has run out is still kept as pending.
+    /// Where an invitation stands.
     InvitationState {
         /// It can be accepted.
         Pending = "PENDING",
@@ -37,6 +37,8 @@ words! {
         Accepted = "ACCEPTED",
         /// It was revoked.
         Revoked = "REVOKED",
+        /// Its time has run out. It is kept as pending: nothing happens at that time.
+        Expired = "EXPIRED",
     }
 }
 

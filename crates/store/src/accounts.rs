@@ -117,6 +117,74 @@ pub async fn change_password(tx: &mut AccountTx, old: &str, new: &str, session: 
     tx.resume(system).await
 }
 
+/// Gives an account another password.
+pub async fn set_password(tx: &mut SystemTx, account: AccountId, hash: &str) -> Result<()> {
+    diesel::update(table::table.find(account))
+        .set((table::password_hash.eq(hash), table::updated_at.eq(Utc::now())))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}
+
+/// Somebody who accepts an invitation.
+#[derive(Clone, Copy, Debug)]
+pub enum Invited<'a> {
+    /// An account whose password was checked against this hash.
+    Known {
+        /// The account.
+        account: AccountId,
+        /// The hash.
+        password_hash: &'a str,
+    },
+    /// Who has no account, or one without a password.
+    New {
+        /// Hash of the password to be.
+        password_hash: &'a str,
+        /// Name for people; that of the account, or the address, if empty.
+        display_name: &'a str,
+    },
+}
+
+/// Makes the account of who accepts an invitation, or locks the one that was checked; its name for people too. An
+/// account that is not as it was when the password was checked or hashed is refused.
+pub(crate) async fn claim(tx: &mut SystemTx, email: &str, invited: Invited<'_>) -> Result<(AccountId, String)> {
+    let changed = || Error::aborted("ACCOUNT_CHANGED", "the account has changed meanwhile; repeat the call");
+    let found: Option<(AccountId, Option<String>, AccountState, String)> = table::table
+        .filter(table::email.eq(email))
+        .select((table::id, table::password_hash, table::state, table::display_name))
+        .for_no_key_update()
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?;
+    match (invited, found) {
+        (Invited::New { password_hash, display_name }, None) => {
+            let name = if display_name.is_empty() { email } else { display_name };
+            match ensure(tx, email, name, Some(password_hash)).await? {
+                (id, true) => Ok((id, name.to_owned())),
+                (_, false) => Err(changed()),
+            }
+        }
+        (Invited::New { password_hash, display_name }, Some((id, None, AccountState::Active, name))) => {
+            let name = if display_name.is_empty() { name } else { display_name.to_owned() };
+            diesel::update(table::table.find(id))
+                .set(table::display_name.eq(&name))
+                .execute(tx.connection()?)
+                .await
+                .map_err(from_diesel)?;
+            set_password(tx, id, password_hash).await?;
+            Ok((id, name))
+        }
+        (Invited::Known { account, password_hash }, Some((id, Some(hash), AccountState::Active, name)))
+            if id == account && hash == password_hash =>
+        {
+            Ok((id, name))
+        }
+        _ => Err(changed()),
+    }
+}
+
 /// Remembers the tenant that was entered last.
 pub async fn set_last_tenant(tx: &mut SystemTx, account: AccountId, tenant: TenantId) -> Result<()> {
     diesel::update(table::table.find(account).filter(table::last_tenant_id.is_distinct_from(tenant.0)))

@@ -10,23 +10,23 @@ use virtualstack_model::Error;
 use virtualstack_model::access::Credential;
 use virtualstack_model::audit::{Actor, Outcome};
 use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
+use virtualstack_model::jobs::PasswordResetMail;
 use virtualstack_model::tenant::TenantState;
 use virtualstack_model::user::{AccountState, MembershipState, normalize_email};
-use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_proto::virtualstack::iam::v1::{
-    ExplainRequest, ExplainResponse, LoginRequest, LoginResponse, LogoutRequest, RefreshRequest, SwitchTenantRequest,
-    TenantChoice,
+    ExplainRequest, ExplainResponse, LoginRequest, LoginResponse, LogoutRequest, RefreshRequest,
+    RequestPasswordResetRequest, ResetPasswordRequest, SwitchTenantRequest, TenantChoice,
 };
 use virtualstack_store::accounts::{self, Choice};
 use virtualstack_store::sessions::{self, Redeemed};
 use virtualstack_store::tenants::Key;
-use virtualstack_store::{Store, SystemPurpose, SystemTx, principals, resources};
+use virtualstack_store::{Store, SystemPurpose, SystemTx, mail_tokens, password_resets, principals, resources};
 
 use crate::caller::{CallInfo, Caller};
 use crate::config::Config;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthService;
 use crate::limits::Limits;
-use crate::passwords::{Checked, Passwords};
+use crate::passwords::{Checked, Passwords, check_policy};
 use crate::refusals::Refusals;
 use crate::status::from_error;
 use crate::tokens::{self, Tokens};
@@ -222,6 +222,21 @@ impl Auth {
         })
     }
 
+    async fn reset(&self, request: ResetPasswordRequest, info: &CallInfo) -> Result<(), Error> {
+        let digest = mail_tokens::digest(&request.token);
+        let reset = SystemPurpose::ResetPassword;
+        let holder = self.store.system(reset.clone(), async |tx| password_resets::by_token(tx, &digest).await).await?;
+        check_policy(&request.password, "password", &[&holder.email, &holder.display_name])?;
+        let hash = self.passwords.hash(request.password).await?;
+        self.store
+            .system(reset, async |tx| {
+                let account = password_resets::redeem(tx, &digest, &hash).await?;
+                let actor = Actor::User { account, user: None, credential: None };
+                tx.audit(None, &info.audit(actor, account.name())).await
+            })
+            .await
+    }
+
     fn reply(&self, granted: Result<Granted, Error>) -> Result<Response<LoginResponse>, Status> {
         let granted = granted.map_err(from_error)?;
         let access_token = self.tokens.sign(granted.account, granted.session, granted.tenant).map_err(from_error)?;
@@ -283,13 +298,25 @@ impl AuthService for Auth {
 
     async fn request_password_reset(
         &self,
-        _: Request<proto::RequestPasswordResetRequest>,
+        request: Request<RequestPasswordResetRequest>,
     ) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented("PLACEHOLDER"))
+        let info = CallInfo::of(&request)?;
+        let email = normalize_email(&request.get_ref().email);
+        let asked = self.store.system(SystemPurpose::ResetPassword, async |tx| {
+            // PostgreSQL has no text with a NUL.
+            let holder = if email.contains('\0') { None } else { password_resets::holder(tx, &email).await? };
+            // Whether there is such an account, only the worker learns: everybody else sees the same work.
+            let account = holder.as_ref().map_or_else(AccountId::new, |holder| holder.id);
+            tx.enqueue(&PasswordResetMail { account }, Some(info.traceparent.clone())).await?;
+            let resource = holder.map(|holder| holder.id.name()).unwrap_or_default();
+            tx.audit(None, &info.audit(Actor::Nobody, resource)).await
+        });
+        asked.await.map(Response::new).map_err(from_error)
     }
 
-    async fn reset_password(&self, _: Request<proto::ResetPasswordRequest>) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented("PLACEHOLDER"))
+    async fn reset_password(&self, request: Request<ResetPasswordRequest>) -> Result<Response<()>, Status> {
+        let info = CallInfo::of(&request)?;
+        self.reset(request.into_inner(), &info).await.map(Response::new).map_err(from_error)
     }
 }
 

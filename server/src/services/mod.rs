@@ -3,6 +3,7 @@
 mod api_keys;
 mod auth;
 mod health;
+mod invitations;
 mod me;
 mod operations;
 mod roles;
@@ -22,6 +23,7 @@ use crate::generated::virtualstack::compute::v1::template_service_server::Templa
 use crate::generated::virtualstack::compute::v1::vm_service_server::VmServiceServer;
 use crate::generated::virtualstack::iam::v1::api_key_service_server::ApiKeyServiceServer;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthServiceServer;
+use crate::generated::virtualstack::iam::v1::invitation_service_server::InvitationServiceServer;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeServiceServer;
 use crate::generated::virtualstack::iam::v1::permission_service_server::PermissionServiceServer;
 use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceServer;
@@ -49,6 +51,13 @@ pub(crate) fn routes(
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(max))
         .add_service(
             SessionServiceServer::new(sessions::Sessions { store: store.clone() }).max_decoding_message_size(max),
+        )
+        .add_service(
+            InvitationServiceServer::new(invitations::Invitations {
+                store: store.clone(),
+                passwords: passwords.clone(),
+            })
+            .max_decoding_message_size(max),
         )
         .add_service(
             MeServiceServer::new(me::Me { store: store.clone(), passwords: passwords.clone() })

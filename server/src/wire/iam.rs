@@ -1,10 +1,13 @@
-//! Tenants, members, roles, permissions and API keys as clients see them.
+//! Tenants, members, roles, permissions, API keys and invitations as clients see them.
 
-use virtualstack_model::id::RoleId;
+use virtualstack_model::id::{RoleId, UserId};
 use virtualstack_model::tenant::TenantState;
-use virtualstack_model::user::MembershipState;
-use virtualstack_proto::virtualstack::iam::v1::{ApiKey, Permission, Role, Tenant, User, tenant, user};
+use virtualstack_model::user::{InvitationState, MembershipState};
+use virtualstack_proto::virtualstack::iam::v1::{
+    ApiKey, Invitation, Permission, Role, Tenant, User, invitation, tenant, user,
+};
 use virtualstack_store::api_keys::ApiKey as ApiKeyRow;
+use virtualstack_store::invitations::Invitation as InvitationRow;
 use virtualstack_store::roles::{Permission as PermissionRow, Role as RoleRow};
 use virtualstack_store::tenants::Tenant as TenantRow;
 use virtualstack_store::users::{Member, User as UserRow};
@@ -92,6 +95,28 @@ pub(crate) fn role_message(row: RoleRow) -> Role {
         description: row.description,
         permissions: row.permissions,
         system: row.system,
+        create_time: Some(time(row.created_at)),
+        update_time: Some(time(row.updated_at)),
+    }
+}
+
+/// An invitation.
+pub(crate) fn invitation_message(row: InvitationRow) -> Invitation {
+    let state = match row.state {
+        InvitationState::Pending => invitation::State::Pending,
+        InvitationState::Accepted => invitation::State::Accepted,
+        InvitationState::Revoked => invitation::State::Revoked,
+        InvitationState::Expired => invitation::State::Expired,
+    };
+    Invitation {
+        name: row.id.name(),
+        email: row.email,
+        role: row.role_id.map(RoleId::name).unwrap_or_default(),
+        expire_time: Some(time(row.expires_at)),
+        state: state.into(),
+        inviter: row.inviter_id.map(UserId::name).unwrap_or_default(),
+        send_time: row.sent_at.map(time),
+        accept_time: row.accepted_at.map(time),
         create_time: Some(time(row.created_at)),
         update_time: Some(time(row.updated_at)),
     }
