@@ -13,6 +13,14 @@ const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
+/// Holds a password to be against the policy; `field` is named when it breaks it. `about` is what is known of the person.
+pub(crate) fn check_policy(password: &str, field: &str, _about: &[&str]) -> Result<()> {
+    if (12..=128).contains(&password.chars().count()) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, "must have 12 to 128 characters"))
+}
+
 /// Hashes and checks passwords.
 #[derive(Clone)]
 pub(crate) struct Passwords {

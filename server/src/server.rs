@@ -43,6 +43,7 @@ pub struct Server {
     address: SocketAddr,
     routes: Routes,
     cors: CorsLayer,
+    keys: Keys,
     drain: Duration,
 }
 
@@ -60,8 +61,9 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let passwords = Passwords::new(config.concurrent_hashes).await?;
     let authority = Authority { store: store.clone(), tokens: tokens.clone() };
 
+    let public = keys.clone();
     let jwks =
-        get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], keys.jwks().to_string()) });
+        get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], public.jwks().to_string()) });
     // The first layer named is the outermost.
     let layers = ServiceBuilder::new()
         // Everything below is named in logs and counted, refusals too.
@@ -77,7 +79,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let routes =
         services::routes(&config, store, tokens, passwords)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);
     let drain = Duration::from_secs(config.drain_seconds);
-    Ok(Server { listener, address, routes: Routes::from(routes), cors: cors(&config.cors_origins)?, drain })
+    Ok(Server { listener, address, routes: Routes::from(routes), cors: cors(&config.cors_origins)?, keys, drain })
 }
 
 impl Server {
@@ -107,6 +109,7 @@ impl Server {
         tokio::select! {
             result = &mut serving => return result.map_err(Error::internal),
             () = shutdown => {}
+            () = self.keys.keep_fresh() => {}
         }
         let _ = stop.send(());
         match tokio::time::timeout(self.drain, serving).await {
