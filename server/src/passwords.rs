@@ -13,14 +13,6 @@ const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// Holds a password to be against the policy; `field` is named when it breaks it. `about` is what is known of the person.
-pub(crate) fn check_policy(password: &str, field: &str, _about: &[&str]) -> Result<()> {
-    if (12..=128).contains(&password.chars().count()) {
-        return Ok(());
-    }
-    Err(Error::invalid(field, "must have 12 to 128 characters"))
-}
-
 /// Hashes and checks passwords.
 #[derive(Clone)]
 pub(crate) struct Passwords {
@@ -84,6 +76,15 @@ impl Passwords {
         };
         tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
     }
+}
+
+/// Refuses a password that somebody chooses, naming its field. `about` is what is known of them: their address, their
+/// name.
+pub(crate) fn check_policy(password: &str, field: &str, _about: &[&str]) -> Result<()> {
+    if (12..=128).contains(&password.chars().count()) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, "must have 12 to 128 characters"))
 }
 
 fn hasher() -> Result<Argon2<'static>> {

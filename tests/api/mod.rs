@@ -4,6 +4,8 @@ mod auth;
 mod bad_input;
 mod operations;
 mod story;
+mod support;
+mod tenants;
 
 use std::sync::Arc;
 

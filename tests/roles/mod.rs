@@ -1,5 +1,7 @@
 //! The binary as an operator runs it: roles apart, wrong settings, signals.
 
+mod keys;
+
 use std::process::Stdio;
 use std::time::Duration;
 

@@ -74,14 +74,14 @@ pub(super) fn told(status: &Status) -> Value {
 }
 
 /// A new member of a tenant with one role, signed in.
-pub(super) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role: &str) -> Session {
+pub(crate) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role: &str) -> Session {
     plane
         .database
         .execute(&format!(
             "INSERT INTO iam.users (id, email, display_name, password_hash) \
                 SELECT gen_random_uuid(), '{email}', '{email}', password_hash FROM iam.users WHERE email = 'admin@example.com'; \
-             INSERT INTO iam.memberships (tenant_id, id, account_id, state) \
-                SELECT t.id, gen_random_uuid(), u.id, 'ACTIVE' FROM iam.tenants t, iam.users u \
+             INSERT INTO iam.memberships (tenant_id, id, account_id, email, display_name, state) \
+                SELECT t.id, gen_random_uuid(), u.id, u.email, u.display_name, 'ACTIVE' FROM iam.tenants t, iam.users u \
                 WHERE t.slug = '{tenant}' AND u.email = '{email}'; \
              INSERT INTO iam.user_tenant_roles (tenant_id, membership_id, role_id) \
                 SELECT m.tenant_id, m.id, r.id FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
@@ -92,7 +92,7 @@ pub(super) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role
 }
 
 /// The rows of a query that gives one text column, read as the superuser.
-pub(super) async fn texts(database: &Database, query: &str) -> Vec<String> {
+pub(crate) async fn texts(database: &Database, query: &str) -> Vec<String> {
     use diesel_async::RunQueryDsl as _;
 
     #[derive(QueryableByName)]

@@ -1,6 +1,6 @@
 //! The fourth net: tests that fail when somebody forgets what keeps tenants apart.
 
-mod calls;
+pub(crate) mod calls;
 mod classes;
 mod isolation;
 mod matrix;

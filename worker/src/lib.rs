@@ -11,6 +11,7 @@ mod engine;
 mod periodic;
 mod probe;
 mod step_error;
+mod tenant_purge;
 mod worker;
 mod workflows;
 

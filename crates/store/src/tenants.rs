@@ -6,18 +6,18 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection as _};
 use serde_json::{Value, json};
+use virtualstack_model::Result;
 use virtualstack_model::audit::{Audit, Change, changed_fields};
 use virtualstack_model::id::{RoleId, TenantId};
 use virtualstack_model::tenant::{PROVIDER_SLUG, Settings, TenantState};
 use virtualstack_model::user::{SYSTEM_ROLES, TENANT_ADMIN};
-use virtualstack_model::Result;
 
 use crate::error::from_diesel;
 use crate::invitations::{self, Brings, Invite};
 use crate::page::Page;
-use crate::schema::{permissions, tenant_roles, tenants as table, virtual_machines};
+use crate::schema::{permissions, tenant_roles, tenants as table};
 use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
-use crate::{accounts, users};
+use crate::{accounts, users, vms};
 
 /// A tenant as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -211,12 +211,7 @@ pub async fn create(tx: &mut SystemTx, new: &NewTenant<'_>) -> Result<Tenant> {
 
 /// Gives a new tenant its first admin: a new account at once, if there is a password for it; any other address an
 /// invitation. Writes the tenant's logs.
-pub async fn add_first_admin(
-    tx: &mut SystemTx,
-    audit: &Audit,
-    tenant: &Tenant,
-    admin: &FirstAdmin<'_>,
-) -> Result<()> {
+pub async fn add_first_admin(tx: &mut SystemTx, audit: &Audit, tenant: &Tenant, admin: &FirstAdmin<'_>) -> Result<()> {
     let mut user = None;
     if admin.password_hash.is_some() {
         let (account, made) = accounts::ensure(tx, admin.email, admin.display_name, admin.password_hash).await?;
@@ -417,12 +412,10 @@ pub async fn purge(tx: &mut SystemTx, audit: &Audit, tenant: TenantId) -> Result
     // With its slug the row changes what others refer to, so this waits for whoever is at work in the tenant.
     let due = table::table.filter(table::id.eq(tenant)).filter(sql::<Bool>(DUE)).select(table::id).for_update();
     let due: Option<TenantId> = due.first(tx.connection()?).await.optional().map_err(from_diesel)?;
-    let vms = virtual_machines::table.filter(virtual_machines::tenant_id.eq(tenant));
-    if due.is_none() || diesel::select(diesel::dsl::exists(vms)).get_result(tx.connection()?).await.map_err(from_diesel)? {
+    if due.is_none() || vms::any_of_tenant(tx, tenant).await? {
         return Ok(false);
     }
-    let all: String =
-        PURGED.iter().map(|table| format!("DELETE FROM {table} WHERE tenant_id = '{tenant}';")).collect();
+    let all: String = PURGED.iter().map(|table| format!("DELETE FROM {table} WHERE tenant_id = '{tenant}';")).collect();
     tx.connection()?.batch_execute(&all).await.map_err(from_diesel)?;
     diesel::update(table::table.find(tenant))
         .set((

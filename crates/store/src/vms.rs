@@ -299,3 +299,9 @@ pub async fn of_tenant(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> Resul
         .await
         .map_err(from_diesel)
 }
+
+/// Whether a tenant has any VM left.
+pub async fn any_of_tenant(tx: &mut SystemTx, tenant: TenantId) -> Result<bool> {
+    let left = table::table.filter(table::tenant_id.eq(tenant));
+    diesel::select(diesel::dsl::exists(left)).get_result(tx.connection()?).await.map_err(from_diesel)
+}

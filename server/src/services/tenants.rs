@@ -34,8 +34,7 @@ const RESERVED: [&str; 2] = ["current", PROVIDER_SLUG];
 /// How long a deleted tenant is kept.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
-const UPDATABLE: [&str; 4] =
-    ["display_name", "settings", "settings.invitation_days", "settings.api_key_max_days"];
+const UPDATABLE: [&str; 4] = ["display_name", "settings", "settings.invitation_days", "settings.api_key_max_days"];
 
 pub(crate) struct Tenants {
     pub(crate) store: Store,
@@ -207,7 +206,10 @@ impl Tenants {
         }
         let all = caller.holds(READ_ALL);
         if request.show_deleted && !all {
-            return Err(Error::denied("PERMISSION_MISSING", format!("showDeleted: this needs the permission {READ_ALL}")));
+            return Err(Error::denied(
+                "PERMISSION_MISSING",
+                format!("showDeleted: this needs the permission {READ_ALL}"),
+            ));
         }
         let whose = if all { "all" } else { "mine" };
         let account = caller.principal.access.account;
@@ -238,6 +240,8 @@ impl Tenants {
     }
 
     async fn create(&self, caller: &Caller, mut request: proto::CreateTenantRequest) -> Result<Tenant> {
+        let password = std::mem::take(&mut request.admin_password);
+        // Without the password: what is kept of a body is no hash to keep a password by.
         let repeat = RequestId::new("CreateTenant", &request.request_id, &request.encode_to_vec())?;
         let wanted = request.tenant.take().unwrap_or_default();
         if RESERVED.contains(&wanted.slug.as_str()) {
@@ -245,18 +249,14 @@ impl Tenants {
         }
         let email = user::normalize_email(&request.admin_email);
         let name = if request.admin_display_name.is_empty() { &email } else { &request.admin_display_name };
-        let password = request.admin_password;
         if !password.is_empty() {
             passwords::check_policy(&password, "admin_password", &[&email, name, &wanted.slug])?;
         }
         // The same work with and without one, and whether or not the address has an account.
         let with_password = !password.is_empty();
         let hash = self.passwords.hash(password).await?;
-        let admin = FirstAdmin {
-            email: &email,
-            display_name: name,
-            password_hash: with_password.then_some(hash.as_str()),
-        };
+        let admin =
+            FirstAdmin { email: &email, display_name: name, password_hash: with_password.then_some(hash.as_str()) };
         let new = NewTenant {
             id: TenantId::new(),
             slug: &wanted.slug,
