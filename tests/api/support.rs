@@ -172,7 +172,7 @@ async fn support_sees_and_runs_what_is_there_and_changes_nothing() {
     );
     let told = texts(
         &plane.database,
-        "SELECT support_reason || ' ' || (credential = 'sessions/' || session_id) || ' ' || (s.support_tenant_id = l.tenant_id) \
+        "SELECT l.support_reason || ' ' || (credential = 'sessions/' || session_id) || ' ' || (s.support_tenant_id = l.tenant_id) \
          FROM audit.logs l JOIN iam.sessions s ON s.id = l.session_id WHERE action LIKE '%StopVm'",
     )
     .await;

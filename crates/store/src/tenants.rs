@@ -1,6 +1,6 @@
 //! Tenants, their members and their system roles.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Nullable, Text, Uuid as SqlUuid};
@@ -304,13 +304,14 @@ pub async fn activate(tx: &mut SystemTx, audit: &Audit, tenant: &Tenant) -> Resu
     turn(tx, audit, tenant, to, "TENANT_ACTIVATED", "The suspension has ended").await
 }
 
-/// Deletes a tenant, or moves the purge of one that is deleted already.
-pub async fn delete(tx: &mut SystemTx, audit: &Audit, tenant: &Tenant, purge_at: DateTime<Utc>) -> Result<Tenant> {
+/// Deletes a tenant, to be purged after `kept`, or moves the purge of one that is deleted already.
+pub async fn delete(tx: &mut SystemTx, audit: &Audit, tenant: &Tenant, kept: TimeDelta) -> Result<Tenant> {
+    let now = Utc::now();
     let first = tenant.state != TenantState::Deleted;
     let to = Turn {
         state: TenantState::Deleted.as_str(),
-        deleted_at: first.then(|| Some(Utc::now())),
-        purge_at: Some(Some(purge_at)),
+        deleted_at: first.then_some(Some(now)),
+        purge_at: Some(Some(now + kept)),
         undelete_state: first.then(|| Some(tenant.state.as_str())),
     };
     turn(tx, audit, tenant, to, "TENANT_DELETED", "The tenant was deleted; it is kept until its purge time").await

@@ -1,6 +1,6 @@
 //! Tenants: members see theirs, operators of the platform all of them.
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use prost::Message as _;
 use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
@@ -126,7 +126,7 @@ impl TenantService for Tenants {
                 if before.state == TenantState::Deleted && !request.force {
                     return Err(deleted(&before, "the tenant is deleted already; force purges it"));
                 }
-                tenants::delete(tx, &caller.platform_audit(before.id.name()), &before, Utc::now() + kept).await
+                tenants::delete(tx, &caller.platform_audit(before.id.name()), &before, kept).await
             })
             .await;
         reply(changed)
