@@ -28,8 +28,7 @@ const REREAD: Duration = Duration::from_secs(1);
 /// The keys are read again this often, whatever is asked: how long a new one, or the end of one, may go unseen.
 const RELOAD: Duration = Duration::from_secs(10);
 
-/// What an access token may outlive the key by that signed it, at most: servers learn of a new key later, and their clocks
-/// differ.
+/// Servers learn of a new key a little later, and their clocks differ, by less than this.
 const MARGIN: TimeDelta = TimeDelta::minutes(5);
 
 /// What private keys are sealed for.
@@ -144,7 +143,7 @@ pub async fn rotate_keys(store: &Store, master: &MasterKey, config: &Config, rev
     // Refuses another master key than the servers have, who could not use what it seals.
     read(store, master).await?;
     let fresh = generate(master)?;
-    let overlap = if revoke { TimeDelta::zero() } else { TimeDelta::seconds(config.access_token_seconds) + MARGIN };
+    let overlap = if revoke { -MARGIN } else { TimeDelta::seconds(config.access_token_seconds) + MARGIN };
     let retire_at = Utc::now() + overlap;
     let audit = Audit {
         action: "admin.keys.rotate".to_owned(),

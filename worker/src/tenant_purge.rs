@@ -11,7 +11,7 @@ use virtualstack_store::vms::{self, Event, Update};
 use virtualstack_store::{Store, SystemPurpose, operations, tenants};
 
 /// Tenants, and VMs of each, that one run looks at.
-const TENANTS: i64 = 20;
+const TENANTS: i64 = 500;
 const VMS: i64 = 100;
 
 /// Operations and changes that are forgotten in one statement.

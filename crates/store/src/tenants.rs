@@ -320,16 +320,17 @@ pub async fn delete(tx: &mut SystemTx, audit: &Audit, tenant: &Tenant, kept: Tim
 /// Takes the deletion of a tenant back, unless its purge has begun: then it is none. The database's clock decides, as for
 /// the purge.
 pub async fn undelete(tx: &mut SystemTx, audit: &Audit, tenant: &Tenant) -> Result<Option<Tenant>> {
-    let before: Option<String> = table::table
+    let before: Option<Option<String>> = table::table
         .find(tenant.id)
         .filter(sql::<Nullable<Bool>>("purge_at > clock_timestamp()"))
-        .select(table::undelete_state.assume_not_null())
+        .select(table::undelete_state)
         .first(tx.connection()?)
         .await
         .optional()
         .map_err(from_diesel)?;
     let Some(before) = before else { return Ok(None) };
-    let state = TenantState::from_word(&before).unwrap_or(TenantState::Suspended).as_str();
+    let before = before.as_deref().and_then(TenantState::from_word);
+    let state = before.unwrap_or(TenantState::Suspended).as_str();
     let to = Turn { state, deleted_at: Some(None), purge_at: Some(None), undelete_state: Some(None) };
     turn(tx, audit, tenant, to, "TENANT_UNDELETED", "The deletion was taken back").await.map(Some)
 }
