@@ -80,6 +80,10 @@ REVOKE INSERT, DELETE ON iam.user_tenant_roles FROM virtualstack_tenant;
 REVOKE INSERT, DELETE ON iam.tenant_role_permissions FROM virtualstack_tenant;
 REVOKE INSERT, UPDATE, DELETE ON iam.tenant_roles FROM virtualstack_tenant;
 REVOKE DELETE ON iam.memberships, iam.tenant_roles, iam.tenant_role_permissions FROM virtualstack_system;
+REVOKE INSERT, UPDATE ON iam.request_ids FROM virtualstack_system;
+REVOKE SELECT, DELETE ON audit.changes FROM virtualstack_system;
+DROP POLICY system ON compute.operations;
+REVOKE SELECT, DELETE ON compute.operations FROM virtualstack_system;
 DROP INDEX iam.user_tenant_roles_role;
 ALTER TABLE iam.tenant_roles DROP COLUMN version;
 
@@ -112,7 +116,8 @@ ALTER TABLE iam.tenants FORCE ROW LEVEL SECURITY;
 ALTER TABLE iam.tenants
     DROP CONSTRAINT tenants_state_check,
     ADD CONSTRAINT tenants_state_check CHECK (state IN ('ACTIVE', 'SUSPENDED')),
-    DROP COLUMN settings, DROP COLUMN deleted_at, DROP COLUMN purge_at, DROP COLUMN version;
+    DROP COLUMN settings, DROP COLUMN deleted_at, DROP COLUMN purge_at, DROP COLUMN undelete_state,
+    DROP COLUMN version;
 
 -- Raises VS401 or VS403 unless the access that a decision was made for still stands. Runs in the statement that
 -- opens a transaction, so that a revocation holds from the next request on whatever was cached.

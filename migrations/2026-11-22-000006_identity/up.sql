@@ -6,6 +6,8 @@ ALTER TABLE iam.tenants
     ADD COLUMN settings jsonb NOT NULL DEFAULT '{}',
     ADD COLUMN deleted_at timestamptz,
     ADD COLUMN purge_at timestamptz,
+    -- What an undelete goes back to.
+    ADD COLUMN undelete_state text CHECK (undelete_state IN ('ACTIVE', 'SUSPENDED')),
     -- Raised by each change; what the etag is made of.
     ADD COLUMN version bigint NOT NULL DEFAULT 1,
     DROP CONSTRAINT tenants_state_check,
@@ -135,7 +137,11 @@ ALTER TABLE audit.logs
 -- What a purge of a tenant takes away.
 GRANT DELETE ON iam.memberships, iam.tenant_roles, iam.tenant_role_permissions, iam.api_keys, iam.invitations
     TO virtualstack_system;
-GRANT DELETE ON iam.refresh_tokens TO virtualstack_system;
+GRANT SELECT, DELETE ON audit.changes TO virtualstack_system;
+CALL iam.system_policy('compute.operations', 'SELECT, DELETE');
+
+-- Operators repeat requests too.
+GRANT INSERT, UPDATE ON iam.request_ids TO virtualstack_system;
 
 -- What a decision rests on besides the tenant's own epoch: an operator in another tenant has their roles in the
 -- provider's. Both only grow, so equal sums are equal summands.

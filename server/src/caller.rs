@@ -106,4 +106,11 @@ impl Caller {
     pub(crate) fn audit(&self, resource: impl Into<String>) -> Audit {
         self.info.audit(self.tenant().actor(), resource)
     }
+
+    /// An audit row of what the caller does to a tenant as an operator of the platform.
+    pub(crate) fn platform_audit(&self, resource: impl Into<String>) -> Audit {
+        let Principal { access, credential, .. } = &*self.principal;
+        let (account, user, credential) = (access.account, access.user, credential.clone());
+        self.info.audit(Actor::Operator { account, user, credential }, resource)
+    }
 }

@@ -29,6 +29,7 @@ mod generated {
 
 pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
 pub use config::{Config, WRONG_SETTING};
+pub use keys::rotate_keys;
 pub use seal::MasterKey;
 pub use server::{Deps, Server, bind};
 pub use virtualstack_model::password;

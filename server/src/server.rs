@@ -76,13 +76,20 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     };
     let background = Background::default();
     background.spawn(|stop| refusal_writer.run(store.clone(), stop));
+    let fresh = keys.clone();
+    background.spawn(|stop| async move { fresh.keep_fresh(stop).await });
     if config.listen_for_access {
-        let store = store.clone();
-        background.spawn(|stop| async move { store.listen_for_access(stop, |event| principals.forget(event)).await });
+        let (store, keys) = (store.clone(), keys.clone());
+        let heard = move |event| {
+            principals.forget(event);
+            keys.hear(event);
+        };
+        background.spawn(|stop| async move { store.listen_for_access(stop, heard).await });
     }
 
+    let public = keys.clone();
     let jwks =
-        get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], keys.jwks().to_string()) });
+        get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], public.jwks().to_string()) });
     // The first layer named is the outermost.
     let layers = ServiceBuilder::new()
         // Everything below is named in logs and counted, refusals too.

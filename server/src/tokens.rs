@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use virtualstack_model::id::{AccountId, SessionId, TenantId};
+use virtualstack_model::user::SUPPORT;
 use virtualstack_model::{Error, Result};
 
 use crate::config::Config;
@@ -33,6 +34,28 @@ pub(crate) struct Claims {
     pub(crate) sid: SessionId,
     /// The tenant.
     pub(crate) tid: TenantId,
+    /// Who really acts, where the tenant is not theirs (RFC 8693, section 4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    act: Option<Act>,
+    /// The role that they have there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+}
+
+/// Who really acts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Act {
+    sub: AccountId,
+}
+
+/// What an access token is made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grant {
+    pub(crate) account: AccountId,
+    pub(crate) session: SessionId,
+    pub(crate) tenant: TenantId,
+    /// Whether it is an operator's in a tenant that is not theirs.
+    pub(crate) support: bool,
 }
 
 /// Makes and verifies tokens.
@@ -66,7 +89,8 @@ impl Tokens {
     }
 
     /// An access token of a session for a tenant.
-    pub(crate) fn sign(&self, account: AccountId, session: SessionId, tenant: TenantId) -> Result<String> {
+    pub(crate) fn sign(&self, grant: Grant) -> Result<String> {
+        let Grant { account, session, tenant, support } = grant;
         let (kid, key) = self.keys.signing();
         let now = Utc::now().timestamp();
         let claims = Claims {
@@ -78,6 +102,8 @@ impl Tokens {
             sub: account,
             sid: session,
             tid: tenant,
+            act: support.then_some(Act { sub: account }),
+            role: support.then(|| SUPPORT.to_owned()),
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TYPE.to_owned());
@@ -110,6 +136,7 @@ impl Tokens {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.audience]);
+        // The others, jti among them, are required by their types.
         validation.set_required_spec_claims(&["iss", "aud", "exp", "sub"]);
         validation.leeway = 0;
         let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);

@@ -11,6 +11,8 @@ mod rate_limits;
 mod roles;
 mod sessions;
 mod story;
+mod support;
+mod tenants;
 mod users;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use virtualstack_model::id::{TenantId, UserId, VmId};
 use virtualstack_model::{Error, Result};
+use virtualstack_store::tenants::NewTenant;
 use virtualstack_store::vms::Vm;
 use virtualstack_store::{ListRequest, Listed, Store, SystemPurpose, accounts, tenants, users, vms};
 
@@ -26,7 +27,7 @@ impl Fixture {
         let store = Store::new(&database.config).expect("a store");
         let (tenant, owner) = store
             .system(SystemPurpose::Bootstrap, async |tx| {
-                let tenant = tenants::create(tx, "acme", "Acme").await?.id;
+                let tenant = tenants::create(tx, &NewTenant::new("acme", "Acme")).await?.id;
                 let account = accounts::ensure(tx, "ada@example.com", "Ada", None).await?.0;
                 Ok((tenant, users::add_active(tx, tenant, account, "user").await?))
             })
@@ -376,7 +377,7 @@ async fn a_token_is_good_for_its_question_only() {
     }
     refused(fixture.list(&second, true).await, "pageToken", question);
     let tenants = async |request: &ListRequest| {
-        fixture.store.system(SystemPurpose::Bootstrap, async |tx| tenants::list_any(tx, request).await).await
+        fixture.store.system(SystemPurpose::Bootstrap, async |tx| tenants::list_any(tx, request, true).await).await
     };
     let plain = fixture.list(&ListRequest { page_size: 1, ..Default::default() }, false).await.expect("a page");
     let stolen = ListRequest { page_token: plain.next_page_token, ..Default::default() };
@@ -436,9 +437,9 @@ async fn tenants_are_listed_by_the_same() {
         .store
         .system(SystemPurpose::Bootstrap, async |tx| {
             for (slug, name) in [("one", "zeta"), ("two", "Alpha"), ("three", "élan")] {
-                tenants::create(tx, slug, name).await?;
+                tenants::create(tx, &NewTenant::new(slug, name)).await?;
             }
-            tenants::list_any(tx, &request).await
+            tenants::list_any(tx, &request, true).await
         })
         .await
         .expect("a page");

@@ -2,6 +2,8 @@
 
 mod secrets;
 
+mod keys;
+
 use std::process::Stdio;
 use std::time::Duration;
 

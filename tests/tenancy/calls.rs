@@ -85,12 +85,12 @@ pub(super) fn told(status: &Status) -> Value {
 }
 
 /// A new member of a tenant with one role, signed in.
-pub(super) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role: &str) -> Session {
+pub(crate) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role: &str) -> Session {
     plane.member(email, tenant, role).await
 }
 
 /// The rows of a query that gives one text column, read as the superuser.
-pub(super) async fn texts(database: &Database, query: &str) -> Vec<String> {
+pub(crate) async fn texts(database: &Database, query: &str) -> Vec<String> {
     use diesel_async::RunQueryDsl as _;
 
     #[derive(QueryableByName)]

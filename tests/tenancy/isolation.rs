@@ -27,12 +27,14 @@ struct Ids {
     email: String,
     refresh_token: String,
     template: String,
-    role: String,
     invitation: String,
     /// Of the invitation.
     invitation_token: String,
     /// Of the caller's account.
     reset_token: String,
+    /// Tenants of nobody, for operators to do away with, and to bring back.
+    doomed_tenant: String,
+    deleted_tenant: String,
 }
 
 impl Ids {
@@ -217,6 +219,14 @@ const SAMPLES: &[(&str, Sample)] = &[
             |_| json!({"tenant": {"slug": "newcomer", "displayName": "New"}, "adminEmail": "new@example.com", "adminPassword": PASSWORD}),
         ),
     ),
+    (
+        "virtualstack.iam.v1.TenantService.ActivateTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("tenants/{}", ids.doomed_tenant)})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.DeleteTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("tenants/{}", ids.doomed_tenant), "force": true})),
+    ),
     ("virtualstack.iam.v1.TenantService.GetTenant", ById(|ids| json!({"name": tenant_name(ids)}))),
     ("virtualstack.iam.v1.TenantService.ListTenants", List(|_| json!({}))),
     ("virtualstack.iam.v1.UserService.ActivateUser", ById(user)),
@@ -237,7 +247,26 @@ const SAMPLES: &[(&str, Sample)] = &[
         "virtualstack.iam.v1.UserService.UpdateUser",
         ById(|ids| json!({"user": {"name": user_name(ids), "displayName": "changed"}})),
     ),
+    (
+        "virtualstack.iam.v1.TenantService.SuspendTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("tenants/{}", ids.doomed_tenant)})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.UndeleteTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("tenants/{}", ids.deleted_tenant)})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.UpdateCurrentTenant",
+        NotByTenantId("it changes the tenant of the token", |_| json!({"tenant": {"displayName": "Renamed"}})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.UpdateTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"tenant": {"name": tenant_name(ids), "displayName": "Renamed"}})),
+    ),
 ];
+
+/// Why an rpc of the platform takes any tenant.
+const OPERATORS: &str = "for operators, who may name every tenant";
 
 /// A request id that the other tenant has used.
 const REQUEST_ID: &str = "6f9f2f1e-43f2-4b44-9a57-6a2bb4d1b1c5";
@@ -387,6 +416,13 @@ impl World {
              ON CONFLICT (account_id) DO UPDATE SET digest = EXCLUDED.digest"
         );
         self.plane.database.execute(&tokens).await;
+        let (doomed_tenant, deleted_tenant) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+        let tenants = format!(
+            "INSERT INTO iam.tenants (id, slug, display_name, state, purge_at, undelete_state) VALUES \
+             ('{doomed_tenant}', 'doomed-{doomed_tenant}', 'Doomed', 'ACTIVE', NULL, NULL), \
+             ('{deleted_tenant}', 'deleted-{deleted_tenant}', 'Deleted', 'DELETED', now() + interval '1 day', 'ACTIVE')"
+        );
+        self.plane.database.execute(&format!("{tenants}")).await;
         Ids {
             tenant,
             vm,
@@ -398,10 +434,11 @@ impl World {
             email,
             refresh_token: session.tokens.refresh_token.clone(),
             template: self.template.clone(),
-            role,
             invitation,
             invitation_token,
             reset_token,
+            doomed_tenant,
+            deleted_tenant,
         }
     }
 

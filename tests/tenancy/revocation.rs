@@ -7,7 +7,7 @@ use virtualstack_model::id::{ApiKeyId, VmId};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::compute::v1::ListVmsRequest;
 use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionServiceClient;
-use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest};
+use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest, SwitchTenantRequest};
 use virtualstack_store::{AccountScope, ListRequest, Store, SystemPurpose, TenantScope, tenants, users, vms};
 
 use super::calls::{member, texts};
@@ -247,6 +247,40 @@ async fn the_store_believes_no_stale_key() {
 fn scope_by_key(owner: &TenantScope, key: Credential) -> TenantScope {
     let account = account(owner).account();
     TenantScope::new(owner.tenant(), account, owner.user(), key, 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_decision_rests_on_both_tenants() {
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    plane.tenant("rival").await;
+    let operator = plane.operator().await;
+    let switch = SwitchTenantRequest { tenant: "acme".to_owned(), reason: "to see whether it holds".to_owned() };
+    operator.auth().switch_tenant(operator.request(switch)).await.expect("entered");
+    // The member is the provider's, the tenant another, and the epoch is the sum of both.
+    let scope_now = async |tenant: &str| {
+        let query = format!(
+            "SELECT concat_ws(' ', t.id, m.account_id, m.id, s.id, t.authz_epoch + home.authz_epoch) FROM iam.sessions s \
+             JOIN iam.tenants home ON home.slug = 'provider' JOIN iam.tenants t ON t.slug = '{tenant}' \
+             JOIN iam.memberships m ON m.tenant_id = home.id AND m.account_id = s.account_id WHERE s.support_tenant_id IS NOT NULL"
+        );
+        let row = texts(&plane.database, &query).await.pop().expect("a session");
+        let ids: Vec<_> = row.split(' ').collect();
+        scope(ids[0], ids[1], ids[2], ids[3], ids[4].parse().expect("a number"))
+    };
+    let good = scope_now("acme").await;
+    assert_eq!(good.tenant().name(), acme.tokens.tenant);
+    for opened in open(&plane.store, &good).await {
+        opened.expect("the decision stands");
+    }
+    refused(&plane.store, &scope_now("rival").await, "SESSION_ENDED").await;
+    refused(&plane.store, &scope_now("provider").await, "SESSION_ENDED").await;
+    for slug in ["provider", "acme"] {
+        let before = scope_now("acme").await;
+        let raise = format!("UPDATE iam.tenants SET authz_epoch = authz_epoch + 1 WHERE slug = '{slug}'");
+        plane.database.execute(&raise).await;
+        refused(&plane.store, &before, "ACCESS_CHANGED").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

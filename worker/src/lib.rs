@@ -12,6 +12,7 @@ mod mails;
 mod periodic;
 mod probe;
 mod step_error;
+mod tenant_purge;
 mod worker;
 mod workflows;
 

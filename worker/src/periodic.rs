@@ -13,6 +13,7 @@ use virtualstack_store::vms::{self, Event, Update};
 use virtualstack_store::{Store, SystemPurpose, operations, password_resets, rate_limits, request_ids, sessions};
 
 use crate::context::Shared;
+use crate::tenant_purge;
 
 /// Purges that one run starts at most; the next run goes on.
 const PURGES: i64 = 100;
@@ -72,6 +73,7 @@ pub(crate) async fn housekeeping(shared: &Shared, lease: &Lease) -> Result<()> {
             tracing::warn!(%error, %vm, "cannot start a purge");
         }
     }
+    tenant_purge::run(&shared.store).await;
     let next = Outcome::Wait(json!({}), TimeDelta::seconds(i64::from(shared.config.housekeeping_seconds)));
     shared
         .store

@@ -19,6 +19,15 @@ pub enum Actor {
         /// What it was authenticated by.
         credential: Option<Credential>,
     },
+    /// A member of the provider's tenant at work on a tenant from outside.
+    Operator {
+        /// The account.
+        account: AccountId,
+        /// The membership in the provider's tenant.
+        user: UserId,
+        /// What it was authenticated by.
+        credential: Credential,
+    },
     /// The system itself, e.g. a workflow or a reconciler.
     System(&'static str),
     /// Somebody who has not said who they are, e.g. with a token from a mail, or a wrong password.
@@ -34,6 +43,7 @@ impl Actor {
             Self::User { user: Some(user), credential: Some(Credential::Support { .. }), .. } => {
                 format!("platform/{}", user.name())
             }
+            Self::Operator { user, .. } => format!("platform/{}", user.name()),
             Self::User { user: Some(user), .. } => user.name(),
             Self::User { account, .. } => account.name(),
             Self::System(_) => "system".to_owned(),

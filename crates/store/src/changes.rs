@@ -21,6 +21,7 @@ pub(crate) async fn append_audit(
 ) -> Result<()> {
     let (account, credential) = match &audit.actor {
         Actor::User { account, credential, .. } => (Some(account.0), credential.as_ref()),
+        Actor::Operator { account, credential, .. } => (Some(account.0), Some(credential)),
         Actor::System(_) | Actor::Nobody => (None, None),
     };
     let (result, reason) = match &audit.outcome {

@@ -167,10 +167,11 @@ pub async fn of_session(tx: &mut SystemTx, session: SessionId, tenant: TenantId)
     })
 }
 
-/// What an operator with these roles in the provider's tenant has in another one.
+/// What an operator with these roles in the provider's tenant has in another one. Who may not enter tenants any more has
+/// no session there any more.
 async fn support_role(tx: &mut SystemTx, roles: &[HeldRole]) -> Result<Vec<HeldRole>> {
     if !roles.iter().any(|role| role.permissions.contains(user::ENTER_TENANTS)) {
-        return Ok(Vec::new());
+        return Err(session_ended());
     }
     let codes: Vec<String> =
         permissions::table.select(permissions::code).load(tx.connection()?).await.map_err(from_diesel)?;

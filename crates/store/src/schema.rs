@@ -16,6 +16,7 @@ table! {
         settings -> Jsonb,
         deleted_at -> Nullable<Timestamptz>,
         purge_at -> Nullable<Timestamptz>,
+        undelete_state -> Nullable<Text>,
         version -> BigInt,
     }
 }

@@ -83,7 +83,7 @@ pub struct NewUser<'a> {
     pub inviter: Option<UserId>,
 }
 
-/// Reads the account as a member of the tenant that its credential is for, and the roles it holds.
+/// Reads the account as a member of the tenant that its credential is for; an operator who has entered it is none.
 pub async fn me(tx: &mut AccountTx, tenant: TenantId) -> Result<User> {
     let account = tx.account;
     table::table
@@ -91,7 +91,9 @@ pub async fn me(tx: &mut AccountTx, tenant: TenantId) -> Result<User> {
         .select(User::as_select())
         .first(tx.connection()?)
         .await
-        .map_err(from_diesel)
+        .optional()
+        .map_err(from_diesel)?
+        .ok_or_else(|| Error::not_found("USER_NOT_FOUND", "users/me"))
 }
 
 /// Makes an account an active member with a system role; one who is a member already keeps their other roles.

@@ -306,3 +306,20 @@ pub async fn purgeable(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, V
         .map_err(from_diesel)?;
     Ok(rows.into_iter().map(|(tenant, vm)| (TenantId(tenant), VmId(vm))).collect())
 }
+
+/// VMs of a tenant that nobody is deleting yet.
+pub async fn of_tenant(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> Result<Vec<VmId>> {
+    table::table
+        .filter(table::tenant_id.eq(tenant).and(table::state.ne(VmState::Deleting)))
+        .limit(limit)
+        .select(table::id)
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+}
+
+/// Whether a tenant has any VM left.
+pub async fn any_of_tenant(tx: &mut SystemTx, tenant: TenantId) -> Result<bool> {
+    let left = table::table.filter(table::tenant_id.eq(tenant));
+    diesel::select(diesel::dsl::exists(left)).get_result(tx.connection()?).await.map_err(from_diesel)
+}

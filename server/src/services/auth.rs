@@ -12,14 +12,14 @@ use virtualstack_model::audit::{Actor, Outcome};
 use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
 use virtualstack_model::jobs::PasswordResetMail;
 use virtualstack_model::tenant::TenantState;
-use virtualstack_model::user::{AccountState, MembershipState, normalize_email};
+use virtualstack_model::user::{AccountState, ENTER_TENANTS, MembershipState, normalize_email};
 use virtualstack_proto::virtualstack::iam::v1::{
     ExplainRequest, ExplainResponse, LoginRequest, LoginResponse, LogoutRequest, RefreshRequest,
     RequestPasswordResetRequest, ResetPasswordRequest, SwitchTenantRequest, TenantChoice,
 };
 use virtualstack_store::accounts::{self, Choice};
-use virtualstack_store::sessions::{self, Redeemed};
-use virtualstack_store::tenants::Key;
+use virtualstack_store::sessions::{self, Redeemed, Support};
+use virtualstack_store::tenants::{self, Key};
 use virtualstack_store::{Store, SystemPurpose, SystemTx, mail_tokens, password_resets, principals, resources};
 
 use crate::caller::{CallInfo, Caller};
@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::passwords::{Checked, Passwords, check_policy};
 use crate::refusals::Refusals;
 use crate::status::from_error;
-use crate::tokens::{self, Tokens};
+use crate::tokens::{self, Grant, Tokens};
 
 /// Reason of every login that does not succeed for what was sent.
 const CREDENTIALS_WRONG: &str = "CREDENTIALS_WRONG";
@@ -55,7 +55,12 @@ struct Granted {
     tenant: TenantId,
     refresh_token: String,
     choices: Vec<Choice>,
+    /// Whether it is an operator's in a tenant that is not theirs.
+    support: bool,
 }
+
+/// How long an operator's session in a tenant that is not theirs lives; a refresh does not make it longer.
+const SUPPORT_SESSION: TimeDelta = TimeDelta::hours(8);
 
 impl Auth {
     pub(crate) fn new(
@@ -111,7 +116,7 @@ impl Auth {
                 Ok((session, tenant, choices))
             })
             .await?;
-        Ok(Granted { account: account.id, session, tenant, refresh_token, choices })
+        Ok(Granted { account: account.id, session, tenant, refresh_token, choices, support: false })
     }
 
     /// Writes down whose password somebody got wrong. An address that nobody has is left out: people type passwords there.
@@ -147,33 +152,85 @@ impl Auth {
                 sessions::add_refresh_token(tx, session, tenant, &digest).await?;
                 let account = principal.access.account;
                 let choices = accounts::choices(tx, account).await?;
-                Ok(Some((account, session, tenant, choices)))
+                let support = principal.credential.support_reason().is_some();
+                Ok(Some(Granted { account, session, tenant, refresh_token: fresh.clone(), choices, support }))
             })
             .await?;
-        let (account, session, tenant, choices) = granted.ok_or_else(|| {
+        granted.ok_or_else(|| {
             Error::unauthenticated("REFRESH_TOKEN_INVALID", "the refresh token is not valid; sign in again")
-        })?;
-        Ok(Granted { account, session, tenant, refresh_token: fresh, choices })
+        })
     }
 
-    async fn switch(&self, caller: &Caller, wanted: &str) -> Result<Granted, Error> {
+    async fn switch(&self, caller: &Caller, request: &SwitchTenantRequest) -> Result<Granted, Error> {
+        if caller.principal.credential.support_reason().is_some() {
+            let message = "a session in a tenant that is not yours is for that tenant only; go on in your own session";
+            return Err(Error::denied("SUPPORT_SESSION", message));
+        }
         let account = caller.principal.access.account;
         let session = caller.session()?;
         let (refresh_token, digest) = new_refresh_token()?;
-        let (tenant, choices) = self
+        let switched = self
             .store
             .system(SystemPurpose::Authenticate, async |tx: &mut SystemTx| {
                 let choices = accounts::choices(tx, account).await?;
-                let tenant = choose(&choices, wanted, None)?;
+                let tenant = match choose(&choices, &request.tenant, None) {
+                    // Not as a member, then.
+                    Err(error) if NOT_A_MEMBER.contains(&error.reason()) && caller.holds(ENTER_TENANTS) => {
+                        return Ok(None);
+                    }
+                    chosen => chosen?,
+                };
                 // Tells a session that has ended before tokens are given for it.
                 principals::of_session(tx, session, tenant).await?.access.authorize("")?;
                 accounts::set_last_tenant(tx, account, tenant).await?;
                 sessions::add_refresh_token(tx, session, tenant, &digest).await?;
                 tx.audit(Some(tenant), &caller.audit(tenant.name())).await?;
-                Ok((tenant, choices))
+                let refresh_token = refresh_token.clone();
+                Ok(Some(Granted { account, session, tenant, refresh_token, choices, support: false }))
             })
             .await?;
-        Ok(Granted { account, session, tenant, refresh_token, choices })
+        match switched {
+            Some(granted) => Ok(granted),
+            None => self.enter(caller, request).await,
+        }
+    }
+
+    /// An operator enters a tenant that is not theirs: a session of its own, which both tenants' audit logs tell.
+    async fn enter(&self, caller: &Caller, request: &SwitchTenantRequest) -> Result<Granted, Error> {
+        if request.reason.is_empty() {
+            return Err(Error::invalid("reason", "is required to enter a tenant that is not yours"));
+        }
+        let access = &caller.principal.access;
+        let (account, client) = (access.account, caller.info.client_address);
+        let (refresh_token, digest) = new_refresh_token()?;
+        let (session, tenant, choices) = self
+            .store
+            .system(caller.platform(), async |tx| {
+                let found = tenants::find_any(tx, &Key::parse(&request.tenant)).await?;
+                let tenant = found.ok_or_else(|| Error::not_found("TENANT_NOT_FOUND", &request.tenant))?;
+                match tenant.state {
+                    TenantState::Active => {}
+                    TenantState::Suspended => {
+                        return Err(Error::denied("TENANT_SUSPENDED", "tenant: the tenant is suspended"));
+                    }
+                    TenantState::Deleted | TenantState::Purged => {
+                        let message = "tenant: the tenant is deleted";
+                        return Err(Error::precondition("TENANT_DELETED", tenant.id.name(), message));
+                    }
+                }
+                let support = Support { tenant: tenant.id, reason: request.reason.clone() };
+                let session = sessions::start(tx, account, SUPPORT_SESSION, client, Some(&support)).await?;
+                sessions::add_refresh_token(tx, session, tenant.id, &digest).await?;
+                let credential = Some(Credential::Support { session, reason: support.reason.into() });
+                let actor = Actor::User { account, user: Some(access.user), credential };
+                let audit = caller.info.audit(actor, tenant.id.name());
+                for log in [tenant.id, access.tenant] {
+                    tx.audit(Some(log), &audit).await?;
+                }
+                Ok((session, tenant.id, accounts::choices(tx, account).await?))
+            })
+            .await?;
+        Ok(Granted { account, session, tenant, refresh_token, choices, support: true })
     }
 
     /// Decides as the authorization layer does for a call, and says why.
@@ -239,7 +296,8 @@ impl Auth {
 
     fn reply(&self, granted: Result<Granted, Error>) -> Result<Response<LoginResponse>, Status> {
         let granted = granted.map_err(from_error)?;
-        let access_token = self.tokens.sign(granted.account, granted.session, granted.tenant).map_err(from_error)?;
+        let Granted { account, session, tenant, support, .. } = granted;
+        let access_token = self.tokens.sign(Grant { account, session, tenant, support }).map_err(from_error)?;
         Ok(Response::new(LoginResponse {
             access_token,
             refresh_token: granted.refresh_token,
@@ -288,7 +346,7 @@ impl AuthService for Auth {
 
     async fn switch_tenant(&self, request: Request<SwitchTenantRequest>) -> Result<Response<LoginResponse>, Status> {
         let caller = Caller::of(&request)?;
-        self.reply(self.switch(&caller, &request.get_ref().tenant).await)
+        self.reply(self.switch(&caller, request.get_ref()).await)
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
@@ -325,6 +383,9 @@ fn new_refresh_token() -> Result<(String, Vec<u8>), Error> {
     let digest = tokens::digest(&token);
     Ok((token, digest))
 }
+
+/// Reasons of [`choose`] that do not keep an operator out.
+const NOT_A_MEMBER: [&str; 2] = ["TENANT_NOT_YOURS", "MEMBERSHIP_INACTIVE"];
 
 /// The tenant to enter: the one asked for, the one used last, or the first by slug.
 fn choose(choices: &[Choice], wanted: &str, last: Option<TenantId>) -> Result<TenantId, Error> {
