@@ -1,11 +1,11 @@
 //! The contract as clients see it, over gRPC, grpc-web and REST.
 
+mod accept_races;
 mod auth;
 mod bad_input;
 mod invitations;
 mod operations;
 mod passwords;
-mod races;
 mod story;
 
 use std::sync::Arc;
