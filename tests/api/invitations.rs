@@ -594,6 +594,8 @@ fn no_level_of_the_log_shows_a_token() {
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let dispatch = tracing::Dispatch::new(subscriber);
+    // With one subscriber alone, tracing asks that of the thread which comes to a line first, and other tests have none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // As long as the thread lives.

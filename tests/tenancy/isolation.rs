@@ -442,13 +442,6 @@ impl World {
         }
     }
 
-    /// A role of a tenant's.
-    async fn role(&self, tenant: &str) -> String {
-        let role =
-            format!("SELECT id::text FROM iam.tenant_roles WHERE tenant_id = '{tenant}' AND display_name = 'viewer'");
-        texts(&self.plane.database, &role).await.pop().expect("a role")
-    }
-
     /// Everything that the rival has, in one digest.
     async fn rivals(&self, tenant: &str) -> Vec<String> {
         let mut digests = Vec::new();

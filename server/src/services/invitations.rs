@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 use virtualstack_model::audit::{Actor, Outcome};
-use virtualstack_model::id::{InvitationId, RoleId, TenantId};
+use virtualstack_model::id::{InvitationId, RoleId};
 use virtualstack_model::user::{AccountState, MembershipState, normalize_email};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
@@ -184,7 +184,7 @@ impl Invitations {
             }
         };
         if !(right && active) {
-            return Err(self.turned_away(presented.tenant, presented.invitation.id, info).await?);
+            return Err(self.turned_away(&digest, info).await?);
         }
         let invited = match account {
             Some(account) => Invited::Known { account, password_hash: &hash },
@@ -195,12 +195,17 @@ impl Invitations {
         self.store.system(accept, async |tx| invitations::accept(tx, &digest, invited, &audit).await).await
     }
 
-    /// Writes down a wrong password, where the tenant's admins see it; the answer to it.
-    async fn turned_away(&self, tenant: TenantId, invitation: InvitationId, info: &CallInfo) -> Result<Error> {
+    /// Writes down a wrong password, where the tenant's admins see it; the answer to it. An invitation that somebody else
+    /// has just accepted, thereby making the account, has simply ended.
+    async fn turned_away(&self, digest: &[u8], info: &CallInfo) -> Result<Error> {
         const REASON: &str = "CREDENTIALS_WRONG";
-        let mut audit = info.audit(Actor::Nobody, invitation.name());
-        audit.outcome = Outcome::Failed(REASON.into());
-        self.store.system(SystemPurpose::Audit, async |tx| tx.audit(Some(tenant), &audit).await).await?;
+        let written = self.store.system(SystemPurpose::AcceptInvitation, async |tx| {
+            let presented = invitations::by_token(tx, digest).await?;
+            let mut audit = info.audit(Actor::Nobody, presented.invitation.id.name());
+            audit.outcome = Outcome::Failed(REASON.into());
+            tx.audit(Some(presented.tenant), &audit).await
+        });
+        written.await?;
         Ok(Error::unauthenticated(REASON, "password: it is not that of the account with this address"))
     }
 }

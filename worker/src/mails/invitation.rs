@@ -41,9 +41,10 @@ impl TokenMail for InvitationMail {
 
 fn message(letter: Letter, link: &str, token: &MailToken) -> Message {
     let tenant = line(&letter.tenant);
+    let name = tenant.trim_end_matches('.');
     let invites = match &letter.inviter {
-        Some(inviter) => format!("{} invites you to {tenant}.", line(inviter)),
-        None => format!("You are invited to {tenant}."),
+        Some(inviter) => format!("{} invites you to {name}.", line(inviter)),
+        None => format!("You are invited to {name}."),
     };
     let text = format!(
         "Hello,\n\n{invites}\n\nTo accept, open this link:\n\n{}\n\

@@ -68,7 +68,7 @@ pub(crate) async fn send<M: TokenMail>(shared: &Shared, lease: &Lease) -> Result
 /// How long after a try the next one is. Relays are away for minutes, and make strangers wait as long; ten tries are an
 /// hour.
 fn patience(attempt: i32) -> TimeDelta {
-    let exponent = u32::try_from(attempt).unwrap_or_default().min(6);
+    let exponent = u32::try_from(attempt).unwrap_or_default().min(7);
     TimeDelta::seconds(3_i64.pow(exponent)).min(TimeDelta::minutes(15))
 }
 
