@@ -10,10 +10,10 @@ use axum::routing::get;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -135,7 +135,8 @@ impl Server {
             .layer(self.cors)
             .layer(GrpcWebLayer::new())
             .add_routes(self.routes)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), async {
+            // Without Nagle's algorithm: replies are small, and must not wait for the client's delayed acknowledgement.
+            .serve_with_incoming_shutdown(TcpIncoming::from(self.listener).with_nodelay(Some(true)), async {
                 let _ = stopped.await;
             });
         tokio::pin!(serving);

@@ -252,7 +252,8 @@ async fn nobody_invites_whom_or_as_they_may_not() {
         let role = format!(
             "DELETE FROM iam.tenant_role_permissions rp USING iam.user_tenant_roles ur, iam.memberships m \
              WHERE rp.role_id = ur.role_id AND ur.membership_id = m.id AND m.email = 'admin@acme.example.com' \
-             AND rp.permission NOT IN ({codes})"
+             AND rp.permission NOT IN ({codes}); \
+             UPDATE iam.tenants SET authz_epoch = authz_epoch + 1 WHERE slug = 'acme'"
         );
         plane.database.execute(&role).await;
     };

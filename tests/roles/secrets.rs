@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use mailparse::{MailHeaderMap as _, parse_mail};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -108,21 +109,18 @@ fn forms(secret: &str) -> Vec<(&'static str, String)> {
     forms
 }
 
-/// The token of the newest mail to an address.
+/// The token of the mail to an address, which stands by itself on a line.
 async fn token_of_mail(folder: &Path, to: &str, prefix: &str) -> String {
     for _ in 0..400 {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut mails: Vec<_> =
-            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "eml")).collect();
-        mails.sort_by_key(|path| std::fs::metadata(path).and_then(|data| data.modified()).ok());
-        for mail in mails.iter().rev() {
-            let text = std::fs::read_to_string(mail).unwrap_or_default();
-            if !text.contains(to) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            let Ok(mail) = parse_mail(&bytes) else { continue };
+            if mail.headers.get_first_value("To").as_deref() != Some(to) {
                 continue;
             }
-            if let Some(at) = text.find(prefix) {
-                let token = text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "_-".contains(*c));
-                return token.collect();
+            let body = mail.get_body().expect("a text");
+            if let Some(token) = body.lines().map(str::trim).find(|line| line.starts_with(prefix)) {
+                return token.to_owned();
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -189,7 +187,7 @@ async fn no_planted_secret_is_found_anywhere() {
     let refresh = planted.token("refresh token", &tokens, "refreshToken");
     planted.fails(&anonymous, "POST", "/v1/auth:login", login(WRONG)).await;
     planted.fails(&anonymous, "POST", "/v1/auth:login", json!({"email": WRONG, "password": WRONG})).await;
-    planted.fails(&anonymous, "POST", "/v1/auth:login", json!({"email": 1, "password": WRONG, WRONG: 2})).await;
+    planted.fails(&anonymous, "POST", "/v1/auth:login", json!({"email": 1, "password": WRONG})).await;
     let other = Planted::ok(&anonymous, "POST", "/v1/auth:login", login(PASSWORD)).await;
     let first = planted.token("refresh token that is reused", &other, "refreshToken");
     let renewed = Planted::ok(&anonymous, "POST", "/v1/auth:refresh", json!({"refreshToken": first})).await;

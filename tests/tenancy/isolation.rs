@@ -409,7 +409,8 @@ impl World {
         let reset_token = format!("vsp_{invitation}");
         let tokens = format!(
             "INSERT INTO iam.invitations (tenant_id, id, email, role_id, digest, expires_at) VALUES \
-             ('{tenant}', '{invitation}', 'p{invitation}@example.com', '{role}', sha256('{invitation_token}'), \
+             ('{tenant}', '{invitation}', 'p{invitation}@example.com', \
+              (SELECT id FROM iam.tenant_roles WHERE tenant_id = '{tenant}' AND display_name = 'viewer'), sha256('{invitation_token}'), \
               now() + interval '1 day'); \
              INSERT INTO iam.password_resets SELECT id, sha256('{reset_token}'), now() + interval '1 hour' FROM iam.users \
              WHERE email = 'admin@{slug}.example.com' \
