@@ -39,7 +39,7 @@ def workspace(keep):
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
-    folder = Path(tempfile.mkdtemp(prefix="vs-chaos-"))
+    folder = Path(tempfile.mkdtemp(prefix="virtualstack-"))
     folder.chmod(0o755)
     try:
         yield folder
@@ -50,9 +50,14 @@ def workspace(keep):
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def target(profile):
+    """Where cargo builds."""
+    return ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / profile
+
+
 def binary(folder, profile):
     """A copy of the built program, so that a build meanwhile does not change what is tested."""
-    built = ROOT / "target" / profile / "virtualstack"
+    built = target(profile) / "virtualstack"
     if not built.is_file():
         raise Wrong(f"{built} is not there; run it by make, which builds it")
     return shutil.copy2(built, folder / "virtualstack")
