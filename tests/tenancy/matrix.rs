@@ -101,7 +101,8 @@ impl Keys {
     async fn may(&self, rpc: &MethodDescriptor, with: bool) -> bool {
         let path = path(rpc);
         let permission = virtualstack_proto::policy(&path).expect("a policy").permission;
-        let mut fitting = self.secrets.iter().filter(|(code, _)| (*code == permission) == (with && !permission.is_empty()));
+        let mut fitting =
+            self.secrets.iter().filter(|(code, _)| (*code == permission) == (with && !permission.is_empty()));
         let (_, secret) = fitting.next().expect("a key");
         let credential = Some(("x-api-key", secret.clone()));
         let Err(status) = call_with(&self.channel, credential, &path, Bytes::new()).await else { return true };
