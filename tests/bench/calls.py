@@ -32,6 +32,7 @@ VMS = 10_000
 PAGE = 50
 GETS, LISTS = 5_000, 1_500
 LOGINS = 60
+REFUSALS = 200
 # Of what is called so often before it counts: connections are open then, statements prepared, caches warm.
 WARM = 0.1
 LIMITS = {"server_calls_per_second": 1_000_000, "server_calls_burst": 1_000_000, "server_auth_per_minute": 100_000,
@@ -182,11 +183,7 @@ class Pgbench:
 
 def seed(cluster):
     """Ten thousand VMs of the demo tenant, and the name of one in their midst."""
-    def run(sql):
-        command = ["psql", "-h", cluster.sockets, "-U", "postgres", "-d", "virtualstack", "-Xq", "-v", "ON_ERROR_STOP=1"]
-        done = subprocess.run([*command, "-c", sql], capture_output=True, text=True)
-        if done.returncode:
-            raise Wrong(f"psql: {done.stderr}")
+    run = cluster.run
     # Ids like those of ten thousand VMs that came one after the other: UUIDs of version 7.
     run(f"""
         INSERT INTO compute.virtual_machines (tenant_id, id, display_name, state, cpu_count, memory_mib, disk_gib, template_id,
@@ -217,6 +214,28 @@ async def logged(cluster, call):
     await call()
     await log_statements("RESET log_statement")
     return log.read_text()[start:]
+
+
+async def refused_logins(client, cluster):
+    """Median milliseconds of logins that are refused, by what was wrong; one of each in turn, so that noise meets all."""
+    known = cluster.query("SELECT password_hash FROM iam.users LIMIT 1")[0]["password_hash"]
+    cluster.run(f"INSERT INTO iam.users (id, email, display_name, password_hash, state) VALUES "
+                f"(gen_random_uuid(), 'inactive@example.com', 'Inactive', '{known}', 'INACTIVE')")
+    tried = {"wrong password": (EMAIL, "not the password of it"), "inactive": ("inactive@example.com", PASSWORD),
+             "unknown": ("nobody@example.com", PASSWORD)}
+    took = {what: [] for what in tried}
+    for _ in range(REFUSALS):
+        for what, (email, password) in tried.items():
+            request = auth_pb2.LoginRequest(email=email, password=password)
+            began = time.monotonic()
+            try:
+                await auth_pb2_grpc.AuthServiceStub(client.channels[0]).Login(request, timeout=30)
+                raise Wrong(f"a login with what is {what} succeeds")
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                    raise
+            took[what].append((time.monotonic() - began) * 1e3)
+    return {what: statistics.median(times) for what, times in took.items()}
 
 
 def bare_hash(count=40):
@@ -294,6 +313,7 @@ async def run(arguments, folder):
             note(("Login", "postgres"), postgres)
             note(("Login", "bare"), bare)
             note(("Login", "login / bare Argon2id"), server / bare)
+        refused = await refused_logins(client, cluster)
     finally:
         if client:
             await client.close()
@@ -329,6 +349,9 @@ async def run(arguments, folder):
         (*us("Login", "bare"), "bare Argon2id of the same parameters: same crate and profile, a process of its own"),
         (*us("Login", "took"), "wall, as above"),
     ])
+    apart = max(refused.values()) / min(refused.values())
+    table(f"Login, refused: {REFUSALS} each, in turn, one in flight; medians {apart:.3f} apart (aim: 1.1)", ["ms", "of"],
+          [(f"{milliseconds:.2f}", what) for what, milliseconds in refused.items()])
     rows = []
     for (name, what), values in [(key, values) for key, values in seen.items() if key[-1] in AIMS]:
         value = statistics.median(values)

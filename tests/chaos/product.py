@@ -185,6 +185,13 @@ class Cluster:
             time.sleep(0.2)
         raise Wrong(f"psql: {done.stderr.strip()}")
 
+    def run(self, sql):
+        """Does something as superuser."""
+        command = ["psql", "-h", self.sockets, "-U", "postgres", "-d", "virtualstack", "-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise Wrong(f"psql: {done.stderr.strip()}")
+
 
 class Answer:
     """What came back: a status with its JSON, or no answer at all."""
