@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -79,6 +81,11 @@ impl Limits {
         }
         let count = async |tx: &mut SystemTx| self.account_in(tx, what, account, client).await;
         self.0.store.system(SystemPurpose::RateLimit, count).await
+    }
+
+    /// The same where the account is known by a token only.
+    pub(crate) async fn token(&self, what: &'static str, digest: &[u8], client: Option<IpAddr>) -> Result<()> {
+        self.account(what, &URL_SAFE_NO_PAD.encode(digest), client).await
     }
 
     /// The same in a transaction, which is to be committed.

@@ -32,7 +32,7 @@ use crate::passwords::Passwords;
 use crate::principals::Principals;
 use crate::refusals::refusals;
 use crate::seal::MasterKey;
-use crate::services;
+use crate::services::{self, Parts};
 use crate::tokens::Tokens;
 
 /// What the server needs from outside.
@@ -106,7 +106,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         .layer(layer_fn(authority, authorize::layer))
         // Nobody takes more than their share.
         .layer(layer_fn(limits.clone(), rate_limit::principals));
-    let routes = services::routes(&config, store, tokens, passwords, limits, refusals)?
+    let routes = services::routes(&config, &Parts { store, tokens, passwords, limits, refusals })?
         .into_axum_router()
         .route(JWKS_PATH, jwks)
         .layer(layers);

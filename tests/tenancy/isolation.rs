@@ -423,7 +423,7 @@ impl World {
              ('{doomed_tenant}', 'doomed-{doomed_tenant}', 'Doomed', 'ACTIVE', NULL, NULL), \
              ('{deleted_tenant}', 'deleted-{deleted_tenant}', 'Deleted', 'DELETED', now() + interval '1 day', 'ACTIVE')"
         );
-        self.plane.database.execute(&format!("{tenants}")).await;
+        self.plane.database.execute(&tenants).await;
         Ids {
             tenant,
             vm,

@@ -28,6 +28,7 @@ use crate::generated::virtualstack::iam::v1::auth_service_server::AuthService;
 use crate::limits::Limits;
 use crate::passwords::{Checked, Passwords, check_policy};
 use crate::refusals::Refusals;
+use crate::services::Parts;
 use crate::status::from_error;
 use crate::tokens::{self, Grant, Tokens};
 
@@ -63,14 +64,8 @@ struct Granted {
 const SUPPORT_SESSION: TimeDelta = TimeDelta::hours(8);
 
 impl Auth {
-    pub(crate) fn new(
-        store: Store,
-        tokens: Tokens,
-        passwords: Passwords,
-        limits: Limits,
-        refusals: Refusals,
-        config: &Config,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
+        let Parts { store, tokens, passwords, limits, refusals } = parts;
         let session_lifetime = TimeDelta::seconds(config.session_seconds);
         Self { store, tokens, passwords, limits, refusals, session_lifetime }
     }
@@ -281,6 +276,7 @@ impl Auth {
 
     async fn reset(&self, request: ResetPasswordRequest, info: &CallInfo) -> Result<(), Error> {
         let digest = mail_tokens::digest(&request.token);
+        self.limits.token("resetPassword", &digest, info.client_address).await?;
         let reset = SystemPurpose::ResetPassword;
         let holder = self.store.system(reset.clone(), async |tx| password_resets::by_token(tx, &digest).await).await?;
         check_policy(&request.password, "password", &[&holder.email, &holder.display_name])?;
@@ -360,6 +356,7 @@ impl AuthService for Auth {
     ) -> Result<Response<()>, Status> {
         let info = CallInfo::of(&request)?;
         let email = normalize_email(&request.get_ref().email);
+        self.limits.account("requestPasswordReset", &email, info.client_address).await.map_err(from_error)?;
         let asked = self.store.system(SystemPurpose::ResetPassword, async |tx| {
             // PostgreSQL has no text with a NUL.
             let holder = if email.contains('\0') { None } else { password_resets::holder(tx, &email).await? };

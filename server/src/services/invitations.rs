@@ -16,6 +16,7 @@ use virtualstack_store::{Mode, Store, SystemPurpose, TenantTx, mail_tokens};
 
 use crate::caller::{CallInfo, Caller};
 use crate::generated::virtualstack::iam::v1::invitation_service_server::InvitationService;
+use crate::limits::Limits;
 use crate::passwords::{Checked, Passwords, check_policy};
 use crate::status::from_error;
 use crate::wire::iam::invitation_message;
@@ -30,6 +31,7 @@ const LONGEST: TimeDelta = TimeDelta::days(90);
 pub(crate) struct Invitations {
     pub(crate) store: Store,
     pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
 }
 
 #[tonic::async_trait]
@@ -129,7 +131,9 @@ impl InvitationService for Invitations {
         &self,
         request: Request<proto::VerifyInvitationRequest>,
     ) -> Result<Response<proto::VerifyInvitationResponse>, Status> {
+        let info = CallInfo::of(&request)?;
         let digest = mail_tokens::digest(&request.get_ref().token);
+        self.limits.token("verify", &digest, info.client_address).await.map_err(from_error)?;
         let (presented, account) = self.present(&digest).await.map_err(from_error)?;
         let Presented { invitation, tenant, tenant_display_name } = presented;
         Ok(Response::new(proto::VerifyInvitationResponse {
@@ -169,6 +173,7 @@ impl Invitations {
     async fn accept(&self, request: proto::AcceptInvitationRequest, info: &CallInfo) -> Result<Joined> {
         let proto::AcceptInvitationRequest { token, password, display_name } = request;
         let digest = mail_tokens::digest(&token);
+        self.limits.token("accept", &digest, info.client_address).await?;
         let (presented, account) = self.present(&digest).await?;
         let active = account.as_ref().is_none_or(|account| account.state == AccountState::Active);
         let known = account.and_then(|account| account.password_hash.map(|hash| (account.id, hash)));

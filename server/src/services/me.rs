@@ -13,6 +13,7 @@ use virtualstack_store::{AccountTx, Store, accounts, users};
 use crate::caller::Caller;
 use crate::codec;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeService;
+use crate::limits::Limits;
 use crate::passwords::{self, Checked, Passwords};
 use crate::status::from_error;
 use crate::wire;
@@ -21,6 +22,7 @@ use crate::wire::iam::user_message;
 pub(crate) struct Me {
     pub(crate) store: Store,
     pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
 }
 
 #[tonic::async_trait]
@@ -71,6 +73,8 @@ impl Me {
     /// Hashes take long, so the old one is read first and compared again when the new one is written.
     async fn set_password(&self, caller: &Caller, request: ChangePasswordRequest) -> Result<()> {
         let (scope, session) = (caller.account(), caller.session()?);
+        // Who has got hold of a session must not guess at the password with it.
+        self.limits.account("changePassword", &scope.account().to_string(), caller.info.client_address).await?;
         let read =
             async |tx: &mut AccountTx| Ok((users::me(tx, scope.tenant()).await?, accounts::password_hash(tx).await?));
         let (me, old) = self.store.account(&scope, read).await?;

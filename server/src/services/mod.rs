@@ -35,56 +35,40 @@ use crate::passwords::Passwords;
 use crate::refusals::Refusals;
 use crate::tokens::Tokens;
 
+/// What services are made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) tokens: Tokens,
+    pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
+    pub(crate) refusals: Refusals,
+}
+
 /// Every service there is.
-pub(crate) fn routes(
-    config: &Config,
-    store: Store,
-    tokens: Tokens,
-    passwords: Passwords,
-    limits: Limits,
-    refusals: Refusals,
-) -> Result<Routes> {
-    let max = config.max_request_bytes;
-    let auth = auth::Auth::new(store.clone(), tokens, passwords.clone(), limits, refusals, config);
+pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
+    let Parts { store, passwords, limits, .. } = parts.clone();
     let mut routes = Routes::builder();
-    routes
-        .add_service(AuthServiceServer::new(auth).max_decoding_message_size(max))
-        .add_service(
-            SessionServiceServer::new(sessions::Sessions { store: store.clone() }).max_decoding_message_size(max),
-        )
-        .add_service(
-            InvitationServiceServer::new(invitations::Invitations {
-                store: store.clone(),
-                passwords: passwords.clone(),
-            })
-            .max_decoding_message_size(max),
-        )
-        .add_service(
-            MeServiceServer::new(me::Me { store: store.clone(), passwords: passwords.clone() })
-                .max_decoding_message_size(max),
-        )
-        .add_service(
-            ApiKeyServiceServer::new(api_keys::ApiKeys { store: store.clone() }).max_decoding_message_size(max),
-        )
-        .add_service(
-            TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords: passwords.clone() })
-                .max_decoding_message_size(max),
-        )
-        .add_service(
-            UserServiceServer::new(users::Users { store: store.clone(), passwords }).max_decoding_message_size(max),
-        )
-        .add_service(RoleServiceServer::new(roles::Roles { store: store.clone() }).max_decoding_message_size(max))
-        .add_service(
-            PermissionServiceServer::new(roles::Permissions { store: store.clone() }).max_decoding_message_size(max),
-        )
-        .add_service(VmServiceServer::new(vms::Vms { store: store.clone() }).max_decoding_message_size(max))
-        .add_service(
-            TemplateServiceServer::new(templates::Templates { store: store.clone() }).max_decoding_message_size(max),
-        )
-        .add_service(
-            OperationsServer::new(operations::Operations { store: store.clone() }).max_decoding_message_size(max),
-        )
-        .add_service(health::service(store));
+    macro_rules! serve {
+        ($($server:ident: $service:expr;)*) => {
+            $(routes.add_service($server::new($service).max_decoding_message_size(config.max_request_bytes));)*
+        };
+    }
+    serve! {
+        AuthServiceServer: auth::Auth::new(parts.clone(), config);
+        SessionServiceServer: sessions::Sessions { store: store.clone() };
+        MeServiceServer: me::Me { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
+        TenantServiceServer: tenants::Tenants { store: store.clone(), passwords: passwords.clone() };
+        UserServiceServer: users::Users { store: store.clone(), passwords: passwords.clone() };
+        RoleServiceServer: roles::Roles { store: store.clone() };
+        PermissionServiceServer: roles::Permissions { store: store.clone() };
+        ApiKeyServiceServer: api_keys::ApiKeys { store: store.clone() };
+        InvitationServiceServer: invitations::Invitations { store: store.clone(), passwords, limits };
+        VmServiceServer: vms::Vms { store: store.clone() };
+        TemplateServiceServer: templates::Templates { store: store.clone() };
+        OperationsServer: operations::Operations { store: store.clone() };
+    }
+    routes.add_service(health::service(store));
     if config.reflection {
         let descriptors = || {
             tonic_reflection::server::Builder::configure()
