@@ -326,7 +326,14 @@ async fn keys_are_their_owners() {
     assert_eq!(names(&admin, "").await.0, [his.clone(), mine.clone()], "newest first");
     let (first, token) = names(&admin, "?pageSize=1").await;
     assert_eq!(first, std::slice::from_ref(&his));
-    assert_eq!(names(&admin, &format!("?pageSize=1&pageToken={token}")).await, (vec![mine], String::new()));
+    assert_eq!(names(&admin, &format!("?pageSize=1&pageToken={token}")).await, (vec![mine.clone()], String::new()));
+    let owned = format!("?filter=owner = \"{}\" NOT lastUseTime:* NOT expireTime:*", text(&key, "owner"));
+    assert_eq!(names(&admin, &owned).await.0, std::slice::from_ref(&mine));
+    assert!(names(&bob, &owned).await.0.is_empty(), "a filter shows nobody more");
+    assert_eq!(names(&admin, "?orderBy=displayName").await.0, [mine, his.clone()]);
+    assert_eq!(names(&admin, "?filter=\"of bob\"").await.0, [his]);
+    let counted = ada.call("GET", "/v1/apiKeys?showTotal=true", None).await.1;
+    assert_eq!(counted["totalSize"], 1, "of those that she sees");
     let foreign = bob.call("GET", &format!("/v1/apiKeys?pageToken={token}"), None).await;
     assert_eq!(refused(&foreign, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["pageToken"], "of another question");
     for method in ["GET", "POST"] {
@@ -411,9 +418,11 @@ async fn keys_that_break_a_rule() {
     }
     let mask = ada.call("PATCH", &format!("{}?updateMask=owner", path(&key)), Some(json!({}))).await;
     assert_eq!(refused(&mask, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["updateMask"]);
-    for query in ["filter=displayName=ci", "orderBy=displayName"] {
+    for (query, field) in
+        [("filter=secret = x", "filter"), ("filter=owner = ada", "filter"), ("orderBy=secret", "orderBy")]
+    {
         let list = ada.call("GET", &format!("/v1/apiKeys?{query}"), None).await;
-        assert_eq!(list.0, 400, "not supported yet: {list:?}");
+        assert_eq!(refused(&list, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), [field], "{query}");
     }
     assert_eq!(ada.call("GET", &path(&key), None).await.1["etag"], key["etag"], "nothing has changed");
 

@@ -298,7 +298,23 @@ async fn a_token_that_is_not_good_says_nothing() {
     plane.database.execute("UPDATE iam.invitations SET expires_at = now() - interval '1 second'").await;
     worthless(&first).await;
     assert_eq!(rest.call("GET", &path, None).await.1["state"], "EXPIRED");
-    assert_eq!(rest.call("GET", "/v1/invitations", None).await.1["invitations"][0]["state"], "EXPIRED");
+    // Lists go by that state too.
+    invite(&acme, "other@example.com", "roles/viewer").await;
+    let list = async |query: &str| rest.call("GET", &format!("/v1/invitations?showTotal=true&{query}"), None).await.1;
+    for (query, total, emails) in [
+        ("filter=state = EXPIRED", 1, vec![NEW]),
+        ("filter=state = PENDING", 1, vec!["other@example.com"]),
+        ("filter=state != REVOKED&orderBy=state, email&pageSize=1", 2, vec![NEW]),
+        ("filter=\"new.person\" expireTime > \"2100-01-01T00:00:00Z\"", 0, vec![]),
+        ("orderBy=expireTime desc", 2, vec!["other@example.com", NEW]),
+    ] {
+        let list = list(query).await;
+        assert_eq!(list["totalSize"], total, "{query} {list}");
+        let invitations = list["invitations"].as_array().expect("invitations").iter();
+        assert_eq!(invitations.map(|one| &one["email"]).collect::<Vec<_>>(), emails, "{query}");
+    }
+    let unknown = rest.call("GET", "/v1/invitations?filter=digest:*", None).await;
+    assert_eq!(refused(&unknown, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["filter"]);
     let (status, resent) = rest.call("POST", &format!("{path}:resend"), Some(json!({}))).await;
     assert_eq!((status, &resent["state"]), (200, &json!("PENDING")), "{resent}");
     assert!(time(&resent["expireTime"]) > Utc::now() + TimeDelta::days(6));

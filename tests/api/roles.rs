@@ -67,6 +67,14 @@ async fn a_custom_role_is_made_changed_and_deleted() {
         listed["roles"].as_array().into_iter().chain(rest_of_them["roles"].as_array()).flatten().skip(1).collect();
     assert!(system.len() == 3 && system.iter().all(|role| role["system"] == true), "{system:?}");
 
+    let query = "/v1/roles?showTotal=true&orderBy=displayName&filter=system = true AND NOT view*";
+    let ordered = ok(rest.call("GET", query, None).await);
+    let keys: Vec<_> = ordered["roles"].as_array().expect("roles").iter().map(|role| &role["displayName"]).collect();
+    assert_eq!((keys, &ordered["totalSize"]), (vec![&json!("tenant_admin"), &json!("user")], &json!(2)));
+    assert_eq!(ok(rest.call("GET", "/v1/roles?filter=night", None).await)["roles"], json!([role]));
+    let unknown = rest.call("GET", "/v1/roles?filter=permissions:x", None).await;
+    assert_eq!(refused(&unknown, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["filter"]);
+
     // What holders may do follows from the next request on.
     let (ada, ada_name) = member(&plane, &acme, "ada@example.com", &[&night]).await;
     assert_eq!(ada.rest().call("GET", "/v1/vms", None).await.0, 200);

@@ -52,6 +52,12 @@ async fn an_account_sees_and_ends_its_sessions() {
     assert_eq!(names(&page), [&three, &two]);
     let token = page["nextPageToken"].as_str().expect("a token");
     assert_eq!(names(&list(&format!("?pageSize=2&pageToken={token}")).await), [&one]);
+    assert_eq!(names(&list("?orderBy=expireTime").await), [&one, &two, &three]);
+    let since = other["createTime"].as_str().expect("a time");
+    let counted = list(&format!("?showTotal=true&filter=createTime < \"{since}\"")).await;
+    assert_eq!((names(&counted), &counted["totalSize"]), (vec![two.as_str(), &one], &json!(2)), "of the account's own");
+    let unknown = first.rest().call("GET", "/v1/sessions?filter=account:*", None).await;
+    assert_eq!(refused(&unknown, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["filter"]);
     let foreign = stranger.rest().call("GET", &format!("/v1/sessions?pageToken={token}"), None).await;
     assert_eq!(refused(&foreign, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["pageToken"]);
 

@@ -232,9 +232,6 @@ async fn wrong_input_and_missing_rights_are_refused() {
     );
     let short = json!({"email": "ada@example.com", "displayName": "Ada", "password": "too short"});
     assert_eq!(fields(&add(&rest, short).await), ["user.password"]);
-    for list in ["filter=state%3DACTIVE", "orderBy=email"] {
-        assert_eq!(rest.call("GET", &format!("/v1/users?{list}"), None).await.0, 400);
-    }
 
     // Roles and members of others are as those that are nowhere.
     let (theirs, them) =
@@ -342,4 +339,118 @@ async fn the_last_admin_stays() {
     let reply = verb(&operator, &me, "unassignRole", json!({"role": "roles/platform_admin"})).await;
     refused(&reply, 400, "FAILED_PRECONDITION", "LAST_ADMIN");
     assert!(reply.1.to_string().contains("roles/platform_admin"), "{}", reply.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_filtered_ordered_and_counted() {
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    let rest = acme.rest();
+    let mut names = Vec::new();
+    for (email, display_name) in [
+        ("ada@example.com", "Ada Lovelace"),
+        ("bob@example.com", "bob"),
+        ("adam@example.com", "Adam Smith"),
+        ("eve@example.com", "Eve of Lovelace"),
+        ("carol@example.com", "Carol"),
+        ("dan@example.com", "dan"),
+        ("gone@example.com", "Gone"),
+    ] {
+        names.push(name(&ok(add(&rest, json!({"email": email, "displayName": display_name})).await)).to_owned());
+    }
+    let [ada, bob, adam, _, carol, dan, gone] = [0, 1, 2, 3, 4, 5, 6].map(|index: usize| names[index].as_str());
+    let list = async |query: &str| ok(rest.call("GET", &format!("/v1/users?{query}"), None).await);
+    let found = async |filter: &str| first_names(&list(&format!("showTotal=true&filter={filter}")).await);
+
+    // Who is inactive stands between those who are not: pages are full all the same, and the total counts the inactive.
+    for inactive in [ada, adam, carol, gone] {
+        ok(verb(&rest, inactive, "deactivate", json!({})).await);
+    }
+    ok(rest.call("DELETE", &format!("/v1/{gone}"), None).await);
+    let inactive = "pageSize=2&showTotal=true&filter=state = \"INACTIVE\"";
+    let first = list(inactive).await;
+    assert_eq!(first_names(&first), ["carol", "adam"]);
+    assert_eq!(first["totalSize"], 3);
+    let token = first["nextPageToken"].as_str().expect("a second page");
+    let second = list(&format!("{inactive}&pageToken={token}")).await;
+    assert_eq!(first_names(&second), ["ada"]);
+    assert_eq!(second["totalSize"], 3);
+    assert_eq!(second["nextPageToken"], "");
+    assert!(second["users"][0]["roles"].is_array(), "{second}");
+
+    // The token is good for that question only.
+    for other in ["", "filter=state = \"INVITED\"&", "filter=state = \"INACTIVE\"&orderBy=email&"] {
+        let reply = rest.call("GET", &format!("/v1/users?{other}pageToken={token}"), None).await;
+        assert_eq!(refused(&reply, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["pageToken"], "{other}");
+    }
+
+    for (filter, expected) in [
+        ("email = \"ada*\"", vec!["adam", "ada"]),
+        ("lovelace", vec!["eve", "ada"]),
+        ("EXAMPLE.com AND NOT state = INACTIVE", vec!["dan", "eve", "bob", "admin"]),
+        ("NOT (email = ada* OR lovelace) state = INVITED", vec!["dan", "bob"]),
+        ("-displayName:a state != ACTIVE", vec!["bob"]),
+        ("state = ACTIVE", vec!["admin"]),
+        ("state = REMOVED", vec![]),
+        ("gone", vec![]),
+        ("createTime < \"2020-01-01T00:00:00Z\"", vec![]),
+    ] {
+        assert_eq!(found(filter).await, expected, "{filter}");
+    }
+    let counted = list("pageSize=1&showTotal=true").await;
+    assert_eq!(first_names(&counted), ["dan"]);
+    assert_eq!(counted["totalSize"], 7, "who is gone is not counted");
+    assert!(list("").await.get("totalSize").is_none(), "only if asked for");
+
+    // By name, falling and without case, page by page.
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let query = format!("pageSize=2&orderBy=displayName desc&filter=state != ACTIVE&pageToken={token}");
+        let page = list(&query).await;
+        all.extend(first_names(&page));
+        page["nextPageToken"].as_str().expect("a token").clone_into(&mut token);
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(all, ["eve", "dan", "carol", "bob", "adam", "ada"]);
+
+    // Those who hold a role are listed in the same way; a token of one role is none of another.
+    let holders = json!({"users": [ada, bob, dan]});
+    let viewer = ok(rest.call("GET", "/v1/roles/viewer", None).await)["name"].as_str().expect("a name").to_owned();
+    for role in [&viewer, "roles/user"] {
+        ok(verb(&rest, role, "setUsers", holders.clone()).await);
+    }
+    let query = "pageSize=1&showTotal=true&orderBy=email&filter=state = INVITED";
+    let page = ok(rest.call("GET", &format!("/v1/{viewer}/users?{query}"), None).await);
+    assert_eq!(first_names(&page), ["bob"]);
+    assert_eq!(page["totalSize"], 2);
+    let token = page["nextPageToken"].as_str().expect("a second page");
+    let page = ok(rest.call("GET", &format!("/v1/roles/viewer/users?{query}&pageToken={token}"), None).await);
+    assert_eq!(first_names(&page), ["dan"]);
+    assert_eq!(page["nextPageToken"], "");
+    for path in ["/v1/roles/user/users", "/v1/users"] {
+        let reply = rest.call("GET", &format!("{path}?{query}&pageToken={token}"), None).await;
+        assert_eq!(refused(&reply, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["pageToken"], "{path}");
+    }
+
+    for (query, field) in [
+        ("filter=password = x", "filter"),
+        ("filter=state = SLEEPING", "filter"),
+        ("filter=(state = ACTIVE", "filter"),
+        ("orderBy=roles", "orderBy"),
+    ] {
+        for path in ["users", "roles/viewer/users"] {
+            let reply = rest.call("GET", &format!("/v1/{path}?{query}"), None).await;
+            assert_eq!(refused(&reply, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), [field], "{query}");
+        }
+    }
+}
+
+/// What stands before the @ of those on a page.
+fn first_names(page: &Value) -> Vec<String> {
+    let users = page["users"].as_array().expect("users").iter();
+    users
+        .map(|user| user["email"].as_str().expect("an address").split('@').next().unwrap_or_default().to_owned())
+        .collect()
 }

@@ -13,7 +13,7 @@ use virtualstack_model::id::{ApiKeyId, UserId};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
-use crate::page::Page;
+use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::api_keys as table;
 use crate::tx::{Mode, SystemTx, TenantTx, Write};
 
@@ -94,27 +94,35 @@ pub async fn lock(tx: &mut TenantTx<Write>, id: ApiKeyId) -> Result<ApiKey> {
     found.ok_or_else(|| missing(id))
 }
 
-/// Lists keys, newest first: those of `owner`, or all.
+/// What filters and orders of keys may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: ApiKeyId::COLLECTION,
+    id: Field::id("name", ApiKeyId::COLLECTION, &table::id),
+    fields: &[
+        Field::text("displayName", &table::display_name).sorted().searched(),
+        Field::id("owner", UserId::COLLECTION, &table::owner_id).sorted(),
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("expireTime", &table::expires_at).sorted(),
+        Field::time("lastUseTime", &table::last_used_at).sorted(),
+    ],
+};
+
+/// Lists keys: those of `owner`, or all.
 pub async fn list<M: Mode>(
     tx: &mut TenantTx<M>,
+    request: &ListRequest,
     owner: Option<UserId>,
-    page: &Page<ApiKeyId>,
-) -> Result<(Vec<ApiKey>, String)> {
+) -> Result<Listed<ApiKey>> {
     let tenant = tx.tenant();
-    let mut query = table::table
-        .filter(table::tenant_id.eq(tenant.0))
-        .select(ApiKey::as_select())
-        .order(table::id.desc())
-        .limit(page.limit())
-        .into_boxed();
-    if let Some(owner) = owner {
-        query = query.filter(table::owner_id.eq(owner.0));
-    }
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after.0));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |key| key.id)
+    let variant = owner.map(UserId::name).unwrap_or_default();
+    let base = || {
+        let keys = table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed();
+        match owner {
+            None => keys,
+            Some(owner) => keys.filter(table::owner_id.eq(owner.0)),
+        }
+    };
+    LISTING.read(tx, request, &variant, base).await
 }
 
 /// What a new key is known by: the public part that finds it, and the SHA-256 of its secret.

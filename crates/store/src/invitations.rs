@@ -17,7 +17,7 @@ use virtualstack_model::{Error, Result};
 
 use crate::accounts::{self, Invited};
 use crate::error::{CONFLICT, from_diesel};
-use crate::page::Page;
+use crate::listing::{Field, Kind, ListRequest, Listed, Listing};
 use crate::schema::{invitations as table, memberships, tenant_role_permissions, tenant_roles, user_tenant_roles};
 use crate::tenants::{self, Key};
 use crate::tx::{Due, Mode, SystemTx, TenantTx, Write};
@@ -196,20 +196,22 @@ fn not_found(id: InvitationId) -> Error {
     Error::not_found("INVITATION_NOT_FOUND", id.name())
 }
 
-/// Lists invitations, newest first.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, page: &Page<InvitationId>) -> Result<(Vec<Invitation>, String)> {
+/// What filters and orders of invitations may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: InvitationId::COLLECTION,
+    id: Field::id("name", InvitationId::COLLECTION, &table::id),
+    fields: &[
+        Field::text("email", &table::email).sorted().searched(),
+        Field::sql("state", Kind::Words(InvitationState::WORDS), STATE).sorted(),
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("expireTime", &table::expires_at).sorted(),
+    ],
+};
+
+/// Lists invitations.
+pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Invitation>> {
     let tenant = tx.tenant();
-    let mut query = table::table
-        .filter(table::tenant_id.eq(tenant.0))
-        .select(Invitation::as_select())
-        .order(table::id.desc())
-        .limit(page.limit())
-        .into_boxed();
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after.0));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |invitation| invitation.id)
+    LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed()).await
 }
 
 /// Ends an invitation that was not accepted, and its token.

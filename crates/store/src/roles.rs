@@ -18,6 +18,7 @@ use virtualstack_model::user::{InvitationState, MembershipState, PLATFORM_ADMIN,
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
+use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::page::Page;
 use crate::schema::{
     invitations, memberships, permissions as catalogue, tenant_role_permissions as contents, tenant_roles as table,
@@ -121,19 +122,22 @@ pub async fn lock_custom(tx: &mut TenantTx<Write>, key: &Key) -> Result<Role> {
     Ok(role)
 }
 
-/// Lists roles, newest first.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, page: &Page<RoleId>) -> Result<(Vec<Role>, String)> {
-    let mut query = table::table
-        .filter(table::tenant_id.eq(tx.tenant().0))
-        .select(Role::as_select())
-        .order(table::id.desc())
-        .limit(page.limit())
-        .into_boxed();
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |role: &Role| role.id)
+/// What filters and orders of roles may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: RoleId::COLLECTION,
+    id: Field::id("name", RoleId::COLLECTION, &table::id),
+    fields: &[
+        Field::text("displayName", &table::display_name).sorted().searched(),
+        Field::bool("system", &table::system).sorted(),
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("updateTime", &table::updated_at).sorted(),
+    ],
+};
+
+/// Lists roles.
+pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Role>> {
+    let tenant = tx.tenant();
+    LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed()).await
 }
 
 /// Lists the catalogue, by code.

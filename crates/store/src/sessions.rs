@@ -13,7 +13,7 @@ use virtualstack_model::id::{AccountId, SessionId, TenantId};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
-use crate::page::Page;
+use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::{refresh_tokens, sessions as table};
 use crate::tx::{AccountTx, SystemTx};
 
@@ -104,14 +104,20 @@ pub async fn get(tx: &mut AccountTx, session: SessionId) -> Result<Session> {
     found.ok_or_else(|| missing(session))
 }
 
-/// Lists the sessions of the account, newest first.
-pub async fn list(tx: &mut AccountTx, page: &Page<SessionId>) -> Result<(Vec<Session>, String)> {
-    let mut query = open(tx.account).select(Session::as_select()).order(table::id.desc()).limit(page.limit());
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after.0));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |session| session.id)
+/// What filters and orders of sessions may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: SessionId::COLLECTION,
+    id: Field::id("name", SessionId::COLLECTION, &table::id),
+    fields: &[
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("expireTime", &table::expires_at).sorted(),
+    ],
+};
+
+/// Lists the sessions of the account.
+pub async fn list(tx: &mut AccountTx, request: &ListRequest) -> Result<Listed<Session>> {
+    let account = tx.account;
+    LISTING.read(tx, request, "", || open(account)).await
 }
 
 /// Ends a session of the account. Says whether there was one to end.

@@ -16,7 +16,7 @@ use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
 use crate::invitations::{Brings, Invite};
-use crate::page::Page;
+use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::roles::{Admins, Role};
 use crate::schema::{
     api_keys, invitations as invited, memberships as table, tenant_roles, user_tenant_roles, users as account_rows,
@@ -169,24 +169,36 @@ pub async fn lock(tx: &mut TenantTx<Write>, id: UserId) -> Result<Member> {
     get(tx, id).await
 }
 
-/// Lists members, newest first: all, or those who hold a role.
+/// What filters and orders of members may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: UserId::COLLECTION,
+    id: Field::id("name", UserId::COLLECTION, &table::id),
+    fields: &[
+        Field::text("email", &table::email).sorted().searched(),
+        Field::text("displayName", &table::display_name).sorted().searched(),
+        Field::words("state", MembershipState::WORDS, &table::state).sorted(),
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("updateTime", &table::updated_at).sorted(),
+    ],
+};
+
+/// Lists members: all, or those who hold a role.
 pub async fn list<M: Mode>(
     tx: &mut TenantTx<M>,
-    page: &Page<UserId>,
+    request: &ListRequest,
     holding: Option<RoleId>,
-) -> Result<(Vec<Member>, String)> {
+) -> Result<Listed<Member>> {
     let tenant = tx.tenant();
-    let mut query = present(tenant).select(Member::as_select()).order(table::id.desc()).limit(page.limit());
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after));
-    }
-    if let Some(role) = holding {
-        let holders = user_tenant_roles::table
-            .filter(user_tenant_roles::tenant_id.eq(tenant.0).and(user_tenant_roles::role_id.eq(role.0)));
-        query = query.filter(table::id.eq_any(holders.select(user_tenant_roles::membership_id)));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |member: &Member| member.user.id)
+    let variant = holding.map(RoleId::name).unwrap_or_default();
+    let base = || match holding {
+        None => present(tenant),
+        Some(role) => {
+            let holders = user_tenant_roles::table
+                .filter(user_tenant_roles::tenant_id.eq(tenant.0).and(user_tenant_roles::role_id.eq(role.0)));
+            present(tenant).filter(table::id.eq_any(holders.select(user_tenant_roles::membership_id)))
+        }
+    };
+    LISTING.read(tx, request, &variant, base).await
 }
 
 /// Refuses ids that are not those of members, by the first of them.

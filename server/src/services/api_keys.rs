@@ -11,9 +11,8 @@ use virtualstack_model::id::{ApiKeyId, UserId};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_store::api_keys::{self as keys, ApiKey, IpNetwork, Secret, Terms};
-use virtualstack_store::page::Page;
 use virtualstack_store::request_ids::{self, Request as RequestId};
-use virtualstack_store::{Store, tenants};
+use virtualstack_store::{ListRequest, Listed, Store, tenants};
 
 use crate::caller::Caller;
 use crate::generated::virtualstack::iam::v1::api_key_service_server::ApiKeyService;
@@ -44,19 +43,16 @@ impl ApiKeyService for ApiKeys {
         request: Request<proto::ListApiKeysRequest>,
     ) -> Result<Response<proto::ListApiKeysResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        wire::newest_first_only(&request.filter, &request.order_by).map_err(from_error)?;
+        let proto::ListApiKeysRequest { page_size, page_token, filter, order_by, show_total } = request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
         let owner = (!caller.holds(SEE_ALL)).then_some(me(&caller));
-        let whose = owner.map_or_else(|| "all".to_owned(), UserId::name);
-        let binding = [caller.tenant_id().to_string(), format!("apiKeys of {whose}")];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) = self
+        let Listed { rows, next_page_token, total_size } = self
             .store
-            .read(&caller.tenant(), async |tx| keys::list(tx, owner, &page).await)
+            .read(&caller.tenant(), async |tx| keys::list(tx, &request, owner).await)
             .await
             .map_err(from_error)?;
         let api_keys = rows.into_iter().map(api_key_message).collect();
-        Ok(Response::new(proto::ListApiKeysResponse { api_keys, next_page_token, total_size: None }))
+        Ok(Response::new(proto::ListApiKeysResponse { api_keys, next_page_token, total_size }))
     }
 
     async fn get_api_key(&self, request: Request<proto::GetApiKeyRequest>) -> Result<Response<proto::ApiKey>, Status> {

@@ -10,9 +10,8 @@ use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_store::accounts::{self, Credentials, Invited};
 use virtualstack_store::invitations::{self, Brings, Invite, Joined, Presented};
-use virtualstack_store::page::Page;
 use virtualstack_store::request_ids::{self, Request as RequestId};
-use virtualstack_store::{Mode, Store, SystemPurpose, TenantTx, mail_tokens};
+use virtualstack_store::{ListRequest, Listed, Mode, Store, SystemPurpose, TenantTx, mail_tokens};
 
 use crate::caller::{CallInfo, Caller};
 use crate::generated::virtualstack::iam::v1::invitation_service_server::InvitationService;
@@ -41,17 +40,13 @@ impl InvitationService for Invitations {
         request: Request<proto::ListInvitationsRequest>,
     ) -> Result<Response<proto::ListInvitationsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        let plain = request.filter.is_empty() && request.order_by.is_empty();
-        if !plain {
-            return Err(from_error(Error::invalid("filter", "is not supported yet")));
-        }
-        let binding = [scope.tenant().to_string(), "invitations".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) =
-            self.store.read(&scope, async |tx| invitations::list(tx, &page).await).await.map_err(from_error)?;
+        let proto::ListInvitationsRequest { page_size, page_token, filter, order_by, show_total } =
+            request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } =
+            self.store.read(&scope, async |tx| invitations::list(tx, &request).await).await.map_err(from_error)?;
         let invitations = rows.into_iter().map(invitation_message).collect();
-        Ok(Response::new(proto::ListInvitationsResponse { invitations, next_page_token, total_size: None }))
+        Ok(Response::new(proto::ListInvitationsResponse { invitations, next_page_token, total_size }))
     }
 
     async fn get_invitation(

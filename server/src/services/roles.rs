@@ -13,9 +13,9 @@ use virtualstack_proto::virtualstack::iam::v1::{
 };
 use virtualstack_store::page::Page;
 use virtualstack_store::roles::{self, Key};
-use virtualstack_store::{Store, TenantTx, Write, request_ids, tenants, users};
+use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, request_ids, tenants, users};
 
-use super::users::{all_in_order, repeat};
+use super::users::repeat;
 use crate::caller::Caller;
 use crate::codec;
 use crate::generated::virtualstack::iam::v1::permission_service_server::PermissionService;
@@ -38,14 +38,12 @@ pub(crate) struct Roles {
 impl RoleService for Roles {
     async fn list_roles(&self, request: Request<ListRolesRequest>) -> Result<Response<ListRolesResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        all_in_order(&request.filter, &request.order_by).map_err(from_error)?;
-        let binding = [scope.tenant().to_string(), "roles".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) =
-            self.store.read(&scope, async |tx| roles::list(tx, &page).await).await.map_err(from_error)?;
+        let ListRolesRequest { page_size, page_token, filter, order_by, show_total } = request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } =
+            self.store.read(&scope, async |tx| roles::list(tx, &request).await).await.map_err(from_error)?;
         let roles = rows.into_iter().map(role_message).collect();
-        Ok(Response::new(ListRolesResponse { roles, next_page_token, total_size: None }))
+        Ok(Response::new(ListRolesResponse { roles, next_page_token, total_size }))
     }
 
     async fn get_role(&self, request: Request<GetRoleRequest>) -> Result<Response<Role>, Status> {
@@ -140,21 +138,19 @@ impl RoleService for Roles {
         request: Request<ListRoleUsersRequest>,
     ) -> Result<Response<ListRoleUsersResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        all_in_order(&request.filter, &request.order_by).map_err(from_error)?;
-        let key = Key::parse("parent", &request.parent).map_err(from_error)?;
-        let binding = [scope.tenant().to_string(), format!("users of {}", request.parent)];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) = self
+        let ListRoleUsersRequest { parent, page_size, page_token, filter, order_by, show_total } = request.into_inner();
+        let key = Key::parse("parent", &parent).map_err(from_error)?;
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } = self
             .store
             .read(&scope, async |tx| {
                 let role = roles::get(tx, &key).await?;
-                users::list(tx, &page, Some(role.id)).await
+                users::list(tx, &request, Some(role.id)).await
             })
             .await
             .map_err(from_error)?;
         let users = rows.into_iter().map(member_message).collect();
-        Ok(Response::new(ListRoleUsersResponse { users, next_page_token, total_size: None }))
+        Ok(Response::new(ListRoleUsersResponse { users, next_page_token, total_size }))
     }
 
     async fn set_role_users(

@@ -4,9 +4,8 @@ use tonic::{Request, Response, Status};
 use virtualstack_model::Result;
 use virtualstack_model::id::{SessionId, TenantId};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
-use virtualstack_store::page::Page;
 use virtualstack_store::sessions::{self, Session};
-use virtualstack_store::{AccountTx, Store};
+use virtualstack_store::{AccountTx, ListRequest, Listed, Store};
 
 use crate::caller::Caller;
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionService;
@@ -42,14 +41,15 @@ impl SessionService for Sessions {
         request: Request<proto::ListSessionsRequest>,
     ) -> Result<Response<proto::ListSessionsResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let (scope, request) = (caller.account(), request.into_inner());
-        wire::newest_first_only(&request.filter, &request.order_by).map_err(from_error)?;
-        let binding = [scope.account().to_string(), "sessions".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) =
-            self.store.account(&scope, async |tx| sessions::list(tx, &page).await).await.map_err(from_error)?;
+        let proto::ListSessionsRequest { page_size, page_token, filter, order_by, show_total } = request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } = self
+            .store
+            .account(&caller.account(), async |tx| sessions::list(tx, &request).await)
+            .await
+            .map_err(from_error)?;
         let sessions = rows.into_iter().map(|row| message(row, &caller)).collect();
-        Ok(Response::new(proto::ListSessionsResponse { sessions, next_page_token, total_size: None }))
+        Ok(Response::new(proto::ListSessionsResponse { sessions, next_page_token, total_size }))
     }
 
     async fn get_session(

@@ -9,11 +9,10 @@ use virtualstack_proto::virtualstack::iam::v1::{
     ActivateUserRequest, AssignRoleRequest, CreateUserRequest, DeactivateUserRequest, DeleteUserRequest,
     GetUserRequest, ListUsersRequest, ListUsersResponse, UnassignRoleRequest, UpdateUserRequest, User,
 };
-use virtualstack_store::page::Page;
 use virtualstack_store::request_ids::{self, Request as RequestId};
 use virtualstack_store::roles::{self, Key, Role};
 use virtualstack_store::users::{self, NewUser};
-use virtualstack_store::{Store, TenantTx, Write, tenants};
+use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, tenants};
 
 use crate::caller::Caller;
 use crate::codec;
@@ -35,14 +34,12 @@ pub(crate) struct Users {
 impl UserService for Users {
     async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        all_in_order(&request.filter, &request.order_by).map_err(from_error)?;
-        let binding = [scope.tenant().to_string(), "users".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) =
-            self.store.read(&scope, async |tx| users::list(tx, &page, None).await).await.map_err(from_error)?;
+        let ListUsersRequest { page_size, page_token, filter, order_by, show_total } = request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } =
+            self.store.read(&scope, async |tx| users::list(tx, &request, None).await).await.map_err(from_error)?;
         let users = rows.into_iter().map(member_message).collect();
-        Ok(Response::new(ListUsersResponse { users, next_page_token, total_size: None }))
+        Ok(Response::new(ListUsersResponse { users, next_page_token, total_size }))
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<User>, Status> {
@@ -231,13 +228,4 @@ async fn grantable(tx: &mut TenantTx<Write>, caller: &Caller, field: &str, names
 /// What tells a repeat of a request from a new one: its id, and that it says the same.
 pub(super) fn repeat(method: &'static str, request: &impl prost::Message, id: &str) -> Result<RequestId> {
     RequestId::new(method, id, &request.encode_to_vec())
-}
-
-/// Lists show all there is, newest first.
-pub(super) fn all_in_order(filter: &str, order_by: &str) -> Result<()> {
-    match (filter, order_by) {
-        ("", "") => Ok(()),
-        ("", _) => Err(Error::invalid("order_by", "is not supported yet")),
-        _ => Err(Error::invalid("filter", "is not supported yet")),
-    }
 }

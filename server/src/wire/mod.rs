@@ -25,16 +25,6 @@ pub(crate) fn date_time(field: &str, time: Timestamp) -> Result<DateTime<Utc>> {
     time.ok_or_else(|| Error::invalid(field, "must be a time within the years 1 to 9999"))
 }
 
-/// Refuses what lists cannot do yet.
-pub(crate) fn newest_first_only(filter: &str, order_by: &str) -> Result<()> {
-    for (field, value) in [("filter", filter), ("order_by", order_by)] {
-        if !value.is_empty() {
-            return Err(Error::invalid(field, "is not supported yet"));
-        }
-    }
-    Ok(())
-}
-
 /// A message in an Any, under its full name.
 pub(crate) fn any(message: &impl ReflectMessage) -> Any {
     let name = message.descriptor().full_name().to_owned();
