@@ -74,7 +74,7 @@ DROP FUNCTION iam.notify_keys, iam.notify_access, iam.assert_key, iam.assert_acc
 
 ALTER TABLE audit.logs DROP COLUMN credential, DROP COLUMN support_reason, DROP COLUMN result, DROP COLUMN reason;
 
-ALTER TABLE iam.sessions DROP COLUMN client_address, DROP COLUMN support_tenant_id, DROP COLUMN support_reason;
+ALTER TABLE iam.sessions DROP COLUMN parent_id, DROP COLUMN client_address, DROP COLUMN support_tenant_id, DROP COLUMN support_reason;
 
 REVOKE INSERT, DELETE ON iam.user_tenant_roles FROM virtualstack_tenant;
 REVOKE INSERT, DELETE ON iam.tenant_role_permissions FROM virtualstack_tenant;

@@ -59,7 +59,11 @@ ALTER TABLE iam.sessions
     ADD COLUMN client_address inet,
     ADD COLUMN support_tenant_id uuid REFERENCES iam.tenants,
     ADD COLUMN support_reason text,
+    -- The session that it was begun from, and ends with.
+    ADD COLUMN parent_id uuid REFERENCES iam.sessions ON DELETE SET NULL,
     ADD CONSTRAINT sessions_support CHECK ((support_tenant_id IS NULL) = (support_reason IS NULL));
+
+CREATE INDEX sessions_parent ON iam.sessions (parent_id) WHERE parent_id IS NOT NULL;
 
 CREATE TABLE iam.api_keys (
     tenant_id uuid NOT NULL REFERENCES iam.tenants,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use tonic::{Request, Status};
 use uuid::Uuid;
-use virtualstack_model::access::Credential;
+use virtualstack_model::access::{Access, Credential};
 use virtualstack_model::audit::{Actor, Audit, Outcome};
 use virtualstack_model::id::{SessionId, TenantId};
 use virtualstack_model::{Error, Result};
-use virtualstack_store::principals::Principal;
-use virtualstack_store::{AccountScope, SystemPurpose, TenantScope};
+use virtualstack_store::principals::{self, Principal};
+use virtualstack_store::{AccountScope, SystemPurpose, TenantScope, TenantTx, Write};
 
 use crate::status;
 
@@ -47,6 +47,8 @@ impl CallInfo {
 pub(crate) struct Caller {
     pub(crate) principal: Arc<Principal>,
     pub(crate) info: CallInfo,
+    /// What the policy of the method asks for.
+    pub(crate) permission: &'static str,
 }
 
 impl Caller {
@@ -86,6 +88,13 @@ impl Caller {
             Credential::Session(session) | Credential::Support { session, .. } => session.0,
             Credential::ApiKey { id, .. } => id.0,
         }
+    }
+
+    /// Decides anew, in a transaction that changes access: see [`principals::relook`].
+    pub(crate) async fn decide_again(&self, tx: &mut TenantTx<Write>) -> Result<Access> {
+        let access = principals::relook(tx, &self.tenant()).await?;
+        access.authorize(self.permission)?;
+        Ok(access)
     }
 
     /// Whether it is an API key, which is good for its own tenant only.

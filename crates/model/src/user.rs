@@ -117,7 +117,8 @@ pub const SUPPORT: &str = "support";
 pub fn support_grants(code: &str) -> bool {
     let (module, action) = code.rsplit_once(':').unwrap_or_default();
     !code.starts_with("platform:")
-        && (action == "read"
+        // The sessions are the operator's own, and of no concern to the tenant.
+        && ((action == "read" && module != "session")
             || (module == "vm" && matches!(action, "start" | "stop" | "restart" | "suspend"))
             || matches!(code, "operation:cancel" | "access:explain"))
 }
@@ -142,7 +143,15 @@ mod tests {
         for code in ["vm:read", "audit:read", "vm:stop", "operation:cancel"] {
             assert!(support_grants(code), "{code}");
         }
-        for code in ["vm:create", "vm:delete", "vm:console", "user:update", "role:assign", "platform:tenant:read"] {
+        for code in [
+            "session:read",
+            "vm:create",
+            "vm:delete",
+            "vm:console",
+            "user:update",
+            "role:assign",
+            "platform:tenant:read",
+        ] {
             assert!(!support_grants(code), "{code}");
         }
     }

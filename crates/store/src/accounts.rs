@@ -3,13 +3,14 @@
 use chrono::Utc;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use uuid::Uuid;
 use virtualstack_model::id::{AccountId, SessionId, TenantId};
 use virtualstack_model::tenant::TenantState;
-use virtualstack_model::user::{AccountState, MembershipState};
+use virtualstack_model::user::{AccountState, InvitationState, MembershipState};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
-use crate::schema::{memberships, password_resets, tenants, users as table};
+use crate::schema::{invitations, memberships, password_resets, tenants, users as table};
 use crate::sessions;
 use crate::tx::{AccountTx, SystemTx};
 
@@ -77,6 +78,14 @@ pub async fn ensure(
     let account = by_email(tx, email).await?;
     let account = account.ok_or_else(|| Error::internal("an account that was just made is gone"))?;
     Ok((account.id, made == 1))
+}
+
+/// Locks an account whose password was checked against `hash`; says whether it is still what was checked. A change of the
+/// password waits then, and ends the session that comes of the check.
+pub async fn lock_checked(tx: &mut SystemTx, account: AccountId, hash: Option<&str>) -> Result<bool> {
+    let row = table::table.find(account).select((table::password_hash, table::state)).for_no_key_update();
+    let (now, state): (Option<String>, AccountState) = row.first(tx.connection()?).await.map_err(from_diesel)?;
+    Ok(state == AccountState::Active && now.as_deref() == hash)
 }
 
 /// Writes a hash of newer parameters for the same password, unless the password was changed meanwhile.
@@ -219,7 +228,7 @@ pub async fn choices(tx: &mut SystemTx, account: AccountId) -> Result<Vec<Choice
 
 /// The first login of a new account makes it active in the tenants that made it.
 pub async fn activate_at_login(tx: &mut SystemTx, account: AccountId) -> Result<()> {
-    diesel::update(
+    let activated: Vec<Uuid> = diesel::update(
         memberships::table
             .filter(memberships::account_id.eq(account.0))
             .filter(memberships::activates_at_login.and(memberships::state.eq(MembershipState::Invited.as_str()))),
@@ -230,9 +239,25 @@ pub async fn activate_at_login(tx: &mut SystemTx, account: AccountId) -> Result<
         memberships::version.eq(memberships::version + 1),
         memberships::updated_at.eq(Utc::now()),
     ))
-    .execute(tx.connection()?)
+    .returning(memberships::id)
+    .get_results(tx.connection()?)
     .await
     .map_err(from_diesel)?;
+    if activated.is_empty() {
+        return Ok(());
+    }
+    // Nothing is left to accept.
+    let open = invitations::state.eq(InvitationState::Pending.as_str());
+    diesel::update(invitations::table.filter(invitations::user_id.eq_any(activated)).filter(open))
+        .set((
+            invitations::state.eq(InvitationState::Accepted.as_str()),
+            invitations::digest.eq(None::<Vec<u8>>),
+            invitations::accepted_at.eq(Utc::now()),
+            invitations::updated_at.eq(Utc::now()),
+        ))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
     Ok(())
 }
 

@@ -20,7 +20,9 @@ use virtualstack_model::{Error, Result};
 
 use crate::error::{from_diesel, key_invalid, session_ended};
 use crate::schema::permissions;
-use crate::tx::{Mode, SystemTx, TenantTx};
+use crate::scope::TenantScope;
+use crate::tenants;
+use crate::tx::{Mode, SystemTx, TenantTx, Write};
 
 /// A verified caller.
 #[derive(Clone, Debug)]
@@ -205,22 +207,36 @@ struct KeyRow {
     expires_at: Option<DateTime<Utc>>,
 }
 
-/// Resolves whom an API key acts for, by its public part and the SHA-256 of its secret. Every way in which it can be
-/// wrong looks the same.
-pub async fn of_key(tx: &mut SystemTx, public_id: &str, digest: &[u8]) -> Result<Principal> {
-    let row: Option<KeyRow> = diesel::sql_query(format!(
+/// Reads what a key is, by a condition on its row `k`.
+fn key(condition: &str) -> String {
+    format!(
         "SELECT {}, k.id, k.permissions, k.allowed_cidrs, k.digest, k.previous_digest, k.previous_expires_at, \
             k.generation, k.version, k.created_at, k.expires_at \
          FROM iam.api_keys k JOIN iam.memberships m ON m.tenant_id = k.tenant_id AND m.id = k.owner_id \
          JOIN iam.users u ON u.id = m.account_id JOIN iam.tenants t ON t.id = k.tenant_id JOIN iam.tenants home ON home.id = t.id \
-         WHERE k.public_id = $1",
+         WHERE {condition}",
         member_columns()
-    ))
-    .bind::<Text, _>(public_id)
-    .get_result(tx.connection()?)
-    .await
-    .optional()
-    .map_err(from_diesel)?;
+    )
+}
+
+impl KeyRow {
+    /// What the key may do. Whether its time is over is for the caller to see.
+    fn access(member: MemberRow, id: ApiKeyId, permissions: Vec<String>) -> Result<Access> {
+        let mut access = member.access()?;
+        access.key = Some(KeyLimit { id, permissions: permissions.into_iter().collect() });
+        Ok(access)
+    }
+}
+
+/// Resolves whom an API key acts for, by its public part and the SHA-256 of its secret. Every way in which it can be
+/// wrong looks the same.
+pub async fn of_key(tx: &mut SystemTx, public_id: &str, digest: &[u8]) -> Result<Principal> {
+    let row: Option<KeyRow> = diesel::sql_query(key("k.public_id = $1"))
+        .bind::<Text, _>(public_id)
+        .get_result(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?;
     let row = row.ok_or_else(key_invalid)?;
     let now = Utc::now();
     let overlaps = row.previous_expires_at.is_some_and(|end| end > now);
@@ -237,12 +253,11 @@ pub async fn of_key(tx: &mut SystemTx, public_id: &str, digest: &[u8]) -> Result
         return Err(key_invalid());
     };
     let epoch = row.member.epoch;
-    let mut access = row.member.access()?;
+    let id = ApiKeyId(row.id);
+    let access = KeyRow::access(row.member, id, row.permissions)?;
     if expires_at.is_some_and(|end| end <= now) || access.account_state != AccountState::Active {
         return Err(key_invalid());
     }
-    let id = ApiKeyId(row.id);
-    access.key = Some(KeyLimit { id, permissions: row.permissions.into_iter().collect() });
     Ok(Principal {
         access,
         credential: Credential::ApiKey { id, generation, version: row.version },
@@ -251,6 +266,30 @@ pub async fn of_key(tx: &mut SystemTx, public_id: &str, digest: &[u8]) -> Result
         expires_at,
         allowed_cidrs: row.allowed_cidrs,
     })
+}
+
+/// Makes changes of access in the tenant wait for one another, and reads anew what the caller may do: they may have
+/// waited behind a change that took it from them. Whoever changes access begins with this.
+pub async fn relook(tx: &mut TenantTx<Write>, scope: &TenantScope) -> Result<Access> {
+    tenants::lock_access(tx).await?;
+    let mut system = tx.as_system().await?;
+    let access = match &scope.credential {
+        Credential::Session(session) | Credential::Support { session, .. } => {
+            of_session(&mut system, *session, scope.tenant).await?.access
+        }
+        Credential::ApiKey { id, .. } => {
+            let row: Option<KeyRow> = diesel::sql_query(key("k.id = $1"))
+                .bind::<SqlUuid, _>(id.0)
+                .get_result(system.connection()?)
+                .await
+                .optional()
+                .map_err(from_diesel)?;
+            let row = row.ok_or_else(key_invalid)?;
+            KeyRow::access(row.member, *id, row.permissions)?
+        }
+    };
+    tx.resume(system).await?;
+    Ok(access)
 }
 
 /// What decides the access of a member of the tenant; none where there is no such member.

@@ -1,6 +1,6 @@
 //! Roles: named sets of permissions, who holds them, and the catalogue of permissions.
 //!
-//! What depends on who holds what comes after [`crate::tenants::raise_epoch`], which makes such changes wait for one
+//! What depends on who holds what comes after [`crate::principals::relook`], which makes such changes wait for one
 //! another. A role that is taken into use elsewhere meanwhile is kept by its foreign keys.
 
 use std::collections::BTreeSet;
@@ -24,6 +24,7 @@ use crate::schema::{
     invitations, memberships, permissions as catalogue, tenant_role_permissions as contents, tenant_roles as table,
     user_tenant_roles as holders,
 };
+use crate::tenants;
 use crate::tx::{Mode, TenantTx, Write};
 
 /// A role as it is kept, with the codes of its permissions.
@@ -232,6 +233,9 @@ pub async fn update(tx: &mut TenantTx<Write>, before: &Role, wanted: &Role) -> R
     .await
     .map_err(from_diesel)?;
     put_in(tx, id, &wanted.permissions).await?;
+    if wanted.permissions != before.permissions {
+        tenants::raise_epoch(tx).await?;
+    }
     let role = get(tx, &Key::Id(id)).await?;
     let fields = changed_fields([
         ("displayName", json!(before.display_name), json!(role.display_name)),
@@ -279,6 +283,18 @@ pub async fn delete(tx: &mut TenantTx<Write>, role: &Role) -> Result<()> {
     let message = format!("Role {} was deleted", role.display_name);
     tx.change(Change::of(role.id.name(), "ROLE_DELETED", message, json!({"displayName": role.display_name})));
     Ok(())
+}
+
+/// All that the roles of a member hold.
+pub async fn permissions_of<M: Mode>(tx: &mut TenantTx<M>, user: UserId) -> Result<Vec<String>> {
+    let held = holders::table
+        .filter(holders::tenant_id.eq(tx.tenant().0).and(holders::membership_id.eq(user.0)))
+        .select(holders::role_id);
+    let codes = contents::table
+        .filter(contents::tenant_id.eq(tx.tenant().0).and(contents::role_id.eq_any(held)))
+        .select(contents::permission)
+        .distinct();
+    codes.load(tx.connection()?).await.map_err(from_diesel)
 }
 
 /// The members who hold a role.
@@ -337,6 +353,9 @@ async fn touch(
         .get_results(tx.connection()?)
         .await
         .map_err(from_diesel)?;
+    if !states.is_empty() {
+        tenants::raise_epoch(tx).await?;
+    }
     for (user, state) in states {
         tx.change(Change { state: state.as_str(), ..Change::of(user.name(), reason, message, fields.clone()) });
     }

@@ -98,6 +98,7 @@ table! {
         client_address -> Nullable<Inet>,
         support_tenant_id -> Nullable<Uuid>,
         support_reason -> Nullable<Text>,
+        parent_id -> Nullable<Uuid>,
     }
 }
 

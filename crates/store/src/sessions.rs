@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::dsl::now;
+use diesel::dsl::{exists, now};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use virtualstack_model::id::{AccountId, SessionId, TenantId};
 use virtualstack_model::{Error, Result};
 
-use crate::error::from_diesel;
+use crate::error::{from_diesel, session_ended};
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::{refresh_tokens, sessions as table};
 use crate::tx::{AccountTx, SystemTx};
@@ -27,6 +27,8 @@ pub struct Support {
     pub tenant: TenantId,
     /// Why.
     pub reason: String,
+    /// The session that it is begun from, and ends with.
+    pub parent: SessionId,
 }
 
 /// Starts a session, maybe of an operator in a tenant that is not theirs.
@@ -46,11 +48,19 @@ pub async fn start(
             table::client_address.eq(client.map(IpNetwork::from)),
             table::support_tenant_id.eq(support.map(|support| support.tenant.0)),
             table::support_reason.eq(support.map(|support| &support.reason)),
+            table::parent_id.eq(support.map(|support| support.parent.0)),
         ))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
     Ok(id)
+}
+
+/// Holds a session until the end of the transaction: it cannot end before what is begun from it is there to end too.
+pub async fn hold(tx: &mut SystemTx, session: SessionId) -> Result<()> {
+    let going_on = table::table.find(session.0).filter(table::ended_at.is_null().and(table::expires_at.gt(now)));
+    let held = going_on.select(table::id).for_share().execute(tx.connection()?).await.map_err(from_diesel)?;
+    if held == 1 { Ok(()) } else { Err(session_ended()) }
 }
 
 /// Lets a session live on. An operator's in a tenant that is not theirs ends when it was to end.
@@ -124,7 +134,8 @@ pub async fn list(tx: &mut AccountTx, request: &ListRequest) -> Result<Listed<Se
 pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<bool> {
     let account = tx.account;
     let going_on = table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now));
-    let ended = diesel::update(table::table.find(session.0).filter(going_on))
+    let it_or_begun_from_it = table::id.eq(session.0).or(table::parent_id.eq(session.0));
+    let ended = diesel::update(table::table.filter(it_or_begun_from_it).filter(going_on))
         .set(table::ended_at.eq(Utc::now()))
         .execute(tx.connection()?)
         .await
@@ -205,7 +216,15 @@ pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) ->
         .map_err(from_diesel)?;
     let Some((session, tenant, used_at, used_from, repeated)) = row else { return Ok(Redeemed::Unknown) };
     let client = client.map(IpNetwork::from);
-    let lost_reply = used_at.is_some_and(|used| Utc::now() - used < LOST_REPLY) && used_from == client && !repeated;
+    let mut lost_reply = used_at.is_some_and(|used| Utc::now() - used < LOST_REPLY) && used_from == client && !repeated;
+    if let Some(used_at) = used_at.filter(|_| lost_reply) {
+        // Whoever has used a later one has got the reply.
+        let later = refresh_tokens::table
+            .filter(refresh_tokens::session_id.eq(session).and(refresh_tokens::digest.ne(digest)))
+            .filter(refresh_tokens::created_at.ge(used_at).and(refresh_tokens::used_at.is_not_null()));
+        let arrived: bool = diesel::select(exists(later)).get_result(tx.connection()?).await.map_err(from_diesel)?;
+        lost_reply = !arrived;
+    }
     if used_at.is_some() && !lost_reply {
         diesel::update(table::table.find(session))
             .set(table::ended_at.eq(Utc::now()))

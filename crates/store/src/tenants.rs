@@ -103,6 +103,15 @@ pub enum Key {
 }
 
 impl Key {
+    /// Whether it is this tenant's.
+    #[must_use]
+    pub fn is_of(&self, tenant: &Tenant) -> bool {
+        match self {
+            Self::Id(id) => *id == tenant.id,
+            Self::Slug(slug) => *slug == tenant.slug,
+        }
+    }
+
     /// Reads "tenants/{id or slug}", or a bare slug.
     #[must_use]
     pub fn parse(name: &str) -> Self {
@@ -487,8 +496,14 @@ async fn ensure_system_roles(tx: &mut SystemTx, tenant: &Tenant) -> Result<()> {
     Ok(())
 }
 
-/// Makes every decision about access in the tenant be made anew, from the next request on. What takes access away, or
-/// depends on who has it, starts with this: it also makes such changes wait for one another.
+/// Makes changes of who may do what in the tenant wait for one another, until the end of the transaction.
+pub(crate) async fn lock_access(tx: &mut TenantTx<Write>) -> Result<()> {
+    let row = table::table.find(tx.tenant()).select(table::id).for_no_key_update();
+    row.execute(tx.connection()?).await.map_err(from_diesel)?;
+    Ok(())
+}
+
+/// Makes every decision about access in the tenant be made anew, from the next request on.
 pub async fn raise_epoch(tx: &mut TenantTx<Write>) -> Result<()> {
     let tenant = tx.tenant();
     diesel::update(table::table.find(tenant))

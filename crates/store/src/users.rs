@@ -1,6 +1,6 @@
 //! Users: accounts as members of one tenant. The tenant's rows carry address and name, so that no tenant reads accounts.
 //!
-//! What changes who may come in comes after [`crate::tenants::raise_epoch`].
+//! What changes who may come in comes after [`crate::principals::relook`], which makes such changes wait for one another.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
@@ -22,7 +22,7 @@ use crate::schema::{
     api_keys, invitations as invited, memberships as table, tenant_roles, user_tenant_roles, users as account_rows,
 };
 use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
-use crate::{accounts, invitations};
+use crate::{accounts, invitations, tenants};
 
 /// A member as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
@@ -208,8 +208,8 @@ pub async fn check_members<M: Mode>(tx: &mut TenantTx<M>, ids: &[UserId]) -> Res
     ids.iter().find(|id| !found.contains(id)).map_or(Ok(()), |id| Err(missing(*id)))
 }
 
-/// Makes somebody an invited member, and an account of the address if there is none. A new account with a password
-/// comes in by its first login; all others by the mail that goes out. What the tenant is told is the same.
+/// Makes somebody an invited member, and an account of the address if there is none. All come in by the mail that goes
+/// out; a new account with a password also by its first login. What the tenant is told is the same.
 pub async fn add(tx: &mut TenantTx<Write>, new: &NewUser<'_>) -> Result<Member> {
     let tenant = tx.tenant();
     let mut system = tx.as_system().await?;
@@ -271,10 +271,9 @@ pub async fn add(tx: &mut TenantTx<Write>, new: &NewUser<'_>) -> Result<Member> 
         .map_err(from_diesel)?;
     // This takes the place of what was open for the address.
     revoke_invitations(tx, new.email).await?;
-    if !enters_by_login {
-        let invite = Invite { email: new.email, brings: Brings::Member(id), inviter: new.inviter, expires_at: None };
-        invitations::open(tx, &invite).await?;
-    }
+    // Also where the first login would do: whether there was an account must not show.
+    let invite = Invite { email: new.email, brings: Brings::Member(id), inviter: new.inviter, expires_at: None };
+    invitations::open(tx, &invite).await?;
     let member = get(tx, id).await?;
     let roles: Vec<_> = member.roles.iter().map(|role| role.name()).collect();
     let fields = json!({"email": member.user.email, "displayName": member.user.display_name, "roles": roles});
@@ -332,6 +331,7 @@ async fn set_state(
     reason: &'static str,
 ) -> Result<Member> {
     let (tenant, id) = (tx.tenant(), before.user.id);
+    tenants::raise_epoch(tx).await?;
     let admins = Admins::of(tx).await?;
     let deactivated_invited = (before.user.state, state) == (MembershipState::Invited, MembershipState::Inactive);
     diesel::update(table::table.filter(table::tenant_id.eq(tenant.0).and(table::id.eq(id))))
@@ -354,6 +354,7 @@ async fn set_state(
 /// Takes a locked member out of the tenant, with their roles, their API keys and what is open to let them in.
 pub async fn remove(tx: &mut TenantTx<Write>, member: &Member) -> Result<()> {
     let (tenant, id) = (tx.tenant(), member.user.id);
+    tenants::raise_epoch(tx).await?;
     let admins = Admins::of(tx).await?;
     let roles = user_tenant_roles::table
         .filter(user_tenant_roles::tenant_id.eq(tenant.0).and(user_tenant_roles::membership_id.eq(id.0)));

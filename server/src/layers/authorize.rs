@@ -3,6 +3,7 @@
 //! It stands in front of the codec, so whoever is not let in learns nothing from validation either.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,6 +18,7 @@ use virtualstack_model::audit::Outcome;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::{Policy, Scope};
 use virtualstack_store::error::ACCESS_CHANGED;
+use virtualstack_store::principals::Principal;
 
 use crate::api_keys;
 use crate::caller::{CallInfo, Caller};
@@ -35,7 +37,10 @@ const PUBLIC_DOCUMENTS: [&str; 1] = [JWKS_PATH];
 const API_KEY: &str = "x-api-key";
 
 /// How often a call is decided anew when its access changes while it is at work.
-const TRIES: usize = 3;
+const TRIES: u32 = 5;
+
+/// What is waited after a try, and twice after two.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What decides.
 #[derive(Clone)]
@@ -81,6 +86,8 @@ pub(crate) async fn layer(State(authority): State<Authority>, request: Request, 
         if tries == TRIES || !access_changed(response.headers()) {
             break (response, Some(caller));
         }
+        // Whoever changes access a lot must not starve the others.
+        tokio::time::sleep(PAUSE * tries).await;
     };
     if let Some(caller) = caller {
         authority.note_refusal(&caller, response.headers());
@@ -106,16 +113,19 @@ impl Authority {
         &self,
         presented: &Presented<'_>,
         info: &CallInfo,
-        permission: &str,
+        permission: &'static str,
         session_only: bool,
         fresh: bool,
     ) -> Result<Caller, (Error, Option<Caller>)> {
         let mut found = self.principals.find(presented, fresh).await.map_err(|error| (error, None))?;
-        if found.cached && found.principal.access.authorize(permission).is_err() {
+        let lets_in = |principal: &Principal| {
+            principal.access.authorize(permission).is_ok() && principal.may_come_from(info.client_address)
+        };
+        if found.cached && !lets_in(&found.principal) {
             found = self.principals.find(presented, true).await.map_err(|error| (error, None))?;
         }
         let principal = found.principal;
-        let caller = Caller { principal: Arc::clone(&principal), info: info.clone() };
+        let caller = Caller { principal: Arc::clone(&principal), info: info.clone(), permission };
         let decided = if session_only && matches!(principal.credential, Credential::ApiKey { .. }) {
             Err(Error::denied("SESSION_NEEDED", "API keys cannot do this; sign in"))
         } else if !principal.may_come_from(info.client_address) {

@@ -1,7 +1,5 @@
 //! Signing in and out.
 
-use std::net::IpAddr;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
@@ -85,8 +83,8 @@ impl Auth {
         let known = found.as_ref().map(|account| account.id);
         let entitled = found.filter(|account| account.state == AccountState::Active && checked != Checked::Wrong);
         let Some(account) = entitled else {
-            self.note_failed_login(known, info);
-            return Err(Error::unauthenticated(CREDENTIALS_WRONG, "address or password is wrong"));
+            self.note_failed_login(known, CREDENTIALS_WRONG, info);
+            return Err(credentials_wrong());
         };
         let fresh_hash = match checked {
             Checked::RightButWeak => Some(self.passwords.hash(request.password).await?),
@@ -96,6 +94,9 @@ impl Auth {
         let (session, tenant, choices) = self
             .store
             .system(SystemPurpose::Authenticate, async |tx| {
+                if !accounts::lock_checked(tx, account.id, hash.as_deref()).await? {
+                    return Err(credentials_wrong());
+                }
                 if let (Some(old), Some(new)) = (&hash, &fresh_hash) {
                     accounts::rehash(tx, account.id, old, new).await?;
                 }
@@ -110,26 +111,31 @@ impl Auth {
                 tx.audit(Some(tenant), &info.audit(actor, session.name())).await?;
                 Ok((session, tenant, choices))
             })
-            .await?;
+            .await
+            .inspect_err(|error| self.note_failed_login(known, error.reason(), info))?;
         Ok(Granted { account: account.id, session, tenant, refresh_token, choices, support: false })
     }
 
-    /// Writes down whose password somebody got wrong. An address that nobody has is left out: people type passwords there.
-    fn note_failed_login(&self, known: Option<AccountId>, info: &CallInfo) {
+    /// Writes down at whose account somebody did not get in. An address that nobody has is left out: people type
+    /// passwords there.
+    fn note_failed_login(&self, known: Option<AccountId>, reason: &'static str, info: &CallInfo) {
         let actor = known.map_or(Actor::Nobody, |account| Actor::User { account, user: None, credential: None });
         let mut audit = info.audit(actor, known.map(AccountId::name).unwrap_or_default());
-        audit.outcome = Outcome::Failed(CREDENTIALS_WRONG.into());
+        audit.outcome = Outcome::Failed(reason.into());
         self.refusals.record(None, audit);
     }
 
-    async fn renew(&self, refresh_token: &str, client: Option<IpAddr>) -> Result<Granted, Error> {
+    async fn renew(&self, refresh_token: &str, info: &CallInfo) -> Result<Granted, Error> {
+        let client = info.client_address;
         let old = tokens::digest(refresh_token);
         // By itself: the count stands also when what follows is undone.
-        self.store
+        let known = self
+            .store
             .system(SystemPurpose::RateLimit, async |tx| {
-                let account = sessions::owner(tx, &old).await?.map(|account| account.to_string());
-                let account = account.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(&old));
-                self.limits.account_in(tx, "refresh", &account, client).await
+                let known = sessions::owner(tx, &old).await?;
+                let account = known.map_or_else(|| URL_SAFE_NO_PAD.encode(&old), |account| account.to_string());
+                self.limits.account_in(tx, "refresh", &account, client).await?;
+                Ok(known)
             })
             .await?;
         let (fresh, digest) = new_refresh_token()?;
@@ -139,7 +145,11 @@ impl Auth {
             .system(SystemPurpose::Authenticate, async |tx| {
                 let (session, tenant) = match sessions::redeem(tx, &old, client).await? {
                     Redeemed::Good { session, tenant } => (session, tenant),
-                    Redeemed::Reused | Redeemed::Unknown => return Ok(None),
+                    Redeemed::Reused => {
+                        self.note_failed_login(known, "REFRESH_TOKEN_REUSED", info);
+                        return Ok(None);
+                    }
+                    Redeemed::Unknown => return Ok(None),
                 };
                 let principal = principals::of_session(tx, session, tenant).await?;
                 principal.access.authorize("")?;
@@ -196,7 +206,7 @@ impl Auth {
             return Err(Error::invalid("reason", "is required to enter a tenant that is not yours"));
         }
         let access = &caller.principal.access;
-        let (account, client) = (access.account, caller.info.client_address);
+        let (account, client, parent) = (access.account, caller.info.client_address, caller.session()?);
         let (refresh_token, digest) = new_refresh_token()?;
         let (session, tenant, choices) = self
             .store
@@ -213,7 +223,8 @@ impl Auth {
                         return Err(Error::precondition("TENANT_DELETED", tenant.id.name(), message));
                     }
                 }
-                let support = Support { tenant: tenant.id, reason: request.reason.clone() };
+                sessions::hold(tx, parent).await?;
+                let support = Support { tenant: tenant.id, reason: request.reason.clone(), parent };
                 let session = sessions::start(tx, account, SUPPORT_SESSION, client, Some(&support)).await?;
                 sessions::add_refresh_token(tx, session, tenant.id, &digest).await?;
                 let credential = Some(Credential::Support { session, reason: support.reason.into() });
@@ -323,7 +334,7 @@ impl AuthService for Auth {
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<LoginResponse>, Status> {
         let info = CallInfo::of(&request)?;
-        self.reply(self.renew(&request.get_ref().refresh_token, info.client_address).await)
+        self.reply(self.renew(&request.get_ref().refresh_token, &info).await)
     }
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<()>, Status> {
@@ -373,6 +384,10 @@ impl AuthService for Auth {
         let info = CallInfo::of(&request)?;
         self.reset(request.into_inner(), &info).await.map(Response::new).map_err(from_error)
     }
+}
+
+fn credentials_wrong() -> Error {
+    Error::unauthenticated(CREDENTIALS_WRONG, "address or password is wrong")
 }
 
 fn new_refresh_token() -> Result<(String, Vec<u8>), Error> {

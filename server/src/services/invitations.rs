@@ -11,7 +11,7 @@ use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_store::accounts::{self, Credentials, Invited};
 use virtualstack_store::invitations::{self, Brings, Invite, Joined, Presented};
 use virtualstack_store::request_ids::{self, Request as RequestId};
-use virtualstack_store::{ListRequest, Listed, Mode, Store, SystemPurpose, TenantTx, mail_tokens};
+use virtualstack_store::{ListRequest, Listed, Mode, Store, SystemPurpose, TenantTx, mail_tokens, roles};
 
 use crate::caller::{CallInfo, Caller};
 use crate::generated::virtualstack::iam::v1::invitation_service_server::InvitationService;
@@ -116,6 +116,10 @@ impl InvitationService for Invitations {
             // A new term is a new grant.
             if let Some(role) = invitation.role_id {
                 grantable(&caller, tx, &role.name()).await?;
+            }
+            if let Some(user) = invitation.user_id {
+                let codes = roles::permissions_of(tx, user).await?;
+                caller.principal.access.check_grant(codes.iter().map(String::as_str))?;
             }
             invitations::resend(tx, &invitation).await
         });

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tonic::{Request, Response, Status};
+use virtualstack_model::access::Access;
 use virtualstack_model::error::Violation;
 use virtualstack_model::id::{RoleId, UserId};
 use virtualstack_model::{Error, Result};
@@ -13,7 +14,7 @@ use virtualstack_proto::virtualstack::iam::v1::{
 };
 use virtualstack_store::page::Page;
 use virtualstack_store::roles::{self, Key};
-use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, request_ids, tenants, users};
+use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, request_ids, users};
 
 use super::users::repeat;
 use crate::caller::Caller;
@@ -65,7 +66,7 @@ impl RoleService for Roles {
                     return roles::get(tx, &Key::parse("request_id", &name)?).await;
                 }
                 request_ids::remember(tx, &repeat, &id.name()).await?;
-                check_permissions(tx, &caller, &[], &wanted.permissions).await?;
+                check_permissions(tx, &caller.principal.access, &[], &wanted.permissions).await?;
                 tx.audit_resource(id.name());
                 roles::insert(tx, id, &wanted.display_name, &wanted.description, &wanted.permissions).await
             })
@@ -88,9 +89,11 @@ impl RoleService for Roles {
         let role = self
             .store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
-                if fields.contains(&"permissions") {
-                    tenants::raise_epoch(tx).await?;
-                }
+                let access = if fields.contains(&"permissions") {
+                    caller.decide_again(tx).await?
+                } else {
+                    caller.principal.access.clone()
+                };
                 let before = roles::lock_custom(tx, &key).await?;
                 tx.audit_resource(before.id.name());
                 Error::check_etag(&wanted.etag, &before.etag())?;
@@ -107,7 +110,7 @@ impl RoleService for Roles {
                     role: Some(role_message(role.clone())),
                     request_id: String::new(),
                 })?;
-                check_permissions(tx, &caller, &before.permissions, &role.permissions).await?;
+                check_permissions(tx, &access, &before.permissions, &role.permissions).await?;
                 role.permissions.sort();
                 if role == before { Ok(before) } else { roles::update(tx, &before, &role).await }
             })
@@ -122,7 +125,7 @@ impl RoleService for Roles {
         let key = Key::parse("name", &request.name).map_err(from_error)?;
         self.store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
-                tenants::raise_epoch(tx).await?;
+                caller.decide_again(tx).await?;
                 let role = roles::lock_custom(tx, &key).await?;
                 tx.audit_resource(role.id.name());
                 Error::check_etag(&request.etag, &role.etag())?;
@@ -164,7 +167,7 @@ impl RoleService for Roles {
         let wanted: Vec<_> = request.users.iter().enumerate().map(parse).collect::<Result<_>>().map_err(from_error)?;
         self.store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
-                tenants::raise_epoch(tx).await?;
+                let access = caller.decide_again(tx).await?;
                 let role = roles::get(tx, &key).await?;
                 tx.audit_resource(role.id.name());
                 users::check_members(tx, &wanted).await?;
@@ -173,7 +176,7 @@ impl RoleService for Roles {
                 let added: Vec<_> = after.difference(&before).copied().collect();
                 let removed: Vec<_> = before.difference(&after).copied().collect();
                 if !added.is_empty() {
-                    caller.principal.access.check_grant(role.permissions.iter().map(String::as_str))?;
+                    access.check_grant(role.permissions.iter().map(String::as_str))?;
                     roles::assign(tx, &role, &added).await?;
                 }
                 roles::unassign(tx, &role, &removed).await
@@ -188,7 +191,7 @@ impl RoleService for Roles {
 /// the caller's too.
 async fn check_permissions(
     tx: &mut TenantTx<Write>,
-    caller: &Caller,
+    access: &Access,
     before: &[String],
     wanted: &[String],
 ) -> Result<()> {
@@ -207,8 +210,8 @@ async fn check_permissions(
     if before == wanted {
         return Ok(());
     }
-    caller.principal.access.authorize(ASSIGN_PERMISSIONS)?;
-    caller.principal.access.check_grant(wanted.difference(before).copied())
+    access.authorize(ASSIGN_PERMISSIONS)?;
+    access.check_grant(wanted.difference(before).copied())
 }
 
 pub(crate) struct Permissions {

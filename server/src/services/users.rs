@@ -1,7 +1,7 @@
 //! Members of the caller's tenant.
 
 use tonic::{Request, Response, Status};
-use virtualstack_model::access::Credential;
+use virtualstack_model::access::{Access, Credential};
 use virtualstack_model::id::UserId;
 use virtualstack_model::user::normalize_email;
 use virtualstack_model::{Error, Result};
@@ -12,7 +12,7 @@ use virtualstack_proto::virtualstack::iam::v1::{
 use virtualstack_store::request_ids::{self, Request as RequestId};
 use virtualstack_store::roles::{self, Key, Role};
 use virtualstack_store::users::{self, NewUser};
-use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, tenants};
+use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write};
 
 use crate::caller::Caller;
 use crate::codec;
@@ -70,11 +70,11 @@ impl UserService for Users {
             .store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
                 // Of two calls with one request id the slower one waits here, and then finds the faster one's answer.
-                tenants::raise_epoch(tx).await?;
+                let access = caller.decide_again(tx).await?;
                 if let Some(name) = request_ids::answered(tx, &repeat).await? {
                     return users::get(tx, UserId::parse("request_id", &name)?).await;
                 }
-                let roles = grantable(tx, &caller, "user.roles", &wanted.roles).await?;
+                let roles = grantable(tx, &access, "user.roles", &wanted.roles).await?;
                 let new = NewUser {
                     email: &email,
                     display_name: &wanted.display_name,
@@ -125,7 +125,7 @@ impl UserService for Users {
         let id = UserId::parse("name", &request.name).map_err(from_error)?;
         self.store
             .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
-                tenants::raise_epoch(tx).await?;
+                caller.decide_again(tx).await?;
                 let member = users::lock(tx, id).await?;
                 Error::check_etag(&request.etag, &member.user.etag())?;
                 users::remove(tx, &member).await
@@ -141,7 +141,10 @@ impl UserService for Users {
         let member = self
             .store
             .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
-                tenants::raise_epoch(tx).await?;
+                let access = caller.decide_again(tx).await?;
+                // Who comes back has the roles again.
+                let codes = roles::permissions_of(tx, id).await?;
+                access.check_grant(codes.iter().map(String::as_str))?;
                 users::activate(tx, id).await
             })
             .await
@@ -155,7 +158,7 @@ impl UserService for Users {
         let member = self
             .store
             .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
-                tenants::raise_epoch(tx).await?;
+                caller.decide_again(tx).await?;
                 users::deactivate(tx, id).await
             })
             .await
@@ -170,9 +173,9 @@ impl UserService for Users {
         let member = self
             .store
             .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
-                tenants::raise_epoch(tx).await?;
+                let access = caller.decide_again(tx).await?;
                 users::lock(tx, id).await?;
-                for role in grantable(tx, &caller, "role", std::slice::from_ref(&request.role)).await? {
+                for role in grantable(tx, &access, "role", std::slice::from_ref(&request.role)).await? {
                     roles::assign(tx, &role, &[id]).await?;
                 }
                 users::get(tx, id).await
@@ -189,7 +192,7 @@ impl UserService for Users {
         let member = self
             .store
             .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
-                tenants::raise_epoch(tx).await?;
+                caller.decide_again(tx).await?;
                 users::lock(tx, id).await?;
                 let role = roles::get(tx, &Key::parse("role", &request.role)?).await?;
                 roles::unassign(tx, &role, &[id]).await?;
@@ -215,13 +218,13 @@ impl Users {
 }
 
 /// Roles that the caller may give: all of their permissions are the caller's too.
-async fn grantable(tx: &mut TenantTx<Write>, caller: &Caller, field: &str, names: &[String]) -> Result<Vec<Role>> {
+async fn grantable(tx: &mut TenantTx<Write>, access: &Access, field: &str, names: &[String]) -> Result<Vec<Role>> {
     let mut found = Vec::new();
     for name in names {
         found.push(roles::get(tx, &Key::parse(field, name)?).await?);
     }
     let codes = found.iter().flat_map(|role| &role.permissions).map(String::as_str);
-    caller.principal.access.check_grant(codes)?;
+    access.check_grant(codes)?;
     Ok(found)
 }
 
