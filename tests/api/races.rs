@@ -367,3 +367,69 @@ async fn who_is_invited_twice_has_one_account() {
         assert_eq!(plane.database.count(&members).await, 2);
     }
 }
+
+/// Two admins take each other's role away at once: who comes second has no right to any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_demoted_while_they_waited_demotes_nobody() {
+    let plane = ControlPlane::without_worker().await;
+    let admin = plane.tenant("acme").await.rest();
+    let mut sides = Vec::new();
+    for email in ["ada@example.com", "bob@example.com"] {
+        let session = plane.member(email, "acme", "tenant_admin").await.rest();
+        let name = session.call("GET", "/v1/users/me", None).await.1["name"].as_str().expect("a name").to_owned();
+        sides.push((session, format!("/v1/{name}")));
+    }
+    let role = || Some(json!({"role": "roles/tenant_admin"}));
+    for round in 0..10 {
+        let [(ada, a), (bob, b)] = &sides[..] else { panic!("two") };
+        let (by_ada, by_bob) = (format!("{b}:unassignRole"), format!("{a}:unassignRole"));
+        let answers = tokio::join!(ada.call("POST", &by_ada, role()), bob.call("POST", &by_bob, role()));
+        let done = [&answers.0, &answers.1].iter().filter(|(status, _)| *status == 200).count();
+        assert_eq!(done, 1, "round {round}: {answers:?}");
+        for (_, path) in &sides {
+            assert_eq!(admin.call("POST", &format!("{path}:assignRole"), role()).await.0, 200);
+        }
+    }
+
+    // Nor does somebody keep a role by giving it to themselves meanwhile.
+    let (ada, path) = &sides[0];
+    let (give, take) = (format!("{path}:assignRole"), format!("{path}:unassignRole"));
+    let giving = join_all((0..8).map(|_| ada.call("POST", &give, role())));
+    let (_, (status, answer)) = tokio::join!(giving, admin.call("POST", &take, role()));
+    assert_eq!(status, 200, "{answer}");
+    let (_, user) = admin.call("GET", path, None).await;
+    assert_eq!(user["roles"], json!([]), "taken is taken");
+}
+
+/// A login that began before the password was changed starts no session after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_login_outlives_the_password_that_it_was_made_with() {
+    let plane = ControlPlane::without_worker().await;
+    let session = plane.tenant("acme").await;
+    let anonymous = Rest::new(&plane.http, None);
+    let login = || {
+        let body = json!({"email": "admin@acme.example.com", "password": PASSWORD, "tenant": "acme"});
+        anonymous.call("POST", "/v1/auth:login", Some(body))
+    };
+    let change = json!({"oldPassword": PASSWORD, "newPassword": "staple battery horse"});
+    let rest = session.rest();
+    let changing = rest.call("POST", "/v1/users/me:changePassword", Some(change));
+    let logins = join_all((0..8).map(|number| {
+        let login = login();
+        async move {
+            tokio::time::sleep(Duration::from_millis(number * 15)).await;
+            login.await
+        }
+    }));
+    let ((status, answer), logins) = tokio::join!(changing, logins);
+    assert_eq!(status, 200, "{answer}");
+    for (status, tokens) in logins {
+        if status == 200 {
+            let token = tokens["accessToken"].as_str();
+            let (status, answer) = Rest::new(&plane.http, token).call("GET", "/v1/sessions/current", None).await;
+            assert_eq!(status, 401, "a session of the old password goes on: {answer}");
+        }
+    }
+    assert_eq!(login().await.0, 401);
+    assert_eq!(rest.call("GET", "/v1/sessions/current", None).await.0, 200, "the session that changed it goes on");
+}
