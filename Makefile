@@ -25,7 +25,7 @@ lint: ## Check format, clippy, protos and dependencies
 fmt: ## Format Rust and protos
 	scripts/lint.sh --fix
 
-bench: ## Measure size, memory and start of the release binary
+bench: ## Measure the release binary: size, start, memory, CPU per call; ARGS=calls for one of start and calls
 	scripts/bench.sh $(ARGS)
 
 tools: ## Install all tools into .tools and turn on the git hooks

@@ -162,8 +162,9 @@ fn policy(
     if (scope == "Platform") != permission.starts_with("platform:") {
         return Err(format!("{name}: codes that begin with platform: go with scope PLATFORM, and only with it").into());
     }
+    let session_only = policy.get_field_by_name("session_only").and_then(|flag| flag.as_bool()).unwrap_or_default();
     Ok(format!(
-        "(\"/{}/{}\", Policy {{ scope: Scope::{scope}, permission: {permission:?} }})",
+        "(\"/{}/{}\", Policy {{ scope: Scope::{scope}, permission: {permission:?}, session_only: {session_only} }})",
         method.parent_service().full_name(),
         method.name()
     ))

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what is missing: tools.sh [run|test|clients|demo|all]. Silent and quick when all is there.
+# Installs what is missing: tools.sh [run|test|bench|clients|demo|all]. Silent and quick when all is there.
 #   run      Rust, a C linker, PostgreSQL server binaries
 #   test     run, and buf and the vCenter simulator
+#   bench    run, and the Python packages of tests/clients
 #   clients  run, and buf, grpcurl, the Python and the TypeScript packages of tests/clients
 #   demo     the vCenter simulator, govc and grpcurl, for trying things by hand
 #   all      all of it, and the git hooks
@@ -119,15 +120,20 @@ install_grpcurl() {
   GOBIN=$tools/bin go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL"
 }
 
-install_clients() {
-  local python=$root/tests/clients/python typescript=$root/tests/clients/typescript
-  need curl curl "it is one of the clients"
+install_python() {
+  local python=$root/tests/clients/python
   need python3 python3 "it is one of the clients"
   if ! cmp -s "$python/requirements.txt" "$tools/python/requirements.txt"; then
     note "installing the Python client's packages"
     python_tools -r "$python/requirements.txt" || fail "the Python client's packages cannot be installed"
     cp "$python/requirements.txt" "$tools/python/requirements.txt"
   fi
+}
+
+install_clients() {
+  local typescript=$root/tests/clients/typescript
+  need curl curl "it is one of the clients"
+  install_python
   have npm || fail "Node.js 20 or newer with npm is missing: it runs the TypeScript client. Install it from https://nodejs.org"
   if [ "$typescript/package-lock.json" -nt "$typescript/node_modules/.package-lock.json" ]; then
     note "installing the TypeScript client's packages"
@@ -145,10 +151,11 @@ install() {
   case $1 in
     run) install_rust; install_postgres ;;
     test) install run; install_buf; simulator_tool vcsim . ;;
+    bench) install run; install_python ;;
     clients) install run; install_buf; install_grpcurl; install_clients ;;
     demo) simulator_tool vcsim .; simulator_tool govc ./govc; install_grpcurl ;;
     all) install test; install clients; install demo; install_hooks ;;
-    *) fail "usage: tools.sh [run|test|clients|demo|all]" ;;
+    *) fail "usage: tools.sh [run|test|bench|clients|demo|all]" ;;
   esac
 }
 

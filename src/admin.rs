@@ -1,10 +1,10 @@
-//! What must work without the API: roles and schema, the first admin.
+//! What must work without the API: roles and schema, the first admin, signing keys.
 
 use anyhow::Context as _;
-use virtualstack_server::{FirstAdmin, bootstrap, update_system_roles};
+use virtualstack_server::{FirstAdmin, bootstrap, rotate_keys, update_system_roles};
 use virtualstack_store::{Store, migrate};
 
-use crate::cli::AdminCommand;
+use crate::cli::{AdminCommand, KeysCommand};
 use crate::config::{Config, Wrong};
 
 /// Prints the script that makes the database roles.
@@ -34,6 +34,13 @@ pub(crate) async fn run(config: Config, command: AdminCommand) -> anyhow::Result
             let password = config.admin.password.ok_or_else(|| missing("password"))?;
             let made = bootstrap(&store, &FirstAdmin { email, password, demo_tenant: None }).await?;
             tracing::info!(made, "the provider tenant has its first admin");
+            Ok(())
+        }
+        AdminCommand::Keys(KeysCommand::Rotate { revoke_old }) => {
+            let master_key = config.required_master_key()?;
+            let rotated = rotate_keys(&store, &master_key, &config.server, revoke_old).await;
+            rotated.context("cannot rotate the signing keys")?;
+            tracing::info!(revoke_old, "there is a new signing key; servers use it within seconds");
             Ok(())
         }
     }

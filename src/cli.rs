@@ -87,4 +87,17 @@ impl Command {
 pub(crate) enum AdminCommand {
     /// Makes the provider tenant and its first admin, from VIRTUALSTACK_ADMIN_EMAIL and VIRTUALSTACK_ADMIN_PASSWORD.
     FirstAdmin,
+    /// The keys that access tokens are signed with.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Makes a new key. The old ones verify what they have signed until it expires.
+    Rotate {
+        /// The old ones verify nothing any more: for a key that somebody else may have. Sessions go on by a refresh.
+        #[arg(long)]
+        revoke_old: bool,
+    },
 }

@@ -7,14 +7,15 @@ use figment::providers::{Format as _, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::Deserialize;
-use virtualstack_server::MasterKey;
+use virtualstack_server::{MasterKey, password};
 use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
+use virtualstack_worker::adapters::mail;
 
 const PREFIX: &str = "VIRTUALSTACK_";
 
 /// Sections, as they stand in the names of variables: VIRTUALSTACK_<SECTION>_<KEY>.
-const SECTIONS: [&str; 10] =
-    ["admin", "database", "gateway", "hypervisor", "log", "ops", "server", "simulated", "vcenter", "worker"];
+const SECTIONS: [&str; 11] =
+    ["admin", "database", "gateway", "hypervisor", "log", "mail", "ops", "server", "simulated", "vcenter", "worker"];
 
 /// Settings that cannot be worked with.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) hypervisor: Hypervisor,
     pub(crate) simulated: simulated::Config,
     pub(crate) vcenter: Option<vcenter::Config>,
+    pub(crate) mail: mail::Config,
     pub(crate) log: Log,
 }
 
@@ -165,12 +167,17 @@ impl Config {
         if self.hypervisor.kind == HypervisorKind::VCenter && self.vcenter.is_none() {
             return Err(Wrong("vcenter.url: is required with hypervisor.kind = \"vcenter\"".to_owned()));
         }
+        self.mail.check().map_err(|error| Wrong(error.to_string()))?;
+        if let Some(password) = &self.admin.password {
+            password::check(password, self.admin.email.as_deref().as_slice())
+                .map_err(|problem| Wrong(format!("admin.password: {problem}")))?;
+        }
         if self.environment == Environment::Production {
             if self.hypervisor.kind == HypervisorKind::Simulated {
                 return Err(Wrong("hypervisor.kind: \"simulated\" is not for environment = \"production\"".to_owned()));
             }
-            if self.admin.password.as_deref().is_some_and(|password| password.len() < 12) {
-                return Err(Wrong("admin.password: is too short for environment = \"production\"".to_owned()));
+            if self.mail.kind == mail::Kind::File {
+                return Err(Wrong("mail.kind: \"file\" is not for environment = \"production\"".to_owned()));
             }
         }
         Ok(())
@@ -233,7 +240,8 @@ impl Provider for Variables {
 
 /// A variable's value: numbers, booleans and lists as such, but what is text stays text, even a password of digits.
 fn value(key: &str, text: String) -> Value {
-    let is_text = ["password", "key", "username", "email", "url", "file"].iter().any(|kind| key.ends_with(kind));
+    let is_text =
+        ["password", "key", "username", "email", "url", "file", "from", "host"].iter().any(|kind| key.ends_with(kind));
     if is_text { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) }
 }
 

@@ -13,6 +13,7 @@ use virtualstack_store::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
 use virtualstack_worker::adapters::hypervisor::vcenter::VCenter;
 use virtualstack_worker::adapters::hypervisor::{self as hypervisor};
+use virtualstack_worker::adapters::mail;
 use virtualstack_worker::{NoProbe, Probe};
 
 use crate::config::{Config, HypervisorKind, Wrong};
@@ -76,7 +77,7 @@ pub(crate) async fn bind_gateway(
     bound.map_err(|error| Wrong(format!("gateway: {error}")).into())
 }
 
-/// What a worker needs, with the hypervisor of the settings.
+/// What a worker needs, with the hypervisor and the mailer of the settings.
 pub(crate) fn worker_deps(config: &Config, store: Store) -> anyhow::Result<virtualstack_worker::Deps> {
     let hypervisor: Arc<dyn hypervisor::Hypervisor> = match (config.hypervisor.kind, &config.vcenter) {
         (HypervisorKind::VCenter, Some(settings)) => {
@@ -87,11 +88,12 @@ pub(crate) fn worker_deps(config: &Config, store: Store) -> anyhow::Result<virtu
             Arc::new(Simulated::new(Simulation::new(&config.database)?, config.simulated.clone()))
         }
     };
+    let mailer = mail::connect(&config.mail, &config.data_dir().join("mail")).map_err(|e| Wrong(e.to_string()))?;
     let probe: Arc<dyn Probe> = match &config.hypervisor.crash_at {
         Some(at) => Arc::new(CrashAt::new(at.clone(), config.hypervisor.crash_after)),
         None => Arc::new(NoProbe),
     };
-    Ok(virtualstack_worker::Deps { store, hypervisor, probe })
+    Ok(virtualstack_worker::Deps { store, hypervisor, mailer, link_base: config.mail.link_base.clone(), probe })
 }
 
 /// Ready when the database answers, soon enough for a probe that has little patience itself.

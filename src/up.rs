@@ -15,7 +15,7 @@ use virtualstack_store::cluster::Cluster;
 use virtualstack_store::{Store, migrate};
 
 use crate::cli::UpArguments;
-use crate::config::{Config, Wrong};
+use crate::config::Config;
 use crate::{ops, roles};
 
 /// Name of the private database.
@@ -126,13 +126,7 @@ async fn private_cluster(config: &mut Config, data_dir: &Path) -> anyhow::Result
 
 fn first_admin(config: &Config) -> anyhow::Result<FirstAdmin> {
     let email = config.admin.email.clone().unwrap_or_else(|| "admin@virtualstack.local".to_owned());
-    let password = match &config.admin.password {
-        Some(password) if password.chars().count() < 12 => {
-            return Err(Wrong("admin.password: must have at least 12 characters".to_owned()).into());
-        }
-        Some(password) => password.clone(),
-        None => random_password()?,
-    };
+    let password = config.admin.password.clone().map_or_else(random_password, Ok)?;
     Ok(FirstAdmin { email, password, demo_tenant: Some(DEMO_TENANT.to_owned()) })
 }
 

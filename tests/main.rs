@@ -3,6 +3,7 @@
 mod adapters;
 mod api;
 mod architecture;
+mod listing;
 mod roles;
 mod schema;
 mod support;

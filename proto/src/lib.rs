@@ -43,6 +43,8 @@ pub struct Policy {
     pub scope: Scope,
     /// Code of the permission that the caller needs; empty where the scope alone decides.
     pub permission: &'static str,
+    /// Whether API keys may not call it, whatever their permissions.
+    pub session_only: bool,
 }
 
 /// A permission of the catalogue.

@@ -61,9 +61,9 @@ pub const PERMISSIONS: &[Permission] = &[
     },
 ];
 
-const READ_OPERATIONS: Policy = Policy { scope: Scope::Tenant, permission: "operation:read" };
-const CANCEL_OPERATIONS: Policy = Policy { scope: Scope::Tenant, permission: "operation:cancel" };
-const PUBLIC: Policy = Policy { scope: Scope::Public, permission: "" };
+const READ_OPERATIONS: Policy = Policy { scope: Scope::Tenant, permission: "operation:read", session_only: false };
+const CANCEL_OPERATIONS: Policy = Policy { scope: Scope::Tenant, permission: "operation:cancel", session_only: false };
+const PUBLIC: Policy = Policy { scope: Scope::Public, permission: "", session_only: false };
 
 /// Policies of vendored rpcs, by path.
 pub const POLICIES: &[(&str, Policy)] = &[

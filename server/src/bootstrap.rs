@@ -2,9 +2,9 @@
 
 use virtualstack_model::Result;
 use virtualstack_model::tenant::PROVIDER_SLUG;
-use virtualstack_model::user::normalize_email;
-use virtualstack_store::tenants::{self, Key};
-use virtualstack_store::{Store, SystemPurpose, accounts};
+use virtualstack_model::user::{PLATFORM_ADMIN, TENANT_ADMIN, normalize_email};
+use virtualstack_store::tenants::{self, Key, NewTenant};
+use virtualstack_store::{Store, SystemPurpose, accounts, users};
 
 use crate::passwords::Passwords;
 
@@ -41,13 +41,14 @@ pub async fn bootstrap(store: &Store, admin: &FirstAdmin) -> Result<bool> {
             if tenants::find_any(tx, &provider).await?.is_some() {
                 return Ok(false);
             }
-            let account = accounts::ensure(tx, &normalize_email(&admin.email), "Administrator", &hash).await?;
-            let provider = tenants::create(tx, PROVIDER_SLUG, "Provider").await?;
-            tenants::add_member(tx, provider.id, account, "platform_admin").await?;
-            tenants::add_member(tx, provider.id, account, "tenant_admin").await?;
+            let (account, _) =
+                accounts::ensure(tx, &normalize_email(&admin.email), "Administrator", Some(&hash)).await?;
+            let provider = tenants::create(tx, &NewTenant::new(PROVIDER_SLUG, "Provider")).await?;
+            users::add_active(tx, provider.id, account, PLATFORM_ADMIN).await?;
+            users::add_active(tx, provider.id, account, TENANT_ADMIN).await?;
             if let Some(slug) = &admin.demo_tenant {
-                let demo = tenants::create(tx, slug, "Demo").await?;
-                tenants::add_member(tx, demo.id, account, "tenant_admin").await?;
+                let demo = tenants::create(tx, &NewTenant::new(slug, "Demo")).await?;
+                users::add_active(tx, demo.id, account, TENANT_ADMIN).await?;
                 accounts::set_last_tenant(tx, account, demo.id).await?;
             }
             Ok(true)

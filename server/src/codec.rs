@@ -88,6 +88,7 @@ fn description(violation: &prost_protovalidate::Violation) -> String {
                 None => message.to_owned(),
             }
         }
+        ("string.ip_prefix", _) => "must be a network whose host bits are zero, e.g. 192.0.2.0/24".to_owned(),
         (rule, "") => format!("breaks the rule {rule}"),
         (_, message) => message.to_owned(),
     }

@@ -41,6 +41,18 @@ pub struct Config {
     pub concurrent_hashes: usize,
     /// Gateways whose X-Forwarded-For is believed.
     pub trusted_gateways: Vec<IpAddr>,
+    /// Public calls about passwords and tokens, each kind by itself, that one client may make a minute for one account; 0
+    /// for no limit.
+    pub auth_per_minute: u32,
+    /// The same of all kinds and for all accounts together, by one client's address; 0 for no limit.
+    pub auth_per_address_per_minute: u32,
+    /// Other calls that one session may make a second in the long run; 0 for no limit.
+    pub calls_per_second: u32,
+    /// Of those at once, after a rest.
+    pub calls_burst: u32,
+    /// Whether to listen for changed access on a connection of its own. Off where the database is behind a pooler that
+    /// cannot: caches then find out at the next use.
+    pub listen_for_access: bool,
     /// Seconds to finish what is at work when asked to stop.
     pub drain_seconds: u64,
 }
@@ -60,6 +72,11 @@ impl Default for Config {
             default_timeout_seconds: 30,
             concurrent_hashes: 2,
             trusted_gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)],
+            auth_per_minute: 10,
+            auth_per_address_per_minute: 100,
+            calls_per_second: 200,
+            calls_burst: 400,
+            listen_for_access: true,
             drain_seconds: 30,
         }
     }

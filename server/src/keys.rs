@@ -6,15 +6,20 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use ed25519_dalek::SigningKey as Ed25519Key;
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use virtualstack_model::audit::{Actor, Audit, Outcome};
 use virtualstack_model::{Error, Result};
+use virtualstack_store::access_events::AccessEvent;
 use virtualstack_store::signing_keys::{self, SigningKey};
 use virtualstack_store::{Store, SystemPurpose};
 
+use crate::config::Config;
 use crate::seal::MasterKey;
 
 /// Where the public keys are, for whoever verifies our tokens.
@@ -22,6 +27,12 @@ pub(crate) const JWKS_PATH: &str = "/.well-known/jwks.json";
 
 /// The keys are read again for an unknown id at most this often.
 const REREAD: Duration = Duration::from_secs(1);
+
+/// The keys are read again this often, whatever is asked: how long a new one, or the end of one, may go unseen.
+const RELOAD: Duration = Duration::from_secs(10);
+
+/// Servers learn of a new key a little later, and their clocks differ, by less than this.
+const MARGIN: TimeDelta = TimeDelta::minutes(5);
 
 /// What private keys are sealed for.
 const PURPOSE: &str = "iam.signing_keys";
@@ -36,22 +47,70 @@ pub(crate) struct Keys {
     store: Store,
     master: MasterKey,
     known: Arc<RwLock<Arc<Known>>>,
+    /// One reads at a time, so that what was read later is kept.
+    reading: Arc<tokio::sync::Mutex<()>>,
     /// When they were last read for an id that nobody knew: strangers can make ids up.
     looked: Arc<Mutex<Option<Instant>>>,
+    heard: Arc<Notify>,
 }
 
 /// Keys that were read together.
 struct Known {
     signing: (String, EncodingKey),
-    verifying: HashMap<String, DecodingKey>,
-    jwks: Value,
+    verifying: HashMap<String, Verifying>,
+}
+
+/// A public key.
+struct Verifying {
+    key: DecodingKey,
+    jwk: Value,
+    retired_at: Option<DateTime<Utc>>,
+}
+
+impl Verifying {
+    fn is_good(&self) -> bool {
+        self.retired_at.is_none_or(|end| end > Utc::now())
+    }
 }
 
 impl Keys {
     /// Reads the keys, and makes the first one.
     pub(crate) async fn load(store: Store, master: MasterKey) -> Result<Self> {
         let known = Arc::new(RwLock::new(Arc::new(read(&store, &master).await?)));
-        Ok(Self { store, master, known, looked: Arc::default() })
+        Ok(Self { store, master, known, reading: Arc::default(), looked: Arc::default(), heard: Arc::default() })
+    }
+
+    /// Reads the keys again.
+    pub(crate) async fn reload(&self) -> Result<()> {
+        let _turn = self.reading.lock().await;
+        let fresh = Arc::new(read(&self.store, &self.master).await?);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// Hears that keys may have come or gone.
+    pub(crate) fn hear(&self, event: AccessEvent) {
+        if matches!(event, AccessEvent::SigningKeys | AccessEvent::Unknown) {
+            self.heard.notify_one();
+        }
+    }
+
+    /// Reads the keys again when there is reason to, and now and then without one, until `stop`.
+    pub(crate) async fn keep_fresh(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RELOAD) => {}
+                () = self.heard.notified() => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.reload().await {
+                // Those that are known still sign and verify.
+                tracing::warn!(
+                    source = std::error::Error::source(&error).map(ToString::to_string),
+                    "cannot read the signing keys: {error}"
+                );
+            }
+        }
     }
 
     /// The key to sign with, and its id.
@@ -62,7 +121,7 @@ impl Keys {
     /// The key of this id. An unknown one may be newer than what was read, so it is looked for once.
     pub(crate) async fn verifying(&self, kid: &str) -> Result<Option<DecodingKey>> {
         if let Some(key) = self.known().verifying.get(kid) {
-            return Ok(Some(key.clone()));
+            return Ok(key.is_good().then(|| key.key.clone()));
         }
         // Only what looks like an id of ours is worth a question to the database.
         if Uuid::try_parse(kid).is_err() {
@@ -75,20 +134,52 @@ impl Keys {
             }
             *looked = Some(Instant::now());
         }
-        let fresh = Arc::new(read(&self.store, &self.master).await?);
-        let key = fresh.verifying.get(kid).cloned();
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(key)
+        self.reload().await?;
+        Ok(self.known().verifying.get(kid).map(|key| key.key.clone()))
+    }
+
+    /// Whether a key is known and good.
+    pub(crate) fn knows(&self, kid: &str) -> bool {
+        self.known().verifying.get(kid).is_some_and(Verifying::is_good)
     }
 
     /// The public keys as a JSON Web Key Set.
     pub(crate) fn jwks(&self) -> Value {
-        self.known().jwks.clone()
+        let known = self.known();
+        let mut good: Vec<_> = known.verifying.iter().filter(|(_, key)| key.is_good()).collect();
+        // Ids sort by the time they were made.
+        good.sort_by(|(a, _), (b, _)| b.cmp(a));
+        json!({"keys": good.into_iter().map(|(_, key)| &key.jwk).collect::<Vec<_>>()})
     }
 
     fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Makes a new key to sign with. The others verify until the last token that they may have signed has expired, or, with
+/// `revoke`, not any more: that ends every access token, though no session.
+pub async fn rotate_keys(store: &Store, master: &MasterKey, config: &Config, revoke: bool) -> Result<()> {
+    // Refuses another master key than the servers have, who could not use what it seals.
+    read(store, master).await?;
+    let fresh = generate(master)?;
+    let overlap = if revoke { -MARGIN } else { TimeDelta::seconds(config.access_token_seconds) + MARGIN };
+    let retire_at = Utc::now() + overlap;
+    let audit = Audit {
+        action: "admin.keys.rotate".to_owned(),
+        actor: Actor::System("admin"),
+        resource: format!("signingKeys/{}", fresh.kid),
+        request_id: String::new(),
+        client_address: None,
+        traceparent: None,
+        outcome: Outcome::Done,
+    };
+    store
+        .system(SystemPurpose::SigningKeys, async |tx| {
+            signing_keys::rotate(tx, &fresh, retire_at).await?;
+            tx.audit(None, &audit).await
+        })
+        .await
 }
 
 async fn read(store: &Store, master: &MasterKey) -> Result<Known> {
@@ -103,13 +194,13 @@ async fn read(store: &Store, master: &MasterKey) -> Result<Known> {
     let seed = master.open(PURPOSE, &newest.sealed_key)?;
     let signing = (newest.kid.clone(), EncodingKey::from_ed_der(&[PKCS8_ED25519.as_slice(), &seed].concat()));
     let mut verifying = HashMap::new();
-    let mut jwks = Vec::new();
     for row in &rows {
         let x = URL_SAFE_NO_PAD.encode(&row.public_key);
-        verifying.insert(row.kid.clone(), DecodingKey::from_ed_components(&x).map_err(Error::internal)?);
-        jwks.push(json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": row.kid, "x": x}));
+        let key = DecodingKey::from_ed_components(&x).map_err(Error::internal)?;
+        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": row.kid, "x": x});
+        verifying.insert(row.kid.clone(), Verifying { key, jwk, retired_at: row.retired_at });
     }
-    Ok(Known { signing, verifying, jwks: json!({ "keys": jwks }) })
+    Ok(Known { signing, verifying })
 }
 
 fn generate(master: &MasterKey) -> Result<SigningKey> {

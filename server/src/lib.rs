@@ -3,13 +3,18 @@
 //! The way of a request is the chain in [`server`], then the codec, then a method of one of the services, which is one
 //! transaction of the store.
 
+mod api_keys;
 mod bootstrap;
 mod caller;
 mod codec;
 mod config;
 mod keys;
+mod last_use;
 mod layers;
+mod limits;
 mod passwords;
+mod principals;
+mod refusals;
 mod seal;
 mod server;
 mod services;
@@ -24,5 +29,7 @@ mod generated {
 
 pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
 pub use config::{Config, WRONG_SETTING};
+pub use keys::rotate_keys;
 pub use seal::MasterKey;
 pub use server::{Deps, Server, bind};
+pub use virtualstack_model::password;

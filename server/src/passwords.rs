@@ -6,7 +6,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::Semaphore;
-use virtualstack_model::{Error, Result};
+use virtualstack_model::{Error, Result, password};
 
 /// OWASP's first choice for Argon2id: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -76,6 +76,11 @@ impl Passwords {
         };
         tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
     }
+}
+
+/// Refuses a password that is too easy to guess; `about` is what its owner is known by.
+pub(crate) fn check_policy(password: &str, field: &str, about: &[&str]) -> Result<()> {
+    password::check(password, about).map_err(|what| Error::invalid(field, what))
 }
 
 fn hasher() -> Result<Argon2<'static>> {

@@ -10,8 +10,10 @@ use axum::routing::get;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -22,11 +24,15 @@ use virtualstack_store::Store;
 use crate::codec;
 use crate::config::{Config, wrong};
 use crate::keys::{JWKS_PATH, Keys};
+use crate::last_use::LastUse;
 use crate::layers::authorize::Authority;
-use crate::layers::{admission, authorize, call_info, deadline, panics};
+use crate::layers::{admission, authorize, call_info, deadline, panics, rate_limit};
+use crate::limits::Limits;
 use crate::passwords::Passwords;
+use crate::principals::Principals;
+use crate::refusals::refusals;
 use crate::seal::MasterKey;
-use crate::services;
+use crate::services::{self, Parts};
 use crate::tokens::Tokens;
 
 /// What the server needs from outside.
@@ -44,6 +50,7 @@ pub struct Server {
     routes: Routes,
     cors: CorsLayer,
     drain: Duration,
+    background: Background,
 }
 
 /// Does all that can fail: reads the signing keys, builds the services, listens.
@@ -58,10 +65,31 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let keys = Keys::load(store.clone(), master_key).await?;
     let tokens = Tokens::new(keys.clone(), &config);
     let passwords = Passwords::new(config.concurrent_hashes).await?;
-    let authority = Authority { store: store.clone(), tokens: tokens.clone() };
+    let limits = Limits::new(store.clone(), &config)?;
+    let principals = Principals::new(store.clone(), tokens.clone());
+    let (refusals, refusal_writer) = refusals();
+    let authority = Authority {
+        principals: principals.clone(),
+        refusals: refusals.clone(),
+        last_use: LastUse::start(store.clone()),
+        max_request_bytes: config.max_request_bytes,
+    };
+    let background = Background::default();
+    background.spawn(|stop| refusal_writer.run(store.clone(), stop));
+    let fresh = keys.clone();
+    background.spawn(|stop| async move { fresh.keep_fresh(stop).await });
+    if config.listen_for_access {
+        let (store, keys) = (store.clone(), keys.clone());
+        let heard = move |event| {
+            principals.forget(event);
+            keys.hear(event);
+        };
+        background.spawn(|stop| async move { store.listen_for_access(stop, heard).await });
+    }
 
+    let public = keys.clone();
     let jwks =
-        get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], keys.jwks().to_string()) });
+        get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], public.jwks().to_string()) });
     // The first layer named is the outermost.
     let layers = ServiceBuilder::new()
         // Everything below is named in logs and counted, refusals too.
@@ -72,12 +100,19 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         .layer(layer_fn(Arc::clone(&config), deadline::layer))
         // Too many calls are turned away before they cost anything.
         .layer(layer_fn(Arc::new(Semaphore::new(config.concurrency_limit)), admission::layer))
+        // Guessing is bounded before anybody's credentials are looked at.
+        .layer(layer_fn(limits.clone(), rate_limit::addresses))
         // Nobody gets past here whom the policy does not let in.
-        .layer(layer_fn(authority, authorize::layer));
-    let routes =
-        services::routes(&config, store, tokens, passwords)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);
+        .layer(layer_fn(authority, authorize::layer))
+        // Nobody takes more than their share.
+        .layer(layer_fn(limits.clone(), rate_limit::principals));
+    let routes = services::routes(&config, &Parts { store, tokens, passwords, limits, refusals })?
+        .into_axum_router()
+        .route(JWKS_PATH, jwks)
+        .layer(layers);
     let drain = Duration::from_secs(config.drain_seconds);
-    Ok(Server { listener, address, routes: Routes::from(routes), cors: cors(&config.cors_origins)?, drain })
+    let (routes, cors) = (Routes::from(routes), cors(&config.cors_origins)?);
+    Ok(Server { listener, address, routes, cors, drain, background })
 }
 
 impl Server {
@@ -100,7 +135,8 @@ impl Server {
             .layer(self.cors)
             .layer(GrpcWebLayer::new())
             .add_routes(self.routes)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), async {
+            // Without Nagle's algorithm: replies are small, and must not wait for the client's delayed acknowledgement.
+            .serve_with_incoming_shutdown(TcpIncoming::from(self.listener).with_nodelay(Some(true)), async {
                 let _ = stopped.await;
             });
         tokio::pin!(serving);
@@ -109,13 +145,41 @@ impl Server {
             () = shutdown => {}
         }
         let _ = stop.send(());
-        match tokio::time::timeout(self.drain, serving).await {
+        let served = tokio::time::timeout(self.drain, serving).await;
+        self.background.end().await;
+        match served {
             Ok(result) => result.map_err(Error::internal),
             Err(_) => {
                 tracing::warn!("some calls did not end in time");
                 Ok(())
             }
         }
+    }
+}
+
+/// What goes on beside the calls. Dropped, it stops at once.
+#[derive(Default)]
+struct Background {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Background {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(CancellationToken) -> F) {
+        self.tasks.spawn(task(self.stop.clone()));
+    }
+
+    /// Ends in order, within bounds.
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 
@@ -141,6 +205,13 @@ fn cors(origins: &[String]) -> Result<CorsLayer> {
             "x-api-key",
             "x-request-id",
         ]))
-        .expose_headers(names(&["grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id"]))
+        .expose_headers(names(&[
+            "grpc-status",
+            "grpc-message",
+            "grpc-status-details-bin",
+            "x-request-id",
+            "ratelimit",
+            "ratelimit-policy",
+        ]))
         .max_age(Duration::from_secs(3600)))
 }

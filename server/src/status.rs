@@ -4,9 +4,11 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use virtualstack_model::Error;
+use virtualstack_model::error::RateLimit;
 
 /// Domain of the reasons in ErrorInfo.
 const DOMAIN: &str = "virtualstack";
@@ -38,6 +40,10 @@ pub(crate) fn from_error(error: Error) -> Status {
         Error::Aborted { .. } => Code::Aborted,
         Error::Unauthenticated { .. } => Code::Unauthenticated,
         Error::PermissionDenied { .. } => Code::PermissionDenied,
+        Error::RateLimited { retry_after, .. } => {
+            retry(&mut details, Some(*retry_after));
+            Code::ResourceExhausted
+        }
         Error::ResourceExhausted { retry_after, .. } => {
             retry(&mut details, *retry_after);
             Code::ResourceExhausted
@@ -54,7 +60,22 @@ pub(crate) fn from_error(error: Error) -> Status {
             Code::Internal
         }
     };
-    Status::with_error_details(code, error.to_string(), details)
+    let mut status = Status::with_error_details(code, error.to_string(), details);
+    if let Error::RateLimited { retry_after, limit, .. } = &error {
+        tell_limit(status.metadata_mut(), *limit, *retry_after);
+    }
+    status
+}
+
+/// The limit and what is left of it, as draft-ietf-httpapi-ratelimit-headers has it.
+fn tell_limit(metadata: &mut MetadataMap, RateLimit { name, quota, window_seconds }: RateLimit, after: Duration) {
+    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    let policy = format!("\"{name}\";q={quota};w={window_seconds}");
+    for (key, value) in [("ratelimit-policy", policy), ("ratelimit", format!("\"{name}\";r=0;t={seconds}"))] {
+        if let Ok(value) = MetadataValue::try_from(value) {
+            metadata.insert(key, value);
+        }
+    }
 }
 
 fn retry(details: &mut ErrorDetails, after: Option<Duration>) {

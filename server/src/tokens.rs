@@ -1,14 +1,18 @@
 //! Access tokens (Ed25519 JWTs) and refresh tokens (opaque).
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::Utc;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation};
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use virtualstack_model::id::{AccountId, SessionId, TenantId};
+use virtualstack_model::user::SUPPORT;
 use virtualstack_model::{Error, Result};
 
 use crate::config::Config;
@@ -30,6 +34,28 @@ pub(crate) struct Claims {
     pub(crate) sid: SessionId,
     /// The tenant.
     pub(crate) tid: TenantId,
+    /// Who really acts, where the tenant is not theirs (RFC 8693, section 4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    act: Option<Act>,
+    /// The role that they have there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+}
+
+/// Who really acts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Act {
+    sub: AccountId,
+}
+
+/// What an access token is made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grant {
+    pub(crate) account: AccountId,
+    pub(crate) session: SessionId,
+    pub(crate) tenant: TenantId,
+    /// Whether it is an operator's in a tenant that is not theirs.
+    pub(crate) support: bool,
 }
 
 /// Makes and verifies tokens.
@@ -39,7 +65,12 @@ pub(crate) struct Tokens {
     issuer: String,
     audience: String,
     seconds: i64,
+    /// Tokens whose signature was good, by digest, with the id of the key.
+    seen: Arc<Cache<[u8; 32], (Claims, String)>>,
 }
+
+/// Verified tokens kept at most.
+const SEEN: usize = 10_000;
 
 impl Tokens {
     pub(crate) fn new(keys: Keys, config: &Config) -> Self {
@@ -48,6 +79,7 @@ impl Tokens {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             seconds: config.access_token_seconds,
+            seen: Arc::new(Cache::new(SEEN)),
         }
     }
 
@@ -57,7 +89,8 @@ impl Tokens {
     }
 
     /// An access token of a session for a tenant.
-    pub(crate) fn sign(&self, account: AccountId, session: SessionId, tenant: TenantId) -> Result<String> {
+    pub(crate) fn sign(&self, grant: Grant) -> Result<String> {
+        let Grant { account, session, tenant, support } = grant;
         let (kid, key) = self.keys.signing();
         let now = Utc::now().timestamp();
         let claims = Claims {
@@ -69,6 +102,8 @@ impl Tokens {
             sub: account,
             sid: session,
             tid: tenant,
+            act: support.then_some(Act { sub: account }),
+            role: support.then(|| SUPPORT.to_owned()),
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TYPE.to_owned());
@@ -76,8 +111,22 @@ impl Tokens {
         jsonwebtoken::encode(&header, &claims, &key).map_err(Error::internal)
     }
 
-    /// What a token says, if it is one of ours and still good.
+    /// What a token says, if it is one of ours and still good. Its signature is looked at once, as long as the key is
+    /// good that made it.
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        if let Some((claims, kid)) = self.seen.get(&digest)
+            && claims.exp > Utc::now().timestamp()
+            && self.keys.knows(&kid)
+        {
+            return Ok(claims);
+        }
+        let (claims, kid) = self.check(token).await?;
+        self.seen.insert(digest, (claims.clone(), kid));
+        Ok(claims)
+    }
+
+    async fn check(&self, token: &str) -> Result<(Claims, String)> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
         if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(TYPE) {
             return Err(invalid());
@@ -87,11 +136,11 @@ impl Tokens {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.audience]);
+        // The others, jti among them, are required by their types.
         validation.set_required_spec_claims(&["iss", "aud", "exp", "sub"]);
         validation.leeway = 0;
-        jsonwebtoken::decode::<Claims>(token, &key, &validation).map(|token| token.claims).map_err(|error| match error
-            .kind()
-        {
+        let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);
+        decoded.map(|token| (token.claims, kid)).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => {
                 Error::unauthenticated("TOKEN_EXPIRED", "the access token has expired; refresh it")
             }

@@ -1,3 +1,4 @@
 //! Adapters against the real parts that they drive.
 
+mod mail;
 mod vcenter;

@@ -245,6 +245,10 @@ async fn no_other_token_is_taken_for_one_of_ours() {
         ("no issuer", by_claims(json!({"iss": null}))),
         ("no expiry", by_claims(json!({"exp": null}))),
         ("no subject", by_claims(json!({"sub": null}))),
+        ("no token id", by_claims(json!({"jti": null}))),
+        ("a token id that is none", by_claims(json!({"jti": "1"}))),
+        ("no time of issue", by_claims(json!({"iat": null}))),
+        ("no tenant", by_claims(json!({"tid": null}))),
         ("no session", by_claims(json!({"sid": null}))),
         ("a session that is no id", by_claims(json!({"sid": "x' OR true --"}))),
     ];
@@ -316,7 +320,8 @@ async fn the_caller_sees_and_renames_themselves() {
     let (_, me) = rest.call("GET", "/v1/users/me", None).await;
     assert_eq!(me["name"], session["user"]);
     assert_eq!((&me["email"], &me["state"]), (&json!("admin@acme.example.com"), &json!("ACTIVE")));
-    assert_eq!(me["roles"], json!(["tenant_admin"]));
+    let roles = me["roles"].as_array().expect("a list");
+    assert!(roles.len() == 1 && roles[0].as_str().is_some_and(|role| role.starts_with("roles/")), "{me}");
 
     let patch = async |query: &str, body: Value| rest.call("PATCH", &format!("/v1/users/me{query}"), Some(body)).await;
     let (status, renamed) = patch("", json!({"displayName": "Ada Lovelace 🚀"})).await;
@@ -356,7 +361,6 @@ async fn operators_make_tenants_and_members_see_their_own() {
     );
 
     refused(&create(&rest, "acme", "b@example.com").await, 409, "ALREADY_EXISTS", "TENANT_SLUG_TAKEN");
-    refused(&create(&rest, "provider", "b@example.com").await, 409, "ALREADY_EXISTS", "TENANT_SLUG_TAKEN");
     let wrong = [
         "abcdefab-1234-4234-8234-abcdefabcdef",
         "Acme",
@@ -405,13 +409,6 @@ async fn operators_make_tenants_and_members_see_their_own() {
         let reply = ada.call("GET", &format!("/v1/tenants/{foreign}"), None).await;
         refused(&reply, 404, "NOT_FOUND", "TENANT_NOT_FOUND");
     }
-
-    // An address that has an account becomes admin, and keeps its password.
-    let body = json!({"tenant": {"slug": "beta", "displayName": "Beta"}, "adminEmail": "ADA@acme.example.com", "adminPassword": "another password"});
-    assert_eq!(rest.call("POST", "/v1/tenants", Some(body)).await.0, 200);
-    let anonymous = Rest::new(&plane.http, None);
-    assert_eq!(login(&anonymous, "ada@acme.example.com", PASSWORD, "beta").await.0, 200);
-    assert_eq!(login(&anonymous, "ada@acme.example.com", "another password", "beta").await.0, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

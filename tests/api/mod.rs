@@ -1,9 +1,19 @@
 //! The contract as clients see it, over gRPC, grpc-web and REST.
 
+mod api_keys;
 mod auth;
 mod bad_input;
+mod invitations;
 mod operations;
+mod passwords;
+mod races;
+mod rate_limits;
+mod roles;
+mod sessions;
 mod story;
+mod support;
+mod tenants;
+mod users;
 
 use std::sync::Arc;
 
@@ -32,6 +42,23 @@ async fn send(request: reqwest::RequestBuilder) -> Reply {
     assert_eq!(kind.as_deref(), Some("application/json"));
     assert!(response.headers().contains_key("x-request-id"), "every reply has a request id");
     (status, response.json().await.expect("JSON"))
+}
+
+/// The token in a mail, which stands by itself on a line.
+fn token_of(mail: &str) -> String {
+    let tokens: Vec<_> = mail.lines().filter(|line| line.starts_with("vsi_") || line.starts_with("vsp_")).collect();
+    let [token] = tokens[..] else { panic!("not one token in {mail}") };
+    assert!(mail.contains(&format!("#token={token}\n")), "a link with the token too: {mail}");
+    token.to_owned()
+}
+
+/// Rows of any table, in any database column, that hold a text.
+async fn rows_with(plane: &ControlPlane, text: &str) -> i64 {
+    let rows = format!(
+        "SELECT count(*) FROM pg_tables WHERE schemaname IN ('iam', 'compute', 'background_jobs', 'audit') \
+         AND query_to_xml(format('SELECT * FROM %I.%I', schemaname, tablename), true, false, '')::text LIKE '%{text}%'"
+    );
+    plane.database.count(&rows).await
 }
 
 /// Holds a reply against the contract's form of an error; the fields that its BadRequest names.

@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("queue", &[]),
     ("model", &[]),
     ("proto", &[]),
+    ("argon2id-bench", &[]),
 ];
 
 /// SQL lives behind these; the model names diesel too, but optionally, and the store alone turns that on.

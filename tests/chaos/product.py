@@ -39,7 +39,7 @@ def workspace(keep):
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
-    folder = Path(tempfile.mkdtemp(prefix="vs-chaos-"))
+    folder = Path(tempfile.mkdtemp(prefix="virtualstack-"))
     folder.chmod(0o755)
     try:
         yield folder
@@ -50,9 +50,14 @@ def workspace(keep):
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def target(profile):
+    """Where cargo builds."""
+    return ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / profile
+
+
 def binary(folder, profile):
     """A copy of the built program, so that a build meanwhile does not change what is tested."""
-    built = ROOT / "target" / profile / "virtualstack"
+    built = target(profile) / "virtualstack"
     if not built.is_file():
         raise Wrong(f"{built} is not there; run it by make, which builds it")
     return shutil.copy2(built, folder / "virtualstack")
@@ -179,6 +184,13 @@ class Cluster:
                 return json.loads(done.stdout)
             time.sleep(0.2)
         raise Wrong(f"psql: {done.stderr.strip()}")
+
+    def run(self, sql):
+        """Does something as superuser."""
+        command = ["psql", "-h", self.sockets, "-U", "postgres", "-d", "virtualstack", "-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise Wrong(f"psql: {done.stderr.strip()}")
 
 
 class Answer:

@@ -3,10 +3,12 @@
 set -euo pipefail
 . "$(dirname "$0")/../../scripts/env.sh"
 
-# rest METHOD PATH [BODY]. Body and token go through pipes, as other users of the machine can read command lines.
+# rest METHOD PATH [BODY]. Body and credential go through pipes, as other users of the machine can read command lines.
 rest() {
+  local credential=${token:+Authorization: Bearer $token}
+  [ -z "${key:-}" ] || credential="X-API-Key: $key"
   curl --silent --show-error --fail-with-body --max-time 30 --request "$1" "$address/v1/$2" \
-    --header "Content-Type: application/json" ${token:+--header @<(printf 'Authorization: Bearer %s\n' "$token")} \
+    --header "Content-Type: application/json" ${credential:+--header @<(printf '%s\n' "$credential")} \
     ${3:+--data-binary @-} <<<"${3:-}"
 }
 
@@ -16,6 +18,9 @@ create_vm() { rest POST "vms?requestId=$1" "$2"; }
 get_vm() { rest GET "$1"; }
 stop_vm() { rest POST "$1:stop" '{}'; }
 delete_vm() { rest DELETE "$1?force=true"; }
+list_vms() { rest GET vms; }
+create_key() { rest POST apiKeys "$1"; }
+delete_key() { rest DELETE "$1"; }
 wait_operation() { rest POST "$1:wait" '{"timeout": "10s"}'; }
 
 address=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["http"])' "$1")

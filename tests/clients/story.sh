@@ -1,7 +1,8 @@
 # The story of README.md for clients that speak JSON. Sourced with the ready file as $1, after the client has defined
 # these, each of which prints the reply, or fails and prints the error as JSON, on standard output both:
-#   login BODY · list_templates · create_vm REQUEST_ID VM · get_vm NAME · stop_vm NAME · delete_vm NAME · wait_operation NAME
-# Once it is known, $token is the access token.
+#   login BODY · list_templates · list_vms · create_vm REQUEST_ID VM · get_vm NAME · stop_vm NAME · delete_vm NAME
+#   wait_operation NAME · create_key KEY · delete_key NAME
+# Once it is known, $token is the access token. Where $key is an API key, it is the credential instead.
 # shellcheck shell=bash disable=SC2034
 
 # json KEY…: the value below these keys, empty when it is not there.
@@ -32,7 +33,7 @@ refused() {
 import json, sys
 error = json.loads(sys.argv[2])
 error = error.get("error", error)  # REST wraps it; gRPC has numbers only
-status = {5: "NOT_FOUND", 16: "UNAUTHENTICATED"}.get(error["code"], error.get("status"))
+status = {5: "NOT_FOUND", 7: "PERMISSION_DENIED", 16: "UNAUTHENTICATED"}.get(error["code"], error.get("status"))
 info = next(d for d in error["details"] if d["@type"].endswith("/google.rpc.ErrorInfo"))
 assert status == sys.argv[1] and info["domain"] == "virtualstack", error
 print(info["reason"])' "$status" "$answer" || fail "$1: $answer"
@@ -56,6 +57,7 @@ email=$(json admin_email <"$1")
 password=$(json admin_password <"$1")
 tenant=$(json demo_tenant <"$1")
 token=
+key=
 
 reason=$(refused UNAUTHENTICATED login "{\"email\": \"$email\", \"password\": \"not the password\"}")
 echo "wrong password: $reason"
@@ -84,6 +86,23 @@ expect "$(json state <<<"$vm")" RUNNING
 stopped=$(ok stop_vm "$name")
 vm=$(finish "$stopped")
 expect "$(json state <<<"$vm")" STOPPED
+
+created=$(ok create_key '{"displayName": "shell", "permissions": ["vm:read"]}')
+key=$(json secret <<<"$created")
+vms=$(ok list_vms)
+python3 -c '
+import json, sys
+assert sys.argv[1] in [vm["name"] for vm in json.load(sys.stdin)["vms"]], "not listed"' "$name" <<<"$vms"
+reason=$(refused PERMISSION_DENIED list_templates)
+expect "$reason" KEY_RESTRICTED
+secret=$key key=
+ok delete_key "$(json name <<<"$created")" >/dev/null
+key=$secret
+reason=$(refused UNAUTHENTICATED list_vms)
+expect "$reason" KEY_INVALID
+key=
+echo "key: listed ${name%/*}, deleted: $reason"
+
 deleted=$(ok delete_vm "$name")
 finish "$deleted" >/dev/null
 

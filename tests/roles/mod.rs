@@ -1,4 +1,8 @@
-//! The binary as an operator runs it: roles apart, wrong settings, signals.
+//! The binary as an operator runs it: roles apart, wrong settings, signals, and what it writes down.
+
+mod secrets;
+
+mod keys;
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -125,14 +129,30 @@ async fn wrong_settings_end_with_64_and_name_the_key() {
         (("VIRTUALSTACK_MASTER_KEY", "short"), "master_key"),
         (("VIRTUALSTACK_SERVER_LISTEN", "192.0.2.1:1"), "server.listen"),
         (("VIRTUALSTACK_SERVER_CORS_ORIGINS", "[\"a\\nb\"]"), "server.cors_origins"),
+        (("VIRTUALSTACK_SERVER_CALLS_BURST", "0"), "server.calls_burst"),
         (("VIRTUALSTACK_HYPERVISOR_CRASH_AT", "vm_create.clone.after_call"), "hypervisor.crash_at"),
         (("VIRTUALSTACK_HYPERVISOR_KIND", "vcenter"), "vcenter.url"),
         (("VIRTUALSTACK_ENVIRONMENT", "production"), "hypervisor.kind"),
         (("VIRTUALSTACK_LOG_FILTER", "=x="), "log.filter"),
+        (("VIRTUALSTACK_MAIL_KIND", "smtp"), "mail.smtp_host: is required"),
+        (("VIRTUALSTACK_MAIL_FROM", "nobody"), "mail.from"),
+        (("VIRTUALSTACK_MAIL_SMTP_HOTS", "localhost"), "smtp_hots"),
+        (("VIRTUALSTACK_ADMIN_PASSWORD", "eleven char"), "admin.password: must have 12 to 128"),
+        (("VIRTUALSTACK_ADMIN_PASSWORD", "Password2024!"), "admin.password: is among the commonest"),
     ] {
-        let output = virtualstack(&["server"], &database, &[setting]).output().await.expect("a process");
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(64), "{setting:?}: {text}");
-        assert!(text.contains(named), "{setting:?}: {text}");
+        refused(&database, &[setting], named).await;
     }
+    let vcenter = [("URL", "https://vcenter.example.com"), ("USERNAME", "ada"), ("PASSWORD", "secret")];
+    let vcenter = vcenter.map(|(key, value)| (format!("VIRTUALSTACK_VCENTER_{key}"), value));
+    let mut production: Vec<_> = vcenter.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+    production.extend([("VIRTUALSTACK_ENVIRONMENT", "production"), ("VIRTUALSTACK_HYPERVISOR_KIND", "vcenter")]);
+    refused(&database, &production, "mail.kind").await;
+}
+
+/// Starts a server with these settings, which must end with 64 and name what is wrong.
+async fn refused(database: &Database, settings: &[(&str, &str)], named: &str) {
+    let output = virtualstack(&["server"], database, settings).output().await.expect("a process");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{settings:?}: {text}");
+    assert!(text.contains(named), "{settings:?}: {text}");
 }

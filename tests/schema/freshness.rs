@@ -58,6 +58,7 @@ fn sql_type(of: &str) -> String {
         "Bytea" => "bytea",
         "Jsonb" => "jsonb",
         "Inet" => "inet",
+        "Cidr" => "cidr",
         "Numeric" => "numeric",
         other => panic!("schema.rs uses {other}: tell tests/schema/freshness.rs what PostgreSQL calls it"),
     };
@@ -115,4 +116,13 @@ async fn schema_rs_is_what_the_migrations_make() {
     }
     let unknown: Vec<_> = migrated.keys().filter(|name| !declared.contains_key(*name)).collect();
     assert!(unknown.is_empty(), "not in schema.rs, nor in TABLES_IN_SQL: {unknown:?}");
+}
+
+/// Times that do not say where they are were once compared with times that do.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_time_knows_its_zone() {
+    let tables = migrated(&Database::new().await).await;
+    let columns = tables.iter().flat_map(|(table, of)| of.columns.iter().map(move |(name, of)| (table, name, of)));
+    let naive: Vec<_> = columns.filter(|(_, _, of)| of.contains("time") && !of.contains("with time zone")).collect();
+    assert!(naive.is_empty(), "{naive:?}");
 }

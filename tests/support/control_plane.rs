@@ -9,10 +9,12 @@ use virtualstack_proto::virtualstack::iam::v1::{CreateTenantRequest, Tenant};
 use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::simulated::Simulation;
+use virtualstack_worker::adapters::hypervisor::Hypervisor;
 use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
+use virtualstack_worker::adapters::mail::{self, Mailer};
 use virtualstack_worker::{NoProbe, Probe};
 
-use super::{Database, Session};
+use super::{Database, Mails, Session};
 
 /// Password of everybody in tests.
 pub(crate) const PASSWORD: &str = "correct horse battery";
@@ -29,6 +31,8 @@ pub(crate) struct ControlPlane {
     pub(crate) store: Store,
     pub(crate) grpc: String,
     pub(crate) http: String,
+    /// What its workers have sent.
+    pub(crate) mails: Mails,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -48,14 +52,30 @@ impl ControlPlane {
         Self::on(database).await
     }
 
+    /// Without a worker, and with settings of the test's own; where the server listens is not one of them.
+    pub(crate) async fn start_with(server: virtualstack_server::Config) -> Self {
+        Self::on_with(Database::new().await, server).await
+    }
+
     /// On a database that may be another control plane's too.
     pub(crate) async fn on(database: Database) -> Self {
+        // Tests sign in from one address, and more often than people do.
+        let server = virtualstack_server::Config {
+            auth_per_minute: 10_000,
+            auth_per_address_per_minute: 10_000,
+            ..Default::default()
+        };
+        Self::on_with(database, server).await
+    }
+
+    /// Both.
+    pub(crate) async fn on_with(database: Database, server: virtualstack_server::Config) -> Self {
         let store = Store::new(&database.config).expect("a store");
         let admin =
             FirstAdmin { email: ADMIN.to_owned(), password: PASSWORD.to_owned(), demo_tenant: Some(DEMO.to_owned()) };
         bootstrap(&store, &admin).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
-        let config = virtualstack_server::Config { listen, ..Default::default() };
+        let config = virtualstack_server::Config { listen, ..server };
         let master_key = MasterKey::parse(&"07".repeat(32)).expect("a key");
         let deps = virtualstack_server::Deps { store: store.clone(), master_key };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
@@ -70,7 +90,7 @@ impl ControlPlane {
             tokio::spawn(async move { server.serve(server_stop.cancelled_owned()).await.expect("served") }),
             tokio::spawn(async move { gateway.serve(gateway_stop.cancelled_owned()).await.expect("served") }),
         ];
-        Self { database, store, grpc, http, stop, tasks }
+        Self { database, store, grpc, http, mails: Mails::new(), stop, tasks }
     }
 
     /// The simulated hypervisor of this database, as fast as tests want it.
@@ -85,10 +105,22 @@ impl ControlPlane {
     }
 
     /// Starts a worker on a hypervisor of the test's own.
-    pub(crate) async fn work_on(
+    pub(crate) async fn work_on(&self, probe: Arc<dyn Probe>, hypervisor: Arc<dyn Hypervisor>) -> WorkerTask {
+        let mailer = mail::connect(&mail::Config::default(), self.mails.folder()).expect("a mailer");
+        self.work_with(probe, hypervisor, mailer).await
+    }
+
+    /// Starts a worker that sends mail by the test's own means.
+    pub(crate) async fn work_mailing(&self, mailer: Arc<dyn Mailer>) -> WorkerTask {
+        let quick = simulated::Config { create_ms: 30, power_ms: 20, ..Default::default() };
+        self.work_with(Arc::new(NoProbe), Arc::new(self.hypervisor(quick)), mailer).await
+    }
+
+    async fn work_with(
         &self,
         probe: Arc<dyn Probe>,
-        hypervisor: Arc<dyn virtualstack_worker::adapters::hypervisor::Hypervisor>,
+        hypervisor: Arc<dyn Hypervisor>,
+        mailer: Arc<dyn Mailer>,
     ) -> WorkerTask {
         let config = virtualstack_worker::Config {
             lease_ms: 400,
@@ -98,7 +130,8 @@ impl ControlPlane {
             address_wait_seconds: 1,
             ..Default::default()
         };
-        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, probe };
+        let link_base = mail::Config::default().link_base;
+        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, mailer, link_base, probe };
         let worker = virtualstack_worker::bind(config, deps).await.expect("a worker");
         let stop = self.stop.child_token();
         let stopped = stop.clone().cancelled_owned();
@@ -115,6 +148,16 @@ impl ControlPlane {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
         panic!("no template was published")
+    }
+
+    /// The texts of all mails to an address so far, the first one first.
+    pub(crate) fn mail_to(&self, address: &str) -> Vec<String> {
+        self.mails.to(address)
+    }
+
+    /// The text of the first mail to an address that was not given yet; waits 10 s for it.
+    pub(crate) async fn next_mail_to(&self, address: &str) -> String {
+        self.mails.next_to(address).await
     }
 
     /// Signs in.
@@ -140,17 +183,45 @@ impl ControlPlane {
             tenant: Some(Tenant { slug: slug.to_owned(), display_name: slug.to_owned(), ..Default::default() }),
             admin_email: email.clone(),
             admin_password: PASSWORD.to_owned(),
-            admin_display_name: String::new(),
+            ..Default::default()
         };
         operator.tenants().create_tenant(operator.request(request)).await.expect("a tenant");
         self.login(&email, slug).await
     }
 
+    /// An active member of a tenant with one role, signed in. Who has an account already keeps it.
+    pub(crate) async fn member(&self, email: &str, tenant: &str, role: &str) -> Session {
+        self.database
+            .execute(&format!(
+                "INSERT INTO iam.users (id, email, display_name, password_hash) \
+                    SELECT gen_random_uuid(), '{email}', '{email}', password_hash FROM iam.users WHERE email = '{ADMIN}' \
+                    ON CONFLICT DO NOTHING; \
+                 INSERT INTO iam.memberships (tenant_id, id, account_id, email, display_name, state) \
+                    SELECT t.id, gen_random_uuid(), u.id, u.email, u.display_name, 'ACTIVE' FROM iam.tenants t, iam.users u \
+                    WHERE t.slug = '{tenant}' AND u.email = '{email}'; \
+                 INSERT INTO iam.user_tenant_roles (tenant_id, membership_id, role_id) \
+                    SELECT m.tenant_id, m.id, r.id FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
+                    JOIN iam.tenant_roles r ON r.tenant_id = m.tenant_id JOIN iam.tenants t ON t.id = m.tenant_id \
+                    WHERE u.email = '{email}' AND t.slug = '{tenant}' AND r.display_name = '{role}'"
+            ))
+            .await;
+        self.login(email, tenant).await
+    }
+
     /// Waits until no job of a VM is left to do.
     pub(crate) async fn idle(&self) {
-        let open = "SELECT count(*) FROM background_jobs.jobs WHERE queue = 'vm' AND finished_at IS NULL";
+        self.done("vm").await;
+    }
+
+    /// Waits until no mail is left to send.
+    pub(crate) async fn mailed(&self) {
+        self.done("mail").await;
+    }
+
+    async fn done(&self, queue: &str) {
+        let open = format!("SELECT count(*) FROM background_jobs.jobs WHERE queue = '{queue}' AND finished_at IS NULL");
         for _ in 0..400 {
-            if self.database.count(open).await == 0 {
+            if self.database.count(&open).await == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -3,10 +3,12 @@
 
 mod control_plane;
 mod database;
+mod mails;
 mod probes;
 mod session;
 
 pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD};
 pub(crate) use database::Database;
+pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe};
 pub(crate) use session::{Rest, Session, reason};

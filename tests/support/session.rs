@@ -136,7 +136,8 @@ impl Session {
 pub(crate) struct Rest {
     client: reqwest::Client,
     http: String,
-    token: Option<String>,
+    /// Header and value that it is authenticated by.
+    credential: Option<(&'static str, String)>,
 }
 
 impl Rest {
@@ -144,15 +145,21 @@ impl Rest {
         // reqwest wants one even where nothing is encrypted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { client, http: http.to_owned(), token: token.map(str::to_owned) }
+        let credential = token.map(|token| ("authorization", format!("Bearer {token}")));
+        Self { client, http: http.to_owned(), credential }
     }
 
-    /// A request to a path, with the token.
+    /// A client with an API key.
+    pub(crate) fn with_key(http: &str, key: &str) -> Self {
+        Self { credential: Some(("x-api-key", key.to_owned())), ..Self::new(http, None) }
+    }
+
+    /// A request to a path, with the credential.
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = method.parse().expect("a method");
         let request = self.client.request(method, format!("{}{path}", self.http));
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
+        match &self.credential {
+            Some((header, value)) => request.header(*header, value),
             None => request,
         }
     }

@@ -49,9 +49,20 @@ pub(super) async fn call_raw(
     path: &str,
     message: Bytes,
 ) -> Result<Bytes, Status> {
+    let bearer = token.map(|token| ("authorization", format!("Bearer {token}")));
+    call_with(channel, bearer, path, message).await
+}
+
+/// The same with a credential of any kind, as metadata.
+pub(crate) async fn call_with(
+    channel: &Channel,
+    credential: Option<(&'static str, String)>,
+    path: &str,
+    message: Bytes,
+) -> Result<Bytes, Status> {
     let mut request = Request::new(message);
-    if let Some(token) = token {
-        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("metadata"));
+    if let Some((name, value)) = credential {
+        request.metadata_mut().insert(name, value.parse().expect("metadata"));
     }
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.expect("a connection");
@@ -74,25 +85,12 @@ pub(super) fn told(status: &Status) -> Value {
 }
 
 /// A new member of a tenant with one role, signed in.
-pub(super) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role: &str) -> Session {
-    plane
-        .database
-        .execute(&format!(
-            "INSERT INTO iam.users (id, email, display_name, password_hash) \
-                SELECT gen_random_uuid(), '{email}', '{email}', password_hash FROM iam.users WHERE email = 'admin@example.com'; \
-             INSERT INTO iam.memberships (tenant_id, id, account_id, state) \
-                SELECT t.id, gen_random_uuid(), u.id, 'ACTIVE' FROM iam.tenants t, iam.users u \
-                WHERE t.slug = '{tenant}' AND u.email = '{email}'; \
-             INSERT INTO iam.user_tenant_roles (tenant_id, membership_id, role_id) \
-                SELECT m.tenant_id, m.id, r.id FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
-                JOIN iam.tenant_roles r ON r.tenant_id = m.tenant_id WHERE u.email = '{email}' AND r.display_name = '{role}'"
-        ))
-        .await;
-    plane.login(email, tenant).await
+pub(crate) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role: &str) -> Session {
+    plane.member(email, tenant, role).await
 }
 
 /// The rows of a query that gives one text column, read as the superuser.
-pub(super) async fn texts(database: &Database, query: &str) -> Vec<String> {
+pub(crate) async fn texts(database: &Database, query: &str) -> Vec<String> {
     use diesel_async::RunQueryDsl as _;
 
     #[derive(QueryableByName)]

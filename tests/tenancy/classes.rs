@@ -30,8 +30,12 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("compute.operations", Tenant, "tenant_id"),
     ("compute.provider_templates", Shared, ""),
     ("compute.virtual_machines", Tenant, "tenant_id"),
+    ("iam.api_keys", Tenant, "tenant_id"),
+    ("iam.invitations", Tenant, "tenant_id"),
     ("iam.memberships", Tenant, "tenant_id"),
+    ("iam.password_resets", Machinery, ""),
     ("iam.permissions", Shared, ""),
+    ("iam.rate_limits", Machinery, ""),
     ("iam.refresh_tokens", Machinery, ""),
     ("iam.request_ids", Tenant, "tenant_id"),
     ("iam.sessions", Account, "account_id"),
@@ -294,6 +298,10 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
             request_id: uuid::Uuid::now_v7().to_string(),
         };
         session.vms().stop_vm(session.request(request)).await.expect("accepted");
+        let key = serde_json::json!({"displayName": "ci", "permissions": ["vm:read"]});
+        assert_eq!(session.rest().call("POST", "/v1/apiKeys", Some(key)).await.0, 200);
+        let invitation = serde_json::json!({"email": "new@example.com", "role": "roles/viewer"});
+        assert_eq!(session.rest().call("POST", "/v1/invitations", Some(invitation)).await.0, 200);
     }
     plane.idle().await;
     let id = |name: &str| name.strip_prefix("tenants/").expect("a full name").to_owned();

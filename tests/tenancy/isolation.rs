@@ -15,29 +15,54 @@ use crate::support::{ControlPlane, DEMO, PASSWORD, Session};
 struct Ids {
     tenant: String,
     vm: String,
+    user: String,
+    /// A custom role that nobody holds.
+    role: String,
     /// An operation that is done.
     operation: String,
+    api_key: String,
+    /// A session of the account that is signed in.
+    session: String,
     /// Of the caller, not of the tenant that is named.
     email: String,
     refresh_token: String,
     template: String,
+    invitation: String,
+    /// Of the invitation.
+    invitation_token: String,
+    /// Of the caller's account.
+    reset_token: String,
+    /// Tenants of nobody, for operators to do away with, and to bring back.
+    doomed_tenant: String,
+    deleted_tenant: String,
 }
 
 impl Ids {
     /// Ids of nothing, by the same caller.
     fn of_nothing(&self) -> Self {
         let id = || Uuid::now_v7().to_string();
-        Self { tenant: id(), vm: id(), operation: id(), ..self.clone() }
+        Self {
+            tenant: id(),
+            vm: id(),
+            user: id(),
+            role: id(),
+            operation: id(),
+            api_key: id(),
+            invitation: id(),
+            session: id(),
+            ..self.clone()
+        }
     }
 
     /// Something of `other`'s, by the same caller.
     fn of(&self, other: &Self) -> Self {
-        let Self { tenant, vm, operation, .. } = other.clone();
-        Self { tenant, vm, operation, ..self.clone() }
+        let Self { tenant, vm, user, role, operation, api_key, session, invitation, .. } = other.clone();
+        Self { tenant, vm, user, role, operation, api_key, session, invitation, ..self.clone() }
     }
 
-    fn named(&self) -> [&str; 3] {
-        [&self.tenant, &self.vm, &self.operation]
+    fn named(&self) -> [&str; 8] {
+        let Self { tenant, vm, user, role, operation, api_key, session, invitation, .. } = self;
+        [tenant, vm, user, role, operation, api_key, session, invitation]
     }
 }
 
@@ -90,6 +115,55 @@ const SAMPLES: &[(&str, Sample)] = &[
         ById(|ids| json!({"vm": {"name": vm_name(ids), "description": "changed"}, "updateMask": "description"})),
     ),
     (
+        "virtualstack.iam.v1.ApiKeyService.CreateApiKey",
+        NotByTenantId(
+            "it names nothing that is there",
+            |_| json!({"apiKey": {"displayName": "ci", "permissions": ["vm:read"]}}),
+        ),
+    ),
+    ("virtualstack.iam.v1.ApiKeyService.DeleteApiKey", ById(api_key)),
+    ("virtualstack.iam.v1.ApiKeyService.GetApiKey", ById(api_key)),
+    ("virtualstack.iam.v1.ApiKeyService.ListApiKeys", List(|_| json!({}))),
+    ("virtualstack.iam.v1.ApiKeyService.RotateApiKey", ById(api_key)),
+    (
+        "virtualstack.iam.v1.ApiKeyService.UpdateApiKey",
+        ById(|ids| json!({"apiKey": {"name": format!("apiKeys/{}", ids.api_key), "displayName": "changed"}})),
+    ),
+    (
+        "virtualstack.iam.v1.AuthService.Explain",
+        ById(|ids| json!({"permission": "vm:read", "user": format!("users/{}", ids.user), "resource": vm_name(ids)})),
+    ),
+    (
+        "virtualstack.iam.v1.AuthService.RequestPasswordReset",
+        NotByTenantId("it names an address", |ids| json!({"email": ids.email})),
+    ),
+    (
+        "virtualstack.iam.v1.AuthService.ResetPassword",
+        NotByTenantId("the token is an account's", |ids| json!({"token": ids.reset_token, "password": PASSWORD})),
+    ),
+    (
+        "virtualstack.iam.v1.InvitationService.AcceptInvitation",
+        NotByTenantId(
+            "the tenant is that of the token",
+            |ids| json!({"token": ids.invitation_token, "password": PASSWORD}),
+        ),
+    ),
+    (
+        "virtualstack.iam.v1.InvitationService.CreateInvitation",
+        ById(|ids| {
+            let role = format!("roles/{}", ids.role);
+            json!({"invitation": {"email": "invited-by-both@example.com", "role": role}})
+        }),
+    ),
+    ("virtualstack.iam.v1.InvitationService.GetInvitation", ById(invitation)),
+    ("virtualstack.iam.v1.InvitationService.ListInvitations", List(|_| json!({}))),
+    ("virtualstack.iam.v1.InvitationService.ResendInvitation", ById(invitation)),
+    ("virtualstack.iam.v1.InvitationService.RevokeInvitation", ById(invitation)),
+    (
+        "virtualstack.iam.v1.InvitationService.VerifyInvitation",
+        NotByTenantId("the tenant is that of the token", |ids| json!({"token": ids.invitation_token})),
+    ),
+    (
         "virtualstack.iam.v1.AuthService.Login",
         ById(|ids| json!({"email": ids.email, "password": PASSWORD, "tenant": tenant_name(ids)})),
     ),
@@ -99,15 +173,45 @@ const SAMPLES: &[(&str, Sample)] = &[
         NotByTenantId("the tenant is that of the token", |ids| json!({"refreshToken": ids.refresh_token})),
     ),
     ("virtualstack.iam.v1.AuthService.SwitchTenant", ById(|ids| json!({"tenant": tenant_name(ids)}))),
+    (
+        "virtualstack.iam.v1.MeService.ChangePassword",
+        NotByTenantId(
+            "it changes the caller; to what it is, for the others to sign in",
+            |_| json!({"oldPassword": PASSWORD, "newPassword": PASSWORD}),
+        ),
+    ),
     ("virtualstack.iam.v1.MeService.GetMe", NotByTenantId("it reads the caller", |_| json!({}))),
     (
         "virtualstack.iam.v1.MeService.UpdateMe",
         NotByTenantId("it changes the caller", |_| json!({"user": {"displayName": "Somebody"}})),
     ),
+    ("virtualstack.iam.v1.PermissionService.ListPermissions", NotByTenantId("the catalogue is shared", |_| json!({}))),
+    (
+        "virtualstack.iam.v1.RoleService.CreateRole",
+        NotByTenantId(
+            "it names only what is new; the display name is one that the other tenant has taken",
+            |_| json!({"role": {"displayName": "of-the-rival", "permissions": ["vm:read"]}}),
+        ),
+    ),
+    ("virtualstack.iam.v1.RoleService.DeleteRole", ById(|ids| json!({"name": role_name(ids)}))),
+    ("virtualstack.iam.v1.RoleService.GetRole", ById(|ids| json!({"name": role_name(ids)}))),
+    ("virtualstack.iam.v1.RoleService.ListRoleUsers", ById(|ids| json!({"parent": role_name(ids)}))),
+    ("virtualstack.iam.v1.RoleService.ListRoles", List(|_| json!({}))),
+    (
+        "virtualstack.iam.v1.RoleService.SetRoleUsers",
+        ById(|ids| json!({"name": "roles/viewer", "users": [user_name(ids)]})),
+    ),
+    (
+        "virtualstack.iam.v1.RoleService.UpdateRole",
+        ById(|ids| json!({"role": {"name": role_name(ids), "description": "changed"}})),
+    ),
+    ("virtualstack.iam.v1.SessionService.DeleteSession", ById(session)),
     (
         "virtualstack.iam.v1.SessionService.GetCurrentSession",
         NotByTenantId("it reads the session of the token", |_| json!({})),
     ),
+    ("virtualstack.iam.v1.SessionService.GetSession", ById(session)),
+    ("virtualstack.iam.v1.SessionService.ListSessions", List(|_| json!({}))),
     (
         "virtualstack.iam.v1.TenantService.CreateTenant",
         NotByTenantId(
@@ -115,9 +219,54 @@ const SAMPLES: &[(&str, Sample)] = &[
             |_| json!({"tenant": {"slug": "newcomer", "displayName": "New"}, "adminEmail": "new@example.com", "adminPassword": PASSWORD}),
         ),
     ),
+    (
+        "virtualstack.iam.v1.TenantService.ActivateTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("tenants/{}", ids.doomed_tenant)})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.DeleteTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("tenants/{}", ids.doomed_tenant), "force": true})),
+    ),
     ("virtualstack.iam.v1.TenantService.GetTenant", ById(|ids| json!({"name": tenant_name(ids)}))),
     ("virtualstack.iam.v1.TenantService.ListTenants", List(|_| json!({}))),
+    ("virtualstack.iam.v1.UserService.ActivateUser", ById(user)),
+    ("virtualstack.iam.v1.UserService.AssignRole", ById(|ids| json!({"name": user_name(ids), "role": role_name(ids)}))),
+    (
+        "virtualstack.iam.v1.UserService.CreateUser",
+        ById(|ids| json!({"user": {"email": "one@example.com", "displayName": "One", "roles": [role_name(ids)]}})),
+    ),
+    ("virtualstack.iam.v1.UserService.DeactivateUser", ById(user)),
+    ("virtualstack.iam.v1.UserService.DeleteUser", ById(user)),
+    ("virtualstack.iam.v1.UserService.GetUser", ById(user)),
+    ("virtualstack.iam.v1.UserService.ListUsers", List(|_| json!({}))),
+    (
+        "virtualstack.iam.v1.UserService.UnassignRole",
+        ById(|ids| json!({"name": user_name(ids), "role": "roles/viewer"})),
+    ),
+    (
+        "virtualstack.iam.v1.UserService.UpdateUser",
+        ById(|ids| json!({"user": {"name": user_name(ids), "displayName": "changed"}})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.SuspendTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("tenants/{}", ids.doomed_tenant)})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.UndeleteTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("tenants/{}", ids.deleted_tenant)})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.UpdateCurrentTenant",
+        NotByTenantId("it changes the tenant of the token", |_| json!({"tenant": {"displayName": "Renamed"}})),
+    ),
+    (
+        "virtualstack.iam.v1.TenantService.UpdateTenant",
+        NotByTenantId(OPERATORS, |ids| json!({"tenant": {"name": tenant_name(ids), "displayName": "Renamed"}})),
+    ),
 ];
+
+/// Why an rpc of the platform takes any tenant.
+const OPERATORS: &str = "for operators, who may name every tenant";
 
 /// A request id that the other tenant has used.
 const REQUEST_ID: &str = "6f9f2f1e-43f2-4b44-9a57-6a2bb4d1b1c5";
@@ -130,12 +279,36 @@ fn tenant_name(ids: &Ids) -> String {
     format!("tenants/{}", ids.tenant)
 }
 
+fn user_name(ids: &Ids) -> String {
+    format!("users/{}", ids.user)
+}
+
+fn role_name(ids: &Ids) -> String {
+    format!("roles/{}", ids.role)
+}
+
+fn user(ids: &Ids) -> Value {
+    json!({"name": user_name(ids)})
+}
+
 fn vm(ids: &Ids) -> Value {
     json!({"name": vm_name(ids)})
 }
 
+fn invitation(ids: &Ids) -> Value {
+    json!({"name": format!("invitations/{}", ids.invitation)})
+}
+
 fn operation(ids: &Ids) -> Value {
     json!({"name": format!("operations/{}", ids.operation)})
+}
+
+fn api_key(ids: &Ids) -> Value {
+    json!({"name": format!("apiKeys/{}", ids.api_key)})
+}
+
+fn session(ids: &Ids) -> Value {
+    json!({"name": format!("sessions/{}", ids.session)})
 }
 
 fn sample(rpc: &MethodDescriptor) -> &'static Sample {
@@ -159,6 +332,12 @@ fn every_rpc_has_a_sample() {
     assert!(rpcs.iter().all(|rpc| !rpc.is_client_streaming()), "the matrix makes calls with one request");
 }
 
+/// Makes something by an rpc of this name.
+async fn made(session: &Session, name: &str, request: Value) {
+    let rpc = rpcs().into_iter().find(|rpc| rpc.name() == name).expect("an rpc");
+    call(&session.channel, Some(&session.tokens.access_token), &rpc, request).await.expect(name);
+}
+
 /// Two tenants, nobody at work on their jobs, and all that belongs to `rival`.
 struct World {
     plane: ControlPlane,
@@ -171,17 +350,18 @@ impl World {
         let worker = plane.work(std::sync::Arc::new(virtualstack_worker::NoProbe)).await;
         let template = plane.templates().await;
         for slug in ["acme", "rival"] {
-            plane.tenant(slug).await.running("pattern").await;
+            let session = plane.tenant(slug).await;
+            session.running("pattern").await;
+            made(&session, "CreateRole", json!({"role": {"displayName": "pattern"}})).await;
         }
         plane.idle().await;
         worker.drain().await;
         let world = Self { plane, template };
         let rival = world.session("rival").await;
         // Names and request ids that the rival has taken.
-        let create =
-            json!({"vm": {"displayName": "of-the-rival", "template": world.template}, "requestId": REQUEST_ID});
-        let rpc = rpcs().into_iter().find(|rpc| rpc.name() == "CreateVm").expect("CreateVm");
-        call(&rival.channel, Some(&rival.tokens.access_token), &rpc, create).await.expect("a VM");
+        let vm = json!({"vm": {"displayName": "of-the-rival", "template": world.template}, "requestId": REQUEST_ID});
+        made(&rival, "CreateVm", vm).await;
+        made(&rival, "CreateRole", json!({"role": {"displayName": "of-the-rival"}})).await;
         world
     }
 
@@ -189,7 +369,8 @@ impl World {
         self.plane.login(&format!("admin@{slug}.example.com"), slug).await
     }
 
-    /// A running VM and a done operation of a tenant's, for one try: copies of those that were made in earnest.
+    /// A running VM, a done operation, a member and a role of a tenant's, for one try: copies of those that were made
+    /// in earnest.
     async fn ids(&self, slug: &str, session: &Session) -> Ids {
         let tenant = session.tokens.tenant.strip_prefix("tenants/").expect("a full name").to_owned();
         let (vm, operation) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
@@ -203,14 +384,62 @@ impl World {
         let vms = copy("compute.virtual_machines", json!({"id": vm, "display_name": name}), "display_name = 'pattern'");
         let which = "verb = 'CREATE' AND state = 'SUCCEEDED' ORDER BY created_at LIMIT 1";
         let operations = copy("compute.operations", json!({"id": operation, "vm_id": vm}), which);
-        self.plane.database.execute(&format!("{vms}{operations}")).await;
+        let (user, account, role) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        let accounts = format!(
+            "INSERT INTO iam.users (id, email, display_name) VALUES ('{account}', '{account}@example.com', 'Copy');"
+        );
+        let change = json!({"id": user, "account_id": account, "email": format!("{account}@example.com")});
+        let admin = format!("email = 'admin@{slug}.example.com'");
+        let users = copy("iam.memberships", change, &admin);
+        let roles = copy("iam.tenant_roles", json!({"id": role, "display_name": name}), "display_name = 'pattern'");
+        self.plane.database.execute(&format!("{vms}{operations}{accounts}{users}{roles}")).await;
+        let email = format!("admin@{slug}.example.com");
+        let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");
+        let (api_key, session_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+        let made = format!(
+            "INSERT INTO iam.api_keys (tenant_id, id, owner_id, display_name, public_id, permissions, digest) \
+                SELECT m.tenant_id, '{api_key}', m.id, 'ci', right(replace('{api_key}', '-', ''), 16), '{{vm:read}}', '\\x' \
+                FROM iam.memberships m WHERE {member}; \
+             INSERT INTO iam.sessions (id, account_id, expires_at) \
+                SELECT '{session_id}', m.account_id, now() + interval '1 hour' FROM iam.memberships m WHERE {member}"
+        );
+        self.plane.database.execute(&made).await;
+        let invitation = Uuid::now_v7().to_string();
+        let invitation_token = format!("vsi_{invitation}");
+        let reset_token = format!("vsp_{invitation}");
+        let tokens = format!(
+            "INSERT INTO iam.invitations (tenant_id, id, email, role_id, digest, expires_at) VALUES \
+             ('{tenant}', '{invitation}', 'p{invitation}@example.com', \
+              (SELECT id FROM iam.tenant_roles WHERE tenant_id = '{tenant}' AND display_name = 'viewer'), sha256('{invitation_token}'), \
+              now() + interval '1 day'); \
+             INSERT INTO iam.password_resets SELECT id, sha256('{reset_token}'), now() + interval '1 hour' FROM iam.users \
+             WHERE email = 'admin@{slug}.example.com' \
+             ON CONFLICT (account_id) DO UPDATE SET digest = EXCLUDED.digest"
+        );
+        self.plane.database.execute(&tokens).await;
+        let (doomed_tenant, deleted_tenant) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+        let tenants = format!(
+            "INSERT INTO iam.tenants (id, slug, display_name, state, purge_at, undelete_state) VALUES \
+             ('{doomed_tenant}', 'doomed-{doomed_tenant}', 'Doomed', 'ACTIVE', NULL, NULL), \
+             ('{deleted_tenant}', 'deleted-{deleted_tenant}', 'Deleted', 'DELETED', now() + interval '1 day', 'ACTIVE')"
+        );
+        self.plane.database.execute(&tenants).await;
         Ids {
             tenant,
             vm,
+            user: user.to_string(),
+            role: role.to_string(),
             operation,
-            email: format!("admin@{slug}.example.com"),
+            api_key,
+            session: session_id,
+            email,
             refresh_token: session.tokens.refresh_token.clone(),
             template: self.template.clone(),
+            invitation,
+            invitation_token,
+            reset_token,
+            doomed_tenant,
+            deleted_tenant,
         }
     }
 
@@ -221,7 +450,10 @@ impl World {
             ("iam.tenants", "id"),
             ("iam.memberships", "tenant_id"),
             ("iam.tenant_roles", "tenant_id"),
+            ("iam.tenant_role_permissions", "tenant_id"),
+            ("iam.invitations", "tenant_id"),
             ("iam.user_tenant_roles", "tenant_id"),
+            ("iam.api_keys", "tenant_id"),
             ("iam.request_ids", "tenant_id"),
             ("iam.refresh_tokens", "tenant_id"),
             ("compute.virtual_machines", "tenant_id"),
@@ -321,7 +553,7 @@ async fn a_page_token_is_good_for_its_tenant_only() {
     for session in [&acme, &rival] {
         world.ids(if std::ptr::eq(session, &acme) { "acme" } else { "rival" }, session).await;
     }
-    for list in ["ListVms", "ListOperations"] {
+    for list in ["ListVms", "ListOperations", "ListUsers", "ListRoles"] {
         let rpc = rpcs().into_iter().find(|rpc| rpc.name() == list).expect(list);
         let page = async |session: &Session, token: &str| {
             let request = json!({"pageSize": 1, "pageToken": token});

@@ -2,13 +2,17 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test --test it matrix` writes it anew.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use prost::bytes::Bytes;
+use prost_reflect::MethodDescriptor;
+use serde_json::json;
 use tonic::Code;
+use tonic::transport::Channel;
 
-use super::calls::{call_raw, member, path, rpcs};
+use super::calls::{call_raw, call_with, member, path, rpcs};
 use crate::support::{ControlPlane, Session, reason};
 
 const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/authorization.txt");
@@ -35,9 +39,10 @@ async fn the_authorization_matrix_is_as_reviewed() {
     for (tenant, role) in CALLERS {
         sessions.push(member(&plane, &format!("{role}@example.com"), tenant, role).await);
     }
+    let keys = Keys::new(&plane).await;
     let mut names = vec!["nobody"];
     names.extend(CALLERS.iter().map(|(_, role)| *role));
-    let mut text = format!("{HEAD}\n{:<54}{}\n", "rpc", names.join("  "));
+    let mut text = format!("{HEAD}\n{:<54}{}  key with  key without\n", "rpc", names.join("  "));
     let mut rpcs = rpcs();
     rpcs.sort_by(|a, b| a.full_name().cmp(b.full_name()));
     for rpc in rpcs {
@@ -53,6 +58,10 @@ async fn the_authorization_matrix_is_as_reviewed() {
             };
             write!(line, "{:<width$}", if allowed { "yes" } else { "-" }, width = name.len() + 2).expect("a string");
         }
+        for (with, name) in [(true, "key with"), (false, "key without")] {
+            let allowed = keys.may(&rpc, with).await;
+            write!(line, "{:<width$}", if allowed { "yes" } else { "-" }, width = name.len() + 2).expect("a string");
+        }
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -66,6 +75,48 @@ async fn the_authorization_matrix_is_as_reviewed() {
         assert_eq!(was, is, "the access has changed; if that is meant, run with UPDATE_SNAPSHOTS=1 and commit");
     }
     assert_eq!(reviewed, text, "rpcs came or went; if that is meant, run with UPDATE_SNAPSHOTS=1 and commit");
+}
+
+/// API keys of somebody who may everything: one for each permission, and so for each also one without it.
+struct Keys {
+    channel: Channel,
+    /// By the permission that is the key's only one.
+    secrets: BTreeMap<String, String>,
+}
+
+impl Keys {
+    async fn new(plane: &ControlPlane) -> Self {
+        let operator = plane.operator().await;
+        let mut secrets = BTreeMap::new();
+        for permission in virtualstack_proto::permissions() {
+            let body = json!({"displayName": permission.code, "permissions": [permission.code]});
+            let (status, key) = operator.rest().call("POST", "/v1/apiKeys", Some(body)).await;
+            assert_eq!(status, 200, "{key}");
+            secrets.insert(permission.code.to_owned(), key["secret"].as_str().expect("a secret").to_owned());
+        }
+        Self { channel: operator.channel, secrets }
+    }
+
+    /// Whether a key that lists the permission of an rpc is let through, or one that lists another.
+    async fn may(&self, rpc: &MethodDescriptor, with: bool) -> bool {
+        let path = path(rpc);
+        let permission = virtualstack_proto::policy(&path).expect("a policy").permission;
+        let mut fitting =
+            self.secrets.iter().filter(|(code, _)| (*code == permission) == (with && !permission.is_empty()));
+        let (_, secret) = fitting.next().expect("a key");
+        let credential = Some(("x-api-key", secret.clone()));
+        let Err(status) = call_with(&self.channel, credential, &path, Bytes::new()).await else { return true };
+        match (status.code(), reason(&status).as_str()) {
+            (Code::PermissionDenied, "KEY_RESTRICTED" | "SESSION_NEEDED") => false,
+            (_, reason) if is_public(&path) => !reason.starts_with("KEY"),
+            (Code::Unauthenticated | Code::PermissionDenied, reason) => panic!("{path}: refused, but for {reason}"),
+            _ => true,
+        }
+    }
+}
+
+fn is_public(path: &str) -> bool {
+    virtualstack_proto::policy(path).is_some_and(|policy| policy.scope == virtualstack_proto::Scope::Public)
 }
 
 /// Whether the authorization lets a call through. The request is empty: what an rpc does with it comes after.

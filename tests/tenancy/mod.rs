@@ -1,8 +1,9 @@
 //! The fourth net: tests that fail when somebody forgets what keeps tenants apart.
 
-mod calls;
+pub(crate) mod calls;
 mod classes;
 mod isolation;
 mod matrix;
 mod policy;
 mod revocation;
+mod two_servers;

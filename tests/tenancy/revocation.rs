@@ -1,14 +1,14 @@
 //! Revocation is exact: the statement that opens a transaction checks the access again, whatever was decided before.
 
 use tonic::Code;
+use virtualstack_model::access::Credential;
 use virtualstack_model::audit::Audit;
-use virtualstack_model::id::VmId;
+use virtualstack_model::id::{ApiKeyId, VmId};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::compute::v1::ListVmsRequest;
 use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionServiceClient;
-use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest};
-use virtualstack_store::page::Page;
-use virtualstack_store::{AccountScope, Store, SystemPurpose, TenantScope, accounts, tenants, vms};
+use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest, SwitchTenantRequest};
+use virtualstack_store::{AccountScope, ListRequest, Store, SystemPurpose, TenantScope, tenants, users, vms};
 
 use super::calls::{member, texts};
 use crate::support::{ControlPlane, Database, Session, reason};
@@ -105,7 +105,7 @@ fn scope(tenant: &str, account: &str, user: &str, session: &str, epoch: i64) -> 
         virtualstack_model::id::TenantId(id(tenant)),
         virtualstack_model::id::AccountId(id(account)),
         virtualstack_model::id::UserId(id(user)),
-        virtualstack_model::id::SessionId(id(session)),
+        Credential::Session(virtualstack_model::id::SessionId(id(session))),
         epoch,
     )
 }
@@ -123,6 +123,7 @@ fn audit(scope: &TenantScope) -> Audit {
         request_id: String::new(),
         client_address: None,
         traceparent: None,
+        outcome: Default::default(),
     }
 }
 
@@ -155,7 +156,7 @@ async fn the_store_believes_no_stale_or_foreign_decision() {
     }
     let parts = |scope: &TenantScope, session: &TenantScope| {
         let account = account(scope).account().to_string();
-        let session = self::account(session).session().to_string();
+        let session = self::account(session).session().expect("a session").to_string();
         (scope.tenant().to_string(), account, scope.user().to_string(), session)
     };
     let with = |tenant: &TenantScope, user: &TenantScope, session: &TenantScope, epoch: i64| {
@@ -185,6 +186,104 @@ async fn the_store_believes_no_stale_or_foreign_decision() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_store_believes_no_stale_key() {
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    let key = serde_json::json!({"displayName": "ci", "permissions": ["vm:read"]});
+    let (_, key) = acme.rest().call("POST", "/v1/apiKeys", Some(key)).await;
+    let id: ApiKeyId = key["name"].as_str().expect("a name").trim_start_matches("apiKeys/").parse().expect("an id");
+    let owner = scope_of(&plane.database, "admin@acme.example.com", "acme").await;
+    let of = |generation, version| scope_by_key(&owner, Credential::ApiKey { id, generation, version });
+    let good = async |scope: &TenantScope| {
+        for opened in open(&plane.store, scope).await {
+            opened.expect("the decision stands");
+        }
+    };
+    let change = async |what: &str| plane.database.execute(&format!("UPDATE iam.api_keys SET {what}")).await;
+    good(&of(1, 1)).await;
+    refused(&plane.store, &of(2, 1), "KEY_INVALID").await;
+    let unknown = Credential::ApiKey { id: ApiKeyId::new(), generation: 1, version: 1 };
+    refused(&plane.store, &scope_by_key(&owner, unknown), "KEY_INVALID").await;
+    plane.member("ada@example.com", "acme", "tenant_admin").await;
+    let other = scope_of(&plane.database, "ada@example.com", "acme").await;
+    let credential = Credential::ApiKey { id, generation: 1, version: 1 };
+    refused(&plane.store, &scope_by_key(&other, credential), "KEY_INVALID").await;
+
+    // Changed, rotated, and past the overlap.
+    change("version = 2").await;
+    refused(&plane.store, &of(1, 1), "ACCESS_CHANGED").await;
+    good(&of(1, 2)).await;
+    change("version = 3, generation = 2, previous_expires_at = now() + interval '1 hour'").await;
+    refused(&plane.store, &of(1, 2), "ACCESS_CHANGED").await;
+    good(&of(1, 3)).await;
+    good(&of(2, 3)).await;
+    change("previous_expires_at = now() - interval '1 second'").await;
+    refused(&plane.store, &of(1, 3), "KEY_INVALID").await;
+    good(&of(2, 3)).await;
+    for none in ["previous_expires_at = NULL", "version = 4, generation = 3, previous_expires_at = NULL"] {
+        change(none).await;
+        refused(&plane.store, &of(1, 3), "KEY_INVALID").await;
+    }
+
+    // Ended, or its owner has.
+    good(&of(3, 4)).await;
+    change("expires_at = now()").await;
+    refused(&plane.store, &of(3, 4), "KEY_INVALID").await;
+    change("expires_at = NULL").await;
+    let member = format!("UPDATE iam.memberships SET state = 'STATE' WHERE id = '{}'", owner.user());
+    for state in ["INACTIVE", "REMOVED"] {
+        plane.database.execute(&member.replace("STATE", state)).await;
+        refused(&plane.store, &of(3, 4), "MEMBERSHIP_INACTIVE").await;
+    }
+    plane.database.execute(&member.replace("STATE", "ACTIVE")).await;
+    good(&of(3, 4)).await;
+    plane.database.execute("UPDATE iam.tenants SET authz_epoch = authz_epoch + 1 WHERE slug = 'acme'").await;
+    refused(&plane.store, &of(3, 4), "ACCESS_CHANGED").await;
+    plane.database.execute("DELETE FROM iam.api_keys").await;
+    refused(&plane.store, &of(3, 4), "KEY_INVALID").await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test plays the authorization layer, and one that is mistaken")]
+fn scope_by_key(owner: &TenantScope, key: Credential) -> TenantScope {
+    let account = account(owner).account();
+    TenantScope::new(owner.tenant(), account, owner.user(), key, 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_decision_rests_on_both_tenants() {
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    plane.tenant("rival").await;
+    let operator = plane.operator().await;
+    let switch = SwitchTenantRequest { tenant: "acme".to_owned(), reason: "to see whether it holds".to_owned() };
+    operator.auth().switch_tenant(operator.request(switch)).await.expect("entered");
+    // The member is the provider's, the tenant another, and the epoch is the sum of both.
+    let scope_now = async |tenant: &str| {
+        let query = format!(
+            "SELECT concat_ws(' ', t.id, m.account_id, m.id, s.id, t.authz_epoch + home.authz_epoch) FROM iam.sessions s \
+             JOIN iam.tenants home ON home.slug = 'provider' JOIN iam.tenants t ON t.slug = '{tenant}' \
+             JOIN iam.memberships m ON m.tenant_id = home.id AND m.account_id = s.account_id WHERE s.support_tenant_id IS NOT NULL"
+        );
+        let row = texts(&plane.database, &query).await.pop().expect("a session");
+        let ids: Vec<_> = row.split(' ').collect();
+        scope(ids[0], ids[1], ids[2], ids[3], ids[4].parse().expect("a number"))
+    };
+    let good = scope_now("acme").await;
+    assert_eq!(good.tenant().name(), acme.tokens.tenant);
+    for opened in open(&plane.store, &good).await {
+        opened.expect("the decision stands");
+    }
+    refused(&plane.store, &scope_now("rival").await, "SESSION_ENDED").await;
+    refused(&plane.store, &scope_now("provider").await, "SESSION_ENDED").await;
+    for slug in ["provider", "acme"] {
+        let before = scope_now("acme").await;
+        let raise = format!("UPDATE iam.tenants SET authz_epoch = authz_epoch + 1 WHERE slug = '{slug}'");
+        plane.database.execute(&raise).await;
+        refused(&plane.store, &before, "ACCESS_CHANGED").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_read_cannot_write_in_sql_either() {
     let plane = ControlPlane::without_worker().await;
     plane.tenant("acme").await;
@@ -210,12 +309,12 @@ async fn a_read_cannot_write_in_sql_either() {
         good.user()
     );
     plane.database.execute(&vms).await;
-    let page = Page::read(10, "", &["test"]).expect("a page");
-    let written = plane.store.write(&good, audit(&good), async |tx| vms::list(tx, &page, false).await).await;
-    assert_eq!(written.expect("a write may write").0.len(), 1);
+    let request = ListRequest::default();
+    let written = plane.store.write(&good, audit(&good), async |tx| vms::list(tx, &request, false).await).await;
+    assert_eq!(written.expect("a write may write").rows.len(), 1);
     assert!(plane.database.count("SELECT count(*) FROM public.written").await > 0, "the policy does write");
     plane.database.execute("DELETE FROM public.written").await;
-    let refused = plane.store.read(&good, async |tx| vms::list(tx, &page, false).await).await.expect_err("refused");
+    let refused = plane.store.read(&good, async |tx| vms::list(tx, &request, false).await).await.expect_err("refused");
     let cause = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
     assert!(cause.contains("read-only transaction"), "{refused:?}");
     assert_eq!(plane.database.count("SELECT count(*) FROM public.written").await, 0);
@@ -229,12 +328,12 @@ async fn query_functions_see_one_tenant_and_one_account() {
     let good = scope_of(&plane.database, "admin@acme.example.com", "acme").await;
     let id = |name: &str| VmId::parse("name", name).expect("a name");
     let (mine, theirs) = (id(&mine.name), id(&theirs.name));
-    let page = Page::read(10, "", &["test"]).expect("a page");
+    let request = ListRequest::default();
     let (one, many, list) = plane
         .store
         .read(&good, async |tx| {
             let many = vms::get_many(tx, &[mine, theirs]).await?;
-            Ok((vms::find(tx, theirs).await?, many, vms::list(tx, &page, true).await?.0))
+            Ok((vms::find(tx, theirs).await?, many, vms::list(tx, &request, true).await?.rows))
         })
         .await
         .expect("reads");
@@ -244,16 +343,18 @@ async fn query_functions_see_one_tenant_and_one_account() {
     let locked = plane.store.write(&good, audit(&good), async |tx| vms::find_locked(tx, theirs).await).await;
     assert!(locked.expect("a read").is_none());
 
-    let page = Page::read(10, "", &["test"]).expect("a page");
+    let request = ListRequest::default();
     let own = account(&good);
     let (me, entered) = plane
         .store
-        .account(&own, async |tx| Ok((accounts::me(tx, own.tenant()).await?, tenants::list_mine(tx, &page).await?.0)))
+        .account(&own, async |tx| {
+            Ok((users::me(tx, own.tenant()).await?, tenants::list_mine(tx, &request).await?.rows))
+        })
         .await
         .expect("reads");
     assert_eq!(me.email, "admin@acme.example.com");
     assert_eq!(entered.iter().map(|tenant| tenant.slug.as_str()).collect::<Vec<_>>(), ["acme"]);
     let other = scope_of(&plane.database, "admin@rival.example.com", "rival").await;
-    let foreign = plane.store.account(&own, async |tx| accounts::me(tx, other.tenant()).await.map(|_| ())).await;
+    let foreign = plane.store.account(&own, async |tx| users::me(tx, other.tenant()).await.map(|_| ())).await;
     foreign.expect_err("not a member there");
 }

@@ -6,8 +6,10 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Jobs at work at once.
+    /// Jobs at work at once, mails not counted.
     pub concurrency: usize,
+    /// Mails at work at once.
+    pub mail_concurrency: usize,
     /// Milliseconds that a claim holds. A job whose worker died goes on after this.
     pub lease_ms: u32,
     /// Milliseconds between renewals of held claims.
@@ -30,6 +32,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             concurrency: 16,
+            mail_concurrency: 4,
             lease_ms: 30_000,
             heartbeat_ms: 10_000,
             poll_ms: 5_000,

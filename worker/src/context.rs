@@ -15,6 +15,7 @@ use virtualstack_store::vms::{self, Vm};
 use virtualstack_store::{Store, TenantTx, Write};
 
 use crate::adapters::hypervisor::Hypervisor;
+use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::probe::{Point, Probe};
 
@@ -23,6 +24,9 @@ use crate::probe::{Point, Probe};
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) mailer: Arc<dyn Mailer>,
+    /// What links in mails begin with.
+    pub(crate) link_base: String,
     pub(crate) probe: Arc<dyn Probe>,
     pub(crate) config: Arc<Config>,
     /// Cancelled when the worker shall stop: the next step boundary is the last.

@@ -2,11 +2,13 @@
 
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::Error;
-use virtualstack_model::jobs::{Housekeeping, Inventory, Job, VmCreate, VmDelete, VmPower};
+use virtualstack_model::jobs::{
+    Housekeeping, Inventory, InvitationMail, Job, PasswordResetMail, VmCreate, VmDelete, VmPower,
+};
 use virtualstack_queue::{Handler, Lease};
 
 use crate::context::Shared;
-use crate::{engine, periodic};
+use crate::{engine, mails, periodic};
 
 /// Hands claimed jobs to their workflows.
 pub(crate) struct Dispatcher(pub(crate) Shared);
@@ -18,6 +20,8 @@ impl Handler for Dispatcher {
             VmCreate::KIND => engine::run::<VmCreate>(shared, &lease, &lost).await,
             VmPower::KIND => engine::run::<VmPower>(shared, &lease, &lost).await,
             VmDelete::KIND => engine::run::<VmDelete>(shared, &lease, &lost).await,
+            InvitationMail::KIND => mails::send::<InvitationMail>(shared, &lease).await,
+            PasswordResetMail::KIND => mails::send::<PasswordResetMail>(shared, &lease).await,
             Inventory::KIND => periodic::inventory(shared, &lease).await,
             Housekeeping::KIND => periodic::housekeeping(shared, &lease).await,
             kind => Err(Error::internal(format!("no worker of this version knows jobs of kind {kind}"))),

@@ -8,9 +8,11 @@ mod config;
 mod context;
 mod dispatch;
 mod engine;
+mod mails;
 mod periodic;
 mod probe;
 mod step_error;
+mod tenant_purge;
 mod worker;
 mod workflows;
 

@@ -10,9 +10,10 @@ use virtualstack_model::vm::VmState;
 use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::templates::{self, Seen};
 use virtualstack_store::vms::{self, Event, Update};
-use virtualstack_store::{Store, SystemPurpose, operations, request_ids, sessions};
+use virtualstack_store::{Store, SystemPurpose, operations, password_resets, rate_limits, request_ids, sessions};
 
 use crate::context::Shared;
+use crate::tenant_purge;
 
 /// Purges that one run starts at most; the next run goes on.
 const PURGES: i64 = 100;
@@ -72,13 +73,17 @@ pub(crate) async fn housekeeping(shared: &Shared, lease: &Lease) -> Result<()> {
             tracing::warn!(%error, %vm, "cannot start a purge");
         }
     }
+    tenant_purge::run(&shared.store).await;
     let next = Outcome::Wait(json!({}), TimeDelta::seconds(i64::from(shared.config.housekeeping_seconds)));
     shared
         .store
         .system_for_job(lease, async |tx| {
             request_ids::prune(tx).await?;
+            password_resets::prune(tx).await?;
             sessions::prune(tx, Utc::now() - SESSION_MEMORY, SESSIONS).await?;
             tx.prune_jobs(Utc::now() - TimeDelta::days(7)).await?;
+            // Last: whoever calls under a limit may wait for these rows.
+            rate_limits::prune(tx).await?;
             Ok(((), next.clone()))
         })
         .await

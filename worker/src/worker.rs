@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::Result;
-use virtualstack_model::jobs::{PERIODIC_QUEUE, VM_QUEUE};
+use virtualstack_model::jobs::{MAIL_QUEUE, PERIODIC_QUEUE, VM_QUEUE};
 use virtualstack_queue::Runner;
 use virtualstack_store::Store;
 
 use crate::adapters::hypervisor::Hypervisor;
+use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::context::Shared;
 use crate::dispatch::Dispatcher;
@@ -23,6 +24,10 @@ pub struct Deps {
     pub store: Store,
     /// The hypervisor.
     pub hypervisor: Arc<dyn Hypervisor>,
+    /// What sends mail.
+    pub mailer: Arc<dyn Mailer>,
+    /// What links in mails begin with: the console's address.
+    pub link_base: String,
     /// Told of every point where a worker can die.
     pub probe: Arc<dyn Probe>,
 }
@@ -30,35 +35,41 @@ pub struct Deps {
 /// A worker; [`Worker::serve`] works.
 pub struct Worker {
     runner: Runner<Dispatcher>,
+    /// Slots of its own: a relay that is slow keeps no VM waiting.
+    mail_runner: Runner<Dispatcher>,
     shared: Shared,
 }
 
 /// Does all that can fail: puts the periodic jobs in.
 pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
-    let Deps { store, hypervisor, probe } = deps;
+    let Deps { store, hypervisor, mailer, link_base, probe } = deps;
     periodic::schedule(&store).await?;
-    let runner_config = virtualstack_queue::Config {
+    let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
+    let runner_config = |queues: &[&str], concurrency| virtualstack_queue::Config {
         url: store.queue_url().to_owned(),
-        queues: vec![VM_QUEUE.to_owned(), PERIODIC_QUEUE.to_owned()],
-        worker: format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple()),
-        concurrency: config.concurrency,
+        queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
+        worker: worker.clone(),
+        concurrency,
         lease: Duration::from_millis(config.lease_ms.into()),
         heartbeat: Duration::from_millis(config.heartbeat_ms.into()),
         poll: Duration::from_millis(config.poll_ms.into()),
     };
+    let vms = runner_config(&[VM_QUEUE, PERIODIC_QUEUE], config.concurrency);
+    let mails = runner_config(&[MAIL_QUEUE], config.mail_concurrency);
     let stop = CancellationToken::new();
-    let shared = Shared { store, hypervisor, probe, config: Arc::new(config), stop };
-    Ok(Worker { runner: Runner::new(runner_config, Dispatcher(shared.clone())), shared })
+    let shared = Shared { store, hypervisor, mailer, link_base, probe, config: Arc::new(config), stop };
+    let runner = |config| Runner::new(config, Dispatcher(shared.clone()));
+    Ok(Worker { runner: runner(vms), mail_runner: runner(mails), shared })
 }
 
 impl Worker {
     /// Works until `shutdown`, then ends the steps at work, gives their jobs back, and signs off from the hypervisor.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { runner, shared } = self;
-        let running = runner.run(shared.stop.clone());
+        let Self { runner, mail_runner, shared } = self;
+        let running = async { tokio::join!(runner.run(shared.stop.clone()), mail_runner.run(shared.stop.clone())) };
         tokio::pin!(running);
         tokio::select! {
-            () = &mut running => {}
+            _ = &mut running => {}
             () = shutdown => {
                 shared.stop.cancel();
                 running.await;

@@ -1,8 +1,11 @@
 //! What every write says of itself: an audit row and change rows.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
-use crate::id::{AccountId, OperationId, SessionId, UserId};
+use serde_json::{Map, Value, json};
+
+use crate::access::Credential;
+use crate::id::{AccountId, OperationId, UserId};
 
 /// Who does something.
 #[derive(Clone, Debug)]
@@ -13,11 +16,22 @@ pub enum Actor {
         account: AccountId,
         /// The membership through which it acts.
         user: Option<UserId>,
-        /// The session it was authenticated by.
-        session: Option<SessionId>,
+        /// What it was authenticated by.
+        credential: Option<Credential>,
+    },
+    /// A member of the provider's tenant at work on a tenant from outside.
+    Operator {
+        /// The account.
+        account: AccountId,
+        /// The membership in the provider's tenant.
+        user: UserId,
+        /// What it was authenticated by.
+        credential: Credential,
     },
     /// The system itself, e.g. a workflow or a reconciler.
     System(&'static str),
+    /// Somebody who has not said who they are, e.g. with a token from a mail, or a wrong password.
+    Nobody,
 }
 
 impl Actor {
@@ -25,9 +39,15 @@ impl Actor {
     #[must_use]
     pub fn name(&self) -> String {
         match self {
+            // Not a member of the tenant: it must see at once that it was the platform.
+            Self::User { user: Some(user), credential: Some(Credential::Support { .. }), .. } => {
+                format!("platform/{}", user.name())
+            }
+            Self::Operator { user, .. } => format!("platform/{}", user.name()),
             Self::User { user: Some(user), .. } => user.name(),
             Self::User { account, .. } => account.name(),
             Self::System(_) => "system".to_owned(),
+            Self::Nobody => "nobody".to_owned(),
         }
     }
 }
@@ -47,6 +67,20 @@ pub struct Audit {
     pub client_address: Option<std::net::IpAddr>,
     /// W3C trace context, which jobs of this write carry on.
     pub traceparent: Option<String>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of something that is audited.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    #[default]
+    Done,
+    /// It was not allowed, for this reason.
+    Denied(Cow<'static, str>),
+    /// Somebody failed to show who they are, for this reason.
+    Failed(Cow<'static, str>),
 }
 
 /// Something that happened to a resource: a row of the change log, read by event lists, watches and webhooks.
@@ -64,4 +98,25 @@ pub struct Change {
     pub operation: Option<OperationId>,
     /// Changed fields, before and after, without secrets.
     pub fields: Value,
+}
+
+impl Change {
+    /// What happened to a resource that has no states and no operations.
+    pub fn of(resource: String, reason: &'static str, message: impl Into<String>, fields: Value) -> Self {
+        Self { resource, reason, message: message.into(), state: "", operation: None, fields }
+    }
+
+    /// An update of such a resource; `fields` as [`changed_fields`] gives them.
+    #[must_use]
+    pub fn update(resource: String, reason: &'static str, fields: Map<String, Value>) -> Self {
+        let message = format!("Changed: {}", fields.keys().cloned().collect::<Vec<_>>().join(", "));
+        Self::of(resource, reason, message, fields.into())
+    }
+}
+
+/// Fields that differ, each with its value before and after.
+#[must_use]
+pub fn changed_fields(fields: impl IntoIterator<Item = (&'static str, Value, Value)>) -> Map<String, Value> {
+    let differing = fields.into_iter().filter(|(_, before, after)| before != after);
+    differing.map(|(field, before, after)| (field.to_owned(), json!([before, after]))).collect()
 }

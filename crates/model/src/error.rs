@@ -39,6 +39,16 @@ impl Violation {
     }
 }
 
+/// How often something may be done: as often as `quota` at once, and that many each `window_seconds` in the long run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named above")]
+pub struct RateLimit {
+    /// What is limited, in a word.
+    pub name: &'static str,
+    pub quota: u32,
+    pub window_seconds: u32,
+}
+
 /// What a caller is told, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -104,7 +114,17 @@ pub enum Error {
         /// For the caller.
         message: String,
     },
-    /// A quota or a rate limit is used up.
+    /// Too many calls in a short time. Reason RATE_LIMITED.
+    #[error("{message}")]
+    RateLimited {
+        /// For the caller.
+        message: String,
+        /// When it is worth another try.
+        retry_after: Duration,
+        /// The limit.
+        limit: RateLimit,
+    },
+    /// A quota is used up.
     #[error("{message}")]
     ResourceExhausted {
         /// Stable reason.
@@ -189,6 +209,14 @@ impl Error {
         Self::Aborted { reason, message: message.into() }
     }
 
+    /// Holds an etag that a caller sent, if any, against the one that the resource has now.
+    pub fn check_etag(sent: &str, current: &str) -> Result<()> {
+        if sent.is_empty() || sent == current {
+            return Ok(());
+        }
+        Err(Self::aborted("ETAG_MISMATCH", "etag: the resource has changed since it was read; read it again"))
+    }
+
     /// Nobody valid is asking.
     pub fn unauthenticated(reason: &'static str, message: impl Into<String>) -> Self {
         Self::Unauthenticated { reason, message: message.into() }
@@ -229,6 +257,7 @@ impl Error {
             | Self::Unavailable { reason, .. }
             | Self::DeadlineExceeded { reason, .. }
             | Self::Unimplemented { reason, .. } => reason,
+            Self::RateLimited { .. } => "RATE_LIMITED",
             Self::Internal { .. } => "INTERNAL",
         }
     }

@@ -72,6 +72,10 @@ id!(/// A role of a tenant.
     RoleId, "roles");
 id!(/// A session, from a login until it ends.
     SessionId, "sessions");
+id!(/// An API key.
+    ApiKeyId, "apiKeys");
+id!(/// An invitation to a tenant.
+    InvitationId, "invitations");
 id!(/// A virtual machine.
     VmId, "vms");
 id!(/// A template.

@@ -3,11 +3,14 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{OperationId, VmId};
+use crate::id::{AccountId, InvitationId, OperationId, VmId};
 use crate::operation::Verb;
 
 /// The queue of work on VMs.
 pub const VM_QUEUE: &str = "vm";
+
+/// The queue of mail.
+pub const MAIL_QUEUE: &str = "mail";
 
 /// The queue of periodic work.
 pub const PERIODIC_QUEUE: &str = "periodic";
@@ -69,6 +72,33 @@ impl Job for VmDelete {
     const KIND: &'static str = "vm_delete";
     const QUEUE: &'static str = VM_QUEUE;
     const MAX_ATTEMPTS: i32 = 20;
+}
+
+/// Sends an invitation. The worker makes the token, so that no job ever holds one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InvitationMail {
+    /// The invitation.
+    pub invitation: InvitationId,
+}
+
+impl Job for InvitationMail {
+    const KIND: &'static str = "invitation_mail";
+    const QUEUE: &'static str = MAIL_QUEUE;
+    const MAX_ATTEMPTS: i32 = 10;
+}
+
+/// Sends a token to set a new password with. The account may be one that nobody has: the answer, and the work, are
+/// the same for an address that nobody knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PasswordResetMail {
+    /// The account.
+    pub account: AccountId,
+}
+
+impl Job for PasswordResetMail {
+    const KIND: &'static str = "password_reset_mail";
+    const QUEUE: &'static str = MAIL_QUEUE;
+    const MAX_ATTEMPTS: i32 = 10;
 }
 
 /// Publishes the hypervisor's templates. Periodic: takes no input.

@@ -2,12 +2,15 @@
 //!
 //! Nothing here does I/O or knows a transport: rules that are neither SQL nor gRPC are pure functions of this crate.
 
+pub mod access;
 pub mod audit;
 pub mod error;
+pub mod filter;
 pub mod id;
 pub mod jobs;
 pub mod operation;
 pub mod page;
+pub mod password;
 mod sql;
 pub mod template;
 pub mod tenant;

@@ -39,6 +39,9 @@ macro_rules! words {
             /// Every variant.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
+            /// The word of every variant.
+            pub const WORDS: &'static [&'static str] = &[$($word,)+];
+
             /// The stable word.
             #[must_use]
             pub const fn as_str(self) -> &'static str {

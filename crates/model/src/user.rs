@@ -23,6 +23,22 @@ words! {
         Active = "ACTIVE",
         /// Cannot enter the tenant.
         Inactive = "INACTIVE",
+        /// Taken out of the tenant. The row stays for what they made to refer to.
+        Removed = "REMOVED",
+    }
+}
+
+words! {
+    /// Where an invitation stands.
+    InvitationState {
+        /// It can be accepted.
+        Pending = "PENDING",
+        /// It was accepted.
+        Accepted = "ACCEPTED",
+        /// It was revoked.
+        Revoked = "REVOKED",
+        /// Its time has run out. It is kept as pending: nothing happens at that time.
+        Expired = "EXPIRED",
     }
 }
 
@@ -45,39 +61,72 @@ pub struct SystemRole {
     pub grants: fn(code: &str) -> bool,
 }
 
+/// Key of the role that administers a tenant; somebody active always holds it.
+pub const TENANT_ADMIN: &str = "tenant_admin";
+
+/// Key of the role that administers the platform.
+pub const PLATFORM_ADMIN: &str = "platform_admin";
+
 /// The system roles, the one list they are made from.
 pub const SYSTEM_ROLES: &[SystemRole] = &[
     SystemRole {
-        key: "platform_admin",
+        key: PLATFORM_ADMIN,
         description: "Everything an operator of the platform does.",
         platform: true,
-        grants: |code| code.starts_with("platform:"),
+        grants: |code| code.starts_with("platform:") || own(code),
     },
     SystemRole {
         key: "platform_support",
-        description: "Sees every tenant, changes none.",
+        description: "Sees every tenant and enters it to help; changes none.",
         platform: true,
-        grants: |code| code.starts_with("platform:") && code.ends_with(":read"),
+        grants: |code| code == ENTER_TENANTS || (code.starts_with("platform:") && code.ends_with(":read")) || own(code),
     },
     SystemRole {
-        key: "tenant_admin",
+        key: TENANT_ADMIN,
         description: "Everything in the tenant.",
         platform: false,
         grants: |code| !code.starts_with("platform:"),
     },
     SystemRole {
         key: "user",
-        description: "Makes and runs VMs.",
+        description: "Makes and runs VMs, and has API keys.",
         platform: false,
-        grants: |code| ["vm:", "operation:"].iter().any(|module| code.starts_with(module)) || code == "template:read",
+        grants: |code| {
+            ["vm:", "operation:", "api_key:"].iter().any(|module| code.starts_with(module))
+                || matches!(code, "template:read" | "permission:read")
+                || own(code)
+        },
     },
     SystemRole {
         key: "viewer",
         description: "Sees VMs, templates and operations.",
         platform: false,
-        grants: |code| matches!(code, "vm:read" | "template:read" | "operation:read"),
+        grants: |code| matches!(code, "vm:read" | "template:read" | "operation:read") || own(code),
     },
 ];
+
+/// The permission to enter tenants that are not one's own.
+pub const ENTER_TENANTS: &str = "platform:tenant:enter";
+
+/// Display name of the role that an operator has in a tenant that is not theirs.
+pub const SUPPORT: &str = "support";
+
+/// Whether the support role holds a permission: it sees everything and runs what is there; it makes, changes and
+/// deletes nothing and nobody.
+#[must_use]
+pub fn support_grants(code: &str) -> bool {
+    let (module, action) = code.rsplit_once(':').unwrap_or_default();
+    !code.starts_with("platform:")
+        // The sessions are the operator's own, and of no concern to the tenant.
+        && ((action == "read" && module != "session")
+            || (module == "vm" && matches!(action, "start" | "stop" | "restart" | "suspend"))
+            || matches!(code, "operation:cancel" | "access:explain"))
+}
+
+/// What everybody may do with what is their own.
+fn own(code: &str) -> bool {
+    matches!(code, "session:read" | "session:revoke")
+}
 
 #[cfg(test)]
 mod tests {
@@ -87,6 +136,24 @@ mod tests {
     fn addresses_that_look_the_same_are_the_same() {
         assert_eq!(normalize_email(" Ada@Example.COM "), "ada@example.com");
         assert_eq!(normalize_email("ａda@example.com"), "ada@example.com");
+    }
+
+    #[test]
+    fn support_changes_nothing() {
+        for code in ["vm:read", "audit:read", "vm:stop", "operation:cancel"] {
+            assert!(support_grants(code), "{code}");
+        }
+        for code in [
+            "session:read",
+            "vm:create",
+            "vm:delete",
+            "vm:console",
+            "user:update",
+            "role:assign",
+            "platform:tenant:read",
+        ] {
+            assert!(!support_grants(code), "{code}");
+        }
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct NewJob {
 pub enum Outcome {
     /// The next step follows at once, under the same lease.
     Next(Value),
+    /// The same step goes on, under the same lease and attempt: it has more to write.
+    Stay,
     /// The next step follows later; the slot is given back.
     Wait(Value, TimeDelta),
     /// The step failed; it is tried again when the claim said, or after this long.
@@ -96,7 +98,7 @@ pub async fn release(connection: &mut AsyncPgConnection, job: Uuid) -> QueryResu
 
 /// Writes where a job stands. The caller's transaction has locked it by its fencing token.
 pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: &Outcome) -> QueryResult<()> {
-    // A failed step waits as long as its claim said, which grows with the attempt; any other step starts afresh.
+    // A failed step waits as long as its claim said, which grows with the attempt; a new step starts afresh.
     const SETTLE: &str = "UPDATE background_jobs.jobs SET \
         state = $3, progress = coalesce($4, progress), last_error = coalesce($5, last_error), \
         attempt = CASE WHEN $6 THEN attempt ELSE 0 END, \
@@ -107,8 +109,9 @@ pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: 
         finished_at = CASE WHEN $3 IN ('completed', 'discarded') THEN now() END, \
         unique_key = CASE WHEN $3 IN ('completed', 'discarded') THEN NULL ELSE unique_key END \
         WHERE id = $1 AND fencing_token = $2";
-    let (state, progress, error, failed, delay) = match outcome {
+    let (state, progress, error, same_step, delay) = match outcome {
         Outcome::Next(progress) => ("running", Some(progress), None, false, TimeDelta::zero()),
+        Outcome::Stay => ("running", None, None, true, TimeDelta::zero()),
         Outcome::Wait(progress, delay) => ("available", Some(progress), None, false, *delay),
         Outcome::Retry { error, after } => ("available", None, Some(error), true, after.unwrap_or_default()),
         Outcome::Done => ("completed", None, None, false, TimeDelta::zero()),
@@ -120,7 +123,7 @@ pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: 
         .bind::<Text, _>(state)
         .bind::<Nullable<Jsonb>, _>(progress)
         .bind::<Nullable<Text>, _>(error)
-        .bind::<Bool, _>(failed)
+        .bind::<Bool, _>(same_step)
         .bind::<BigInt, _>(delay.num_milliseconds())
         .execute(connection)
         .await?;

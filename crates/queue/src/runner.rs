@@ -71,7 +71,9 @@ impl<H: Handler> Runner<H> {
 
     /// Runs until `stop`, then until the steps at work have ended. The database may come and go meanwhile.
     pub async fn run(mut self, stop: CancellationToken) {
-        let listener = crate::wake::listen(self.config.url.clone(), Arc::clone(&self.wake), stop.clone());
+        let (url, wake, until) = (self.config.url.clone(), Arc::clone(&self.wake), stop.clone());
+        let listener =
+            async move { crate::wake::listen(&url, "virtualstack_jobs", until, |_| wake.notify_one()).await };
         let _listener = AbortOnDropHandle::new(tokio::spawn(listener));
         let mut connection = None;
         let mut heartbeat = tokio::time::interval(self.config.heartbeat);

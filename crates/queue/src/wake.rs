@@ -1,22 +1,20 @@
-//! Waking up: LISTEN on a connection of its own, and a slow poll for when it is down.
+//! LISTEN on a connection of its own, for whoever also gets by without it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures::StreamExt;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Tells `wake` of every notification, and once after each (re)connect, for what came in between.
-pub(crate) async fn listen(url: String, wake: Arc<Notify>, stop: CancellationToken) {
+/// Tells `on` of every notification on `channel`, and once without one after each (re)connect, for what came in between.
+pub async fn listen(url: &str, channel: &str, stop: CancellationToken, mut on: impl FnMut(Option<&str>) + Send) {
     while !stop.is_cancelled() {
         let listening = tokio::select! {
             () = stop.cancelled() => return,
-            listening = listen_once(&url, &wake) => listening,
+            listening = listen_once(url, channel, &mut on) => listening,
         };
         if let Err(error) = listening {
-            tracing::debug!(%error, "not listening for jobs; polling goes on");
+            tracing::debug!(%error, channel, "not listening; trying again");
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -25,19 +23,22 @@ pub(crate) async fn listen(url: String, wake: Arc<Notify>, stop: CancellationTok
     }
 }
 
-async fn listen_once(url: &str, wake: &Notify) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn listen_once(
+    url: &str,
+    channel: &str,
+    on: &mut (impl FnMut(Option<&str>) + Send),
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut connection = AsyncPgConnection::establish(url).await?;
-    connection.batch_execute("LISTEN virtualstack_jobs").await?;
+    connection.batch_execute(&format!("LISTEN {channel}")).await?;
     // Registered first, then one look: nothing that came in between is lost.
-    wake.notify_one();
+    on(None);
     loop {
         {
             let mut notifications = std::pin::pin!(connection.notifications_stream());
             // The stream does not end when the connection does, so a quiet minute is ended by a question.
             while let Ok(Some(notification)) = tokio::time::timeout(Duration::from_secs(15), notifications.next()).await
             {
-                notification?;
-                wake.notify_one();
+                on(Some(&notification?.payload));
             }
         }
         tokio::time::timeout(Duration::from_secs(15), connection.batch_execute("SELECT 1")).await??;

@@ -6,7 +6,8 @@ use ipnetwork::IpNetwork;
 use serde_json::json;
 use uuid::Uuid;
 use virtualstack_model::Result;
-use virtualstack_model::audit::{Actor, Audit, Change};
+use virtualstack_model::access::Credential;
+use virtualstack_model::audit::{Actor, Audit, Change, Outcome};
 use virtualstack_model::id::TenantId;
 
 use crate::error::from_diesel;
@@ -18,9 +19,15 @@ pub(crate) async fn append_audit(
     audit: &Audit,
     changes: &[Change],
 ) -> Result<()> {
-    let (account, session) = match &audit.actor {
-        Actor::User { account, session, .. } => (Some(account.0), session.map(|session| session.0)),
-        Actor::System(_) => (None, None),
+    let (account, credential) = match &audit.actor {
+        Actor::User { account, credential, .. } => (Some(account.0), credential.as_ref()),
+        Actor::Operator { account, credential, .. } => (Some(account.0), Some(credential)),
+        Actor::System(_) | Actor::Nobody => (None, None),
+    };
+    let (result, reason) = match &audit.outcome {
+        Outcome::Done => ("OK", ""),
+        Outcome::Denied(reason) => ("DENIED", reason.as_ref()),
+        Outcome::Failed(reason) => ("FAILED", reason.as_ref()),
     };
     let fields = changes
         .iter()
@@ -33,7 +40,11 @@ pub(crate) async fn append_audit(
             logs::action.eq(&audit.action),
             logs::actor.eq(audit.actor.name()),
             logs::account_id.eq(account),
-            logs::session_id.eq(session),
+            logs::session_id.eq(credential.and_then(Credential::session).map(|session| session.0)),
+            logs::credential.eq(credential.map(Credential::name).unwrap_or_default()),
+            logs::support_reason.eq(credential.and_then(Credential::support_reason)),
+            logs::result.eq(result),
+            logs::reason.eq(reason),
             logs::resource.eq(&audit.resource),
             logs::request_id.eq(&audit.request_id),
             logs::client_address.eq(audit.client_address.map(IpNetwork::from)),

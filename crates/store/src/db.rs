@@ -1,14 +1,14 @@
 //! The pool and the five ways to a transaction.
 
 use std::future::Future;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use serde::Deserialize;
-use virtualstack_model::audit::{Actor, Audit};
+use virtualstack_model::access::Credential;
+use virtualstack_model::audit::{Actor, Audit, Outcome as AuditOutcome};
 use virtualstack_model::id::{JobId, TenantId};
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::{Lease, Outcome};
@@ -107,6 +107,7 @@ impl Config {
 pub struct Store {
     pool: Pool<AsyncPgConnection>,
     queue_url: String,
+    listen_url: String,
     /// How long the first answer of a connection may take.
     patience: Duration,
 }
@@ -121,13 +122,19 @@ impl Store {
         );
         let wait = Duration::from_millis(config.acquire_timeout_ms);
         let queue_url = config.connect_as("virtualstack_queue", "-c statement_timeout=10000");
-        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url, patience: wait })
+        let listen_url = config.connect_as("virtualstack_login", "");
+        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url, listen_url, patience: wait })
     }
 
     /// Where the queue's runner connects: as the role that works on jobs and sees nothing else.
     #[must_use]
     pub fn queue_url(&self) -> &str {
         &self.queue_url
+    }
+
+    /// Where to listen for notifications: as the role that can read nothing.
+    pub(crate) fn listen_url(&self) -> &str {
+        &self.listen_url
     }
 
     /// Whether the database answers.
@@ -143,7 +150,7 @@ impl Store {
     {
         let opening = format!("BEGIN READ ONLY; {}", tenant_opening(scope));
         retrying!({
-            let mut tx = tenant_tx::<Read>(self.open(&opening).await?, scope.tenant);
+            let mut tx = TenantTx::<Read>::new(self.open(&opening).await?, scope.tenant);
             tx.account = Some(scope.account);
             let done = f(&mut tx).await;
             end(tx.connection, done).await
@@ -158,7 +165,7 @@ impl Store {
     {
         let opening = format!("BEGIN; {}", tenant_opening(scope));
         retrying!({
-            let mut tx = tenant_tx::<Write>(self.open(&opening).await?, scope.tenant);
+            let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, scope.tenant);
             tx.account = Some(scope.account);
             tx.traceparent.clone_from(&audit.traceparent);
             tx.audit = Some(audit.clone());
@@ -214,7 +221,7 @@ impl Store {
         let tenant = job_tenant(lease)?;
         let opening = format!("BEGIN READ ONLY; {}", tenant_role(tenant));
         retrying!({
-            let mut tx = tenant_tx::<Read>(self.open(&opening).await?, tenant);
+            let mut tx = TenantTx::<Read>::new(self.open(&opening).await?, tenant);
             let done = f(&mut tx).await;
             end(tx.connection, done).await
         })
@@ -242,9 +249,10 @@ impl Store {
             request_id: lease.id.to_string(),
             client_address: None,
             traceparent: None,
+            outcome: AuditOutcome::Done,
         };
         retrying!({
-            let mut tx = tenant_tx::<Write>(self.open(&opening).await?, tenant);
+            let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, tenant);
             tx.audit = Some(audit.clone());
             tx.traceparent.clone_from(&lease.traceparent);
             let done = match f(&mut tx).await {
@@ -289,9 +297,10 @@ impl Store {
             request_id: String::new(),
             client_address: None,
             traceparent: None,
+            outcome: AuditOutcome::Done,
         };
         retrying!({
-            let mut tx = tenant_tx::<Write>(self.open(&opening).await?, tenant);
+            let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, tenant);
             tx.audit = Some(audit.clone());
             let done = match f(&mut tx).await {
                 Ok(value) => tx.append_log().await.map(|()| value),
@@ -369,19 +378,6 @@ async fn settle_job(connection: &mut Connection, lease: &Lease, outcome: &Outcom
     virtualstack_queue::settle(connection, lease, outcome).await.map_err(from_diesel)
 }
 
-fn tenant_tx<M>(connection: Connection, tenant: TenantId) -> TenantTx<M> {
-    TenantTx {
-        connection,
-        tenant,
-        account: None,
-        audit: None,
-        changes: Vec::new(),
-        releases: Vec::new(),
-        traceparent: None,
-        mode: PhantomData,
-    }
-}
-
 /// Statements that check the access a decision rests on, then enter the tenant. Values are typed ids and numbers, so
 /// they can stand in the text; one message does it all.
 fn tenant_opening(scope: &TenantScope) -> String {
@@ -389,10 +385,16 @@ fn tenant_opening(scope: &TenantScope) -> String {
 }
 
 fn check(access: &TenantScope) -> String {
-    format!(
-        "SET LOCAL ROLE virtualstack_system; SELECT iam.assert_access('{}', '{}', '{}', '{}', {});",
-        access.session, access.account, access.user, access.tenant, access.epoch
-    )
+    let TenantScope { tenant, account, user, epoch, .. } = access;
+    let assertion = match &access.credential {
+        Credential::Session(session) | Credential::Support { session, .. } => {
+            format!("iam.assert_access('{session}', '{account}', '{user}', '{tenant}', {epoch})")
+        }
+        Credential::ApiKey { id, generation, version } => {
+            format!("iam.assert_key('{id}', {generation}, {version}, '{account}', '{user}', '{tenant}', {epoch})")
+        }
+    };
+    format!("SET LOCAL ROLE virtualstack_system; SELECT {assertion};")
 }
 
 fn tenant_role(tenant: TenantId) -> String {

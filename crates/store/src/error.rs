@@ -30,8 +30,22 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
                 "another operation of this VM is in progress; wait for it or cancel it",
             ),
             Some("operations_queued") => Error::aborted("DELETE_IN_PROGRESS", "the VM is being deleted already"),
+            Some("tenant_roles_tenant_id_display_name_key") => {
+                Error::exists("ROLE_NAME_TAKEN", "roles", "role.displayName: a role of this name exists in the tenant")
+            }
+            // Somebody accepted an invitation meanwhile.
+            Some("memberships_tenant_id_account_id_key") => {
+                Error::exists("USER_EXISTS", "users", "user.email: is a member of the tenant already")
+            }
             Some("tenants_slug_key") => {
                 Error::exists("TENANT_SLUG_TAKEN", "tenants", "tenant.slug: a tenant of this slug exists")
+            }
+            _ => Error::internal(error),
+        },
+        // Somebody began to use what was being deleted, or deleted what was being used.
+        DatabaseErrorKind::ForeignKeyViolation => match info.constraint_name() {
+            Some("user_tenant_roles_tenant_id_role_id_fkey" | "invitations_tenant_id_role_id_fkey") => {
+                Error::precondition("ROLE_IN_USE", "roles", "the role is in use, or was deleted meanwhile")
             }
             _ => Error::internal(error),
         },
@@ -40,7 +54,9 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
         }
         DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => unavailable(error),
         _ => match info.message() {
-            "SESSION_ENDED" => Error::unauthenticated("SESSION_ENDED", "the session has ended; sign in again"),
+            "SESSION_ENDED" => session_ended(),
+            "KEY_INVALID" => key_invalid(),
+            "TENANT_DELETED" => Error::denied("TENANT_DELETED", "the tenant is deleted"),
             "TENANT_SUSPENDED" => Error::denied("TENANT_SUSPENDED", "the tenant is suspended"),
             "MEMBERSHIP_INACTIVE" => {
                 Error::denied("MEMBERSHIP_INACTIVE", "the membership in this tenant is not active")
@@ -67,6 +83,16 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
             _ => Error::internal(error),
         },
     }
+}
+
+/// The session has ended, or nobody knows it.
+pub(crate) fn session_ended() -> Error {
+    Error::unauthenticated("SESSION_ENDED", "the session has ended; sign in again")
+}
+
+/// Nobody knows the API key, its secret is another one, or it has ended: which one, is not told.
+pub(crate) fn key_invalid() -> Error {
+    Error::unauthenticated("KEY_INVALID", "the API key is not valid")
 }
 
 /// The database does not answer.

@@ -2,13 +2,15 @@
 
 use chrono::{TimeDelta, Utc};
 use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
+use virtualstack_model::id::{AccountId, TenantId};
 use virtualstack_model::{Error, Result};
 
 use crate::error::{CONFLICT, from_diesel};
 use crate::schema::request_ids as table;
+use crate::scope::TenantScope;
 use crate::tx::{SystemTx, TenantTx, Write};
 
 /// How long an answer is remembered.
@@ -33,15 +35,53 @@ impl Request {
     }
 }
 
+/// Who a request id belongs to: nobody else's repeats meet it.
+#[derive(Clone, Copy)]
+struct Asker {
+    tenant: TenantId,
+    account: AccountId,
+}
+
+impl Asker {
+    fn of(tx: &TenantTx<Write>) -> Option<Self> {
+        tx.account.map(|account| Self { tenant: tx.tenant(), account })
+    }
+}
+
 /// The resource that the first call with this request id gave, if this is a repeat.
 pub async fn answered(tx: &mut TenantTx<Write>, request: &Request) -> Result<Option<String>> {
-    let (Some(id), Some(account)) = (request.id, tx.account) else { return Ok(None) };
-    let tenant = tx.tenant();
+    let Some(asker) = Asker::of(tx) else { return Ok(None) };
+    find(tx.connection()?, asker, request).await
+}
+
+/// Remembers what a request id was answered with. An answer older than 24 hours makes room.
+pub async fn remember(tx: &mut TenantTx<Write>, request: &Request, resource: &str) -> Result<()> {
+    let Some(asker) = Asker::of(tx) else { return Ok(()) };
+    insert(tx.connection()?, asker, request, resource).await
+}
+
+/// The same for an operator's request, of which `resource` is the answer unless it is a repeat: the first one's, then.
+pub async fn answered_or_remember(
+    tx: &mut SystemTx,
+    scope: &TenantScope,
+    request: &Request,
+    resource: &str,
+) -> Result<Option<String>> {
+    let asker = Asker { tenant: scope.tenant, account: scope.account };
+    let answered = find(tx.connection()?, asker, request).await?;
+    if answered.is_none() {
+        insert(tx.connection()?, asker, request, resource).await?;
+    }
+    Ok(answered)
+}
+
+async fn find(connection: &mut AsyncPgConnection, asker: Asker, request: &Request) -> Result<Option<String>> {
+    let Some(id) = request.id else { return Ok(None) };
     let found: Option<(String, Vec<u8>, String)> = table::table
-        .filter(table::tenant_id.eq(tenant.0).and(table::account_id.eq(account.0)).and(table::request_id.eq(id)))
-        .filter(table::created_at.gt(Utc::now() - MEMORY))
+        .filter(table::tenant_id.eq(asker.tenant.0).and(table::account_id.eq(asker.account.0)))
+        .filter(table::request_id.eq(id).and(table::created_at.gt(Utc::now() - MEMORY)))
         .select((table::method, table::body_digest, table::resource))
-        .first(tx.connection()?)
+        .first(connection)
         .await
         .optional()
         .map_err(from_diesel)?;
@@ -52,26 +92,23 @@ pub async fn answered(tx: &mut TenantTx<Write>, request: &Request) -> Result<Opt
     }
 }
 
-/// Remembers what a request id was answered with. An answer older than 24 hours makes room.
-pub async fn remember(tx: &mut TenantTx<Write>, request: &Request, resource: &str) -> Result<()> {
-    let (Some(id), Some(account)) = (request.id, tx.account) else { return Ok(()) };
+async fn insert(connection: &mut AsyncPgConnection, asker: Asker, request: &Request, resource: &str) -> Result<()> {
+    let Some(id) = request.id else { return Ok(()) };
     let answer = (
         table::method.eq(request.method),
         table::body_digest.eq(&request.digest),
         table::resource.eq(resource),
         table::created_at.eq(Utc::now()),
     );
-    let key = (table::tenant_id.eq(tx.tenant().0), table::account_id.eq(account.0), table::request_id.eq(id));
+    let key = (table::tenant_id.eq(asker.tenant.0), table::account_id.eq(asker.account.0), table::request_id.eq(id));
     let upsert = diesel::insert_into(table::table)
         .values((key, answer))
         .on_conflict((table::tenant_id, table::account_id, table::request_id))
         .do_update()
         .set(answer);
     let stale = table::created_at.lt(Utc::now() - MEMORY);
-    let written = diesel::query_dsl::methods::FilterDsl::filter(upsert, stale)
-        .execute(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
+    let written =
+        diesel::query_dsl::methods::FilterDsl::filter(upsert, stale).execute(connection).await.map_err(from_diesel)?;
     // Two calls with the same request id at once: the slower one starts over, and finds the faster one's answer.
     if written == 0 {
         return Err(Error::aborted(CONFLICT, "the same request is being handled"));

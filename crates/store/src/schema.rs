@@ -13,6 +13,11 @@ table! {
         authz_epoch -> BigInt,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        settings -> Jsonb,
+        deleted_at -> Nullable<Timestamptz>,
+        purge_at -> Nullable<Timestamptz>,
+        undelete_state -> Nullable<Text>,
+        version -> BigInt,
     }
 }
 
@@ -30,7 +35,7 @@ table! {
         id -> Uuid,
         email -> Text,
         display_name -> Text,
-        password_hash -> Text,
+        password_hash -> Nullable<Text>,
         state -> Text,
         last_tenant_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
@@ -46,6 +51,11 @@ table! {
         state -> Text,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        email -> Text,
+        display_name -> Text,
+        activates_at_login -> Bool,
+        deactivated_invited -> Bool,
+        version -> BigInt,
     }
 }
 
@@ -58,6 +68,7 @@ table! {
         system -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        version -> BigInt,
     }
 }
 
@@ -84,6 +95,10 @@ table! {
         created_at -> Timestamptz,
         expires_at -> Timestamptz,
         ended_at -> Nullable<Timestamptz>,
+        client_address -> Nullable<Inet>,
+        support_tenant_id -> Nullable<Uuid>,
+        support_reason -> Nullable<Text>,
+        parent_id -> Nullable<Uuid>,
     }
 }
 
@@ -100,12 +115,67 @@ table! {
 }
 
 table! {
+    iam.api_keys (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        owner_id -> Uuid,
+        display_name -> Text,
+        public_id -> Text,
+        permissions -> Array<Text>,
+        allowed_cidrs -> Array<Cidr>,
+        digest -> Bytea,
+        generation -> Integer,
+        previous_digest -> Nullable<Bytea>,
+        previous_expires_at -> Nullable<Timestamptz>,
+        expires_at -> Nullable<Timestamptz>,
+        last_used_at -> Nullable<Timestamptz>,
+        last_used_from -> Nullable<Inet>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> BigInt,
+    }
+}
+
+table! {
+    iam.invitations (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        email -> Text,
+        role_id -> Nullable<Uuid>,
+        user_id -> Nullable<Uuid>,
+        state -> Text,
+        digest -> Nullable<Bytea>,
+        inviter_id -> Nullable<Uuid>,
+        expires_at -> Timestamptz,
+        sent_at -> Nullable<Timestamptz>,
+        accepted_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+table! {
+    iam.password_resets (account_id) {
+        account_id -> Uuid,
+        digest -> Bytea,
+        expires_at -> Timestamptz,
+    }
+}
+
+table! {
     iam.signing_keys (kid) {
         kid -> Text,
         public_key -> Bytea,
         sealed_key -> Bytea,
         created_at -> Timestamptz,
         retired_at -> Nullable<Timestamptz>,
+    }
+}
+
+table! {
+    iam.rate_limits (key) {
+        key -> Bytea,
+        full_at -> Timestamptz,
     }
 }
 
@@ -134,6 +204,10 @@ table! {
         request_id -> Text,
         client_address -> Nullable<Inet>,
         fields -> Jsonb,
+        credential -> Text,
+        support_reason -> Nullable<Text>,
+        result -> Text,
+        reason -> Text,
     }
 }
 

@@ -3,6 +3,7 @@
 //! A scope can be made only from a verified credential or a claimed job: its constructors are disallowed methods, and
 //! the few places that may call them say why.
 
+use virtualstack_model::access::Credential;
 use virtualstack_model::audit::Actor;
 use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
 
@@ -12,15 +13,15 @@ pub struct TenantScope {
     pub(crate) tenant: TenantId,
     pub(crate) account: AccountId,
     pub(crate) user: UserId,
-    pub(crate) session: SessionId,
+    pub(crate) credential: Credential,
     pub(crate) epoch: i64,
 }
 
 impl TenantScope {
     /// For the layer that has verified the credential and decided the access, which rests on `epoch`.
     #[must_use]
-    pub fn new(tenant: TenantId, account: AccountId, user: UserId, session: SessionId, epoch: i64) -> Self {
-        Self { tenant, account, user, session, epoch }
+    pub fn new(tenant: TenantId, account: AccountId, user: UserId, credential: Credential, epoch: i64) -> Self {
+        Self { tenant, account, user, credential, epoch }
     }
 
     /// The tenant.
@@ -38,7 +39,7 @@ impl TenantScope {
     /// The member, for audit and change rows.
     #[must_use]
     pub fn actor(&self) -> Actor {
-        Actor::User { account: self.account, user: Some(self.user), session: Some(self.session) }
+        Actor::User { account: self.account, user: Some(self.user), credential: Some(self.credential.clone()) }
     }
 }
 
@@ -62,10 +63,10 @@ impl AccountScope {
         self.access.account
     }
 
-    /// The session.
+    /// The session; none where the credential is an API key.
     #[must_use]
-    pub fn session(&self) -> SessionId {
-        self.access.session
+    pub fn session(&self) -> Option<SessionId> {
+        self.access.credential.session()
     }
 
     /// The tenant that the access token is for.
@@ -92,8 +93,18 @@ impl AccountScope {
 pub enum SystemPurpose {
     /// Sign in, refresh, resolve a principal: nobody is known yet.
     Authenticate,
+    /// Count calls against what all servers share.
+    RateLimit,
     /// Read and make signing keys.
     SigningKeys,
+    /// Accept an invitation: who has its token is not a member yet.
+    AcceptInvitation,
+    /// Note when API keys of any tenant were last used.
+    KeyUse,
+    /// Set a new password by a token from a mail.
+    ResetPassword,
+    /// Write down who was turned away.
+    Audit,
     /// Operators at work on the platform; the access is checked again as for a tenant's.
     Platform(TenantScope),
     /// The first admin, from the command line or the first start.

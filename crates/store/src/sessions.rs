@@ -3,125 +3,150 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::dsl::{exists, now};
+use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
-use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
+use virtualstack_model::id::{AccountId, SessionId, TenantId};
 use virtualstack_model::{Error, Result};
 
-use crate::error::from_diesel;
+use crate::error::{from_diesel, session_ended};
+use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::{refresh_tokens, sessions as table};
 use crate::tx::{AccountTx, SystemTx};
 
 /// A second use within this time from the same client is taken for a lost reply, and answered once.
 const LOST_REPLY: TimeDelta = TimeDelta::seconds(10);
 
-/// Who a session is in a tenant, and what they may do there.
+/// A tenant that an operator enters, and why.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "names of the contract")]
-pub struct Principal {
-    pub session: SessionId,
-    pub account: AccountId,
+pub struct Support {
+    /// The tenant.
     pub tenant: TenantId,
-    pub user: UserId,
-    /// What a decision by this principal rests on.
-    pub epoch: i64,
-    pub roles: Vec<String>,
-    pub permissions: Vec<String>,
-    pub created_at: DateTime<Utc>,
-    pub expires_at: DateTime<Utc>,
+    /// Why.
+    pub reason: String,
+    /// The session that it is begun from, and ends with.
+    pub parent: SessionId,
 }
 
-#[derive(QueryableByName)]
-struct PrincipalRow {
-    #[diesel(sql_type = SqlUuid)]
-    account: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    member: Uuid,
-    #[diesel(sql_type = Text)]
-    tenant_state: String,
-    #[diesel(sql_type = Text)]
-    membership_state: String,
-    #[diesel(sql_type = BigInt)]
-    epoch: i64,
-    #[diesel(sql_type = Array<Text>)]
-    roles: Vec<String>,
-    #[diesel(sql_type = Array<Text>)]
-    permissions: Vec<String>,
-    #[diesel(sql_type = Timestamptz)]
-    created_at: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
-    expires_at: DateTime<Utc>,
-}
-
-/// Resolves who a session is in a tenant.
-pub async fn principal(tx: &mut SystemTx, session: SessionId, tenant: TenantId) -> Result<Principal> {
-    let row: Option<PrincipalRow> = diesel::sql_query(
-        "SELECT s.account_id AS account, m.id AS member, t.state AS tenant_state, m.state AS membership_state, \
-            t.authz_epoch AS epoch, s.created_at, s.expires_at, \
-            ARRAY (SELECT r.display_name FROM iam.user_tenant_roles ur \
-                   JOIN iam.tenant_roles r ON r.tenant_id = ur.tenant_id AND r.id = ur.role_id \
-                   WHERE ur.tenant_id = m.tenant_id AND ur.membership_id = m.id ORDER BY 1) AS roles, \
-            ARRAY (SELECT DISTINCT rp.permission FROM iam.user_tenant_roles ur \
-                   JOIN iam.tenant_role_permissions rp ON rp.tenant_id = ur.tenant_id AND rp.role_id = ur.role_id \
-                   WHERE ur.tenant_id = m.tenant_id AND ur.membership_id = m.id ORDER BY 1) AS permissions \
-         FROM iam.sessions s JOIN iam.users u ON u.id = s.account_id \
-         JOIN iam.memberships m ON m.account_id = s.account_id AND m.tenant_id = $2 \
-         JOIN iam.tenants t ON t.id = m.tenant_id \
-         WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > now() AND u.state = 'ACTIVE'",
-    )
-    .bind::<SqlUuid, _>(session.0)
-    .bind::<SqlUuid, _>(tenant.0)
-    .get_result(tx.connection()?)
-    .await
-    .optional()
-    .map_err(from_diesel)?;
-    let row = row.ok_or_else(|| Error::unauthenticated("SESSION_ENDED", "the session has ended; sign in again"))?;
-    if row.tenant_state != "ACTIVE" {
-        return Err(Error::denied("TENANT_SUSPENDED", "the tenant is suspended"));
-    }
-    if row.membership_state != "ACTIVE" {
-        return Err(Error::denied("MEMBERSHIP_INACTIVE", "the membership in this tenant is not active"));
-    }
-    Ok(Principal {
-        session,
-        account: AccountId(row.account),
-        tenant,
-        user: UserId(row.member),
-        epoch: row.epoch,
-        roles: row.roles,
-        permissions: row.permissions,
-        created_at: row.created_at,
-        expires_at: row.expires_at,
-    })
-}
-
-/// Starts a session.
-pub async fn start(tx: &mut SystemTx, account: AccountId, lifetime: TimeDelta) -> Result<SessionId> {
+/// Starts a session, maybe of an operator in a tenant that is not theirs.
+pub async fn start(
+    tx: &mut SystemTx,
+    account: AccountId,
+    lifetime: TimeDelta,
+    client: Option<IpAddr>,
+    support: Option<&Support>,
+) -> Result<SessionId> {
     let id = SessionId::new();
     diesel::insert_into(table::table)
-        .values((table::id.eq(id.0), table::account_id.eq(account.0), table::expires_at.eq(Utc::now() + lifetime)))
+        .values((
+            table::id.eq(id.0),
+            table::account_id.eq(account.0),
+            table::expires_at.eq(Utc::now() + lifetime),
+            table::client_address.eq(client.map(IpNetwork::from)),
+            table::support_tenant_id.eq(support.map(|support| support.tenant.0)),
+            table::support_reason.eq(support.map(|support| &support.reason)),
+            table::parent_id.eq(support.map(|support| support.parent.0)),
+        ))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
     Ok(id)
 }
 
-/// Lets a session live on.
-pub async fn extend(tx: &mut SystemTx, session: SessionId, lifetime: TimeDelta) -> Result<()> {
-    diesel::update(table::table.find(session.0))
-        .set(table::expires_at.eq(Utc::now() + lifetime))
+/// Holds a session until the end of the transaction: it cannot end before what is begun from it is there to end too.
+pub async fn hold(tx: &mut SystemTx, session: SessionId) -> Result<()> {
+    let going_on = table::table.find(session.0).filter(table::ended_at.is_null().and(table::expires_at.gt(now)));
+    let held = going_on.select(table::id).for_share().execute(tx.connection()?).await.map_err(from_diesel)?;
+    if held == 1 { Ok(()) } else { Err(session_ended()) }
+}
+
+/// Lets a session live on. An operator's in a tenant that is not theirs ends when it was to end.
+pub async fn extend(tx: &mut SystemTx, session: SessionId, lifetime: TimeDelta, client: Option<IpAddr>) -> Result<()> {
+    diesel::update(table::table.find(session.0).filter(table::support_tenant_id.is_null()))
+        .set((table::expires_at.eq(Utc::now() + lifetime), table::client_address.eq(client.map(IpNetwork::from))))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
     Ok(())
 }
 
-/// Ends a session of the account.
-pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<()> {
-    diesel::update(table::table.find(session.0).filter(table::ended_at.is_null()))
+/// A session as its account sees it.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = table)]
+#[expect(missing_docs, reason = "the contract says what the fields are")]
+pub struct Session {
+    pub id: SessionId,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    client_address: Option<IpNetwork>,
+    pub support_tenant_id: Option<TenantId>,
+    pub support_reason: Option<String>,
+}
+
+impl Session {
+    /// Where it was last signed in or refreshed from.
+    #[must_use]
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.client_address.map(|network| network.ip())
+    }
+}
+
+/// A session that is not there for the account.
+#[must_use]
+pub fn missing(id: SessionId) -> Error {
+    Error::not_found("SESSION_NOT_FOUND", id.name())
+}
+
+/// Sessions of an account that go on.
+fn open<'a>(account: AccountId) -> table::BoxedQuery<'a, Pg> {
+    table::table
+        .filter(table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now)))
+        .into_boxed()
+}
+
+/// Reads a session of the account.
+pub async fn get(tx: &mut AccountTx, session: SessionId) -> Result<Session> {
+    let found = open(tx.account).filter(table::id.eq(session.0)).select(Session::as_select());
+    let found = found.first(tx.connection()?).await.optional().map_err(from_diesel)?;
+    found.ok_or_else(|| missing(session))
+}
+
+/// What filters and orders of sessions may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: SessionId::COLLECTION,
+    id: Field::id("name", SessionId::COLLECTION, &table::id),
+    fields: &[
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("expireTime", &table::expires_at).sorted(),
+    ],
+};
+
+/// Lists the sessions of the account.
+pub async fn list(tx: &mut AccountTx, request: &ListRequest) -> Result<Listed<Session>> {
+    let account = tx.account;
+    LISTING.read(tx, request, "", || open(account)).await
+}
+
+/// Ends a session of the account. Says whether there was one to end.
+pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<bool> {
+    let account = tx.account;
+    let going_on = table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now));
+    let it_or_begun_from_it = table::id.eq(session.0).or(table::parent_id.eq(session.0));
+    let ended = diesel::update(table::table.filter(it_or_begun_from_it).filter(going_on))
+        .set(table::ended_at.eq(Utc::now()))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(ended > 0)
+}
+
+/// Ends all sessions of an account, or all but one. Their refresh tokens end with them.
+pub async fn end_all(tx: &mut SystemTx, account: AccountId, but: Option<SessionId>) -> Result<()> {
+    diesel::update(table::table.filter(table::account_id.eq(account.0).and(table::ended_at.is_null())))
+        .filter(table::id.nullable().is_distinct_from(but.map(|session| session.0)))
         .set(table::ended_at.eq(Utc::now()))
         .execute(tx.connection()?)
         .await
@@ -159,6 +184,19 @@ pub enum Redeemed {
     Unknown,
 }
 
+/// Whose refresh token it is.
+pub async fn owner(tx: &mut SystemTx, digest: &[u8]) -> Result<Option<AccountId>> {
+    refresh_tokens::table
+        .inner_join(table::table.on(table::id.eq(refresh_tokens::session_id)))
+        .filter(refresh_tokens::digest.eq(digest))
+        .select(table::account_id)
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map(|account| account.map(AccountId))
+        .map_err(from_diesel)
+}
+
 /// Uses a refresh token up. The caller commits whatever comes of it.
 pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) -> Result<Redeemed> {
     type Row = (Uuid, Uuid, Option<DateTime<Utc>>, Option<IpNetwork>, bool);
@@ -178,7 +216,15 @@ pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) ->
         .map_err(from_diesel)?;
     let Some((session, tenant, used_at, used_from, repeated)) = row else { return Ok(Redeemed::Unknown) };
     let client = client.map(IpNetwork::from);
-    let lost_reply = used_at.is_some_and(|used| Utc::now() - used < LOST_REPLY) && used_from == client && !repeated;
+    let mut lost_reply = used_at.is_some_and(|used| Utc::now() - used < LOST_REPLY) && used_from == client && !repeated;
+    if let Some(used_at) = used_at.filter(|_| lost_reply) {
+        // Whoever has used a later one has got the reply.
+        let later = refresh_tokens::table
+            .filter(refresh_tokens::session_id.eq(session).and(refresh_tokens::digest.ne(digest)))
+            .filter(refresh_tokens::created_at.ge(used_at).and(refresh_tokens::used_at.is_not_null()));
+        let arrived: bool = diesel::select(exists(later)).get_result(tx.connection()?).await.map_err(from_diesel)?;
+        lost_reply = !arrived;
+    }
     if used_at.is_some() && !lost_reply {
         diesel::update(table::table.find(session))
             .set(table::ended_at.eq(Utc::now()))

@@ -48,6 +48,11 @@ impl Connection {
         }
     }
 
+    /// Hands the open transaction on.
+    fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
     /// Back to the pool.
     fn release(&mut self) {
         drop(self.0.take());
@@ -76,6 +81,45 @@ pub struct Write;
 impl Mode for Read {}
 impl Mode for Write {}
 
+/// A transaction that lists are read in, whatever its scope.
+pub(crate) trait Transaction: Send {
+    /// Whose data it sees; page tokens are bound to it.
+    fn scope(&self) -> String;
+
+    /// The connection.
+    fn connection(&mut self) -> Result<&mut AsyncPgConnection>;
+}
+
+impl<M: Mode> Transaction for TenantTx<M> {
+    fn scope(&self) -> String {
+        self.tenant.name()
+    }
+
+    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+}
+
+impl Transaction for AccountTx {
+    fn scope(&self) -> String {
+        self.account.name()
+    }
+
+    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+}
+
+impl Transaction for SystemTx {
+    fn scope(&self) -> String {
+        "system".to_owned()
+    }
+
+    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
+        self.connection.get()
+    }
+}
+
 /// A transaction on the data of one tenant.
 pub struct TenantTx<M> {
     pub(crate) connection: Connection,
@@ -88,6 +132,21 @@ pub struct TenantTx<M> {
     pub(crate) mode: PhantomData<M>,
 }
 
+impl<M> TenantTx<M> {
+    pub(crate) fn new(connection: Connection, tenant: TenantId) -> Self {
+        Self {
+            connection,
+            tenant,
+            account: None,
+            audit: None,
+            changes: Vec::new(),
+            releases: Vec::new(),
+            traceparent: None,
+            mode: PhantomData,
+        }
+    }
+}
+
 impl<M: Mode> TenantTx<M> {
     /// The tenant.
     #[must_use]
@@ -97,6 +156,20 @@ impl<M: Mode> TenantTx<M> {
 
     pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
         self.connection.get()
+    }
+
+    /// The same transaction as the system, for the few rows of other scopes that a tenant's transaction touches, e.g. the
+    /// account of somebody who is invited. [`Self::resume`] goes on; without it the transaction is lost.
+    pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
+        let mut connection = self.connection.take();
+        connection.get()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)?;
+        Ok(SystemTx { connection })
+    }
+
+    /// Goes on as the tenant.
+    pub(crate) async fn resume(&mut self, system: SystemTx) -> Result<()> {
+        self.connection = system.connection;
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_tenant").await.map_err(from_diesel)
     }
 }
 
@@ -170,9 +243,23 @@ impl AccountTx {
         self.connection.get()
     }
 
-    /// Appends an audit row, in this commit.
-    pub async fn audit(&mut self, audit: &Audit) -> Result<()> {
-        changes::append_audit(self.connection()?, None, audit, &[]).await
+    /// The same transaction as the system, for what the account role may not see of its own account, e.g. the hash of
+    /// its password. [`Self::resume`] goes on; without it the transaction is lost.
+    pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
+        let mut connection = self.connection.take();
+        connection.get()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)?;
+        Ok(SystemTx { connection })
+    }
+
+    /// Goes on as the account.
+    pub(crate) async fn resume(&mut self, system: SystemTx) -> Result<()> {
+        self.connection = system.connection;
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_account").await.map_err(from_diesel)
+    }
+
+    /// Appends an audit row, in this commit, with what was changed.
+    pub async fn audit(&mut self, audit: &Audit, rows: &[Change]) -> Result<()> {
+        changes::append_audit(self.connection()?, None, audit, rows).await
     }
 }
 
@@ -188,18 +275,33 @@ impl SystemTx {
 
     /// Puts in a job that belongs to no tenant and of which one is enough, e.g. periodic work.
     pub async fn schedule<J: Job>(&mut self, job: &J) -> Result<()> {
-        let job = NewJob {
-            id: JobId::new().0,
-            queue: J::QUEUE,
-            kind: J::KIND,
-            group_key: "system".to_owned(),
-            payload: serde_json::to_value(job).map_err(virtualstack_model::Error::internal)?,
-            max_attempts: J::MAX_ATTEMPTS,
-            held: false,
-            unique_key: Some(J::KIND.to_owned()),
-            traceparent: None,
-        };
+        let job = NewJob { unique_key: Some(J::KIND.to_owned()), ..system_job(job, None)? };
         virtualstack_queue::insert_unique(self.connection()?, &job).await.map_err(from_diesel).map(|_| ())
+    }
+
+    /// Puts in a job that belongs to no tenant, due now.
+    pub async fn enqueue<J: Job>(&mut self, job: &J, traceparent: Option<String>) -> Result<()> {
+        let job = system_job(job, traceparent)?;
+        virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
+    }
+
+    /// The same transaction as a tenant, for what an operator does inside of one. [`Self::leave`] goes on; without it
+    /// the transaction is lost.
+    pub(crate) async fn enter(&mut self, tenant: TenantId, audit: &Audit) -> Result<TenantTx<Write>> {
+        let mut connection = self.connection.take();
+        let role = format!("SET LOCAL ROLE virtualstack_tenant; SET LOCAL virtualstack.tenant_id = '{tenant}'");
+        connection.get()?.batch_execute(&role).await.map_err(from_diesel)?;
+        let mut tx = TenantTx::new(connection, tenant);
+        tx.traceparent.clone_from(&audit.traceparent);
+        tx.audit = Some(audit.clone());
+        Ok(tx)
+    }
+
+    /// Goes on as the system, with the tenant's logs written.
+    pub(crate) async fn leave(&mut self, mut tx: TenantTx<Write>) -> Result<()> {
+        tx.append_log().await?;
+        self.connection = tx.connection.take();
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)
     }
 
     /// Removes jobs that were completed before `before`.
@@ -211,4 +313,24 @@ impl SystemTx {
     pub async fn audit(&mut self, tenant: Option<TenantId>, audit: &Audit) -> Result<()> {
         changes::append_audit(self.connection()?, tenant, audit, &[]).await
     }
+
+    /// Appends an audit row and change rows of a tenant, in this commit.
+    pub async fn log(&mut self, tenant: TenantId, audit: &Audit, rows: &[Change]) -> Result<()> {
+        changes::append_audit(self.connection()?, Some(tenant), audit, rows).await?;
+        changes::append(self.connection()?, tenant, &audit.actor.name(), rows).await
+    }
+}
+
+fn system_job<J: Job>(job: &J, traceparent: Option<String>) -> Result<NewJob> {
+    Ok(NewJob {
+        id: JobId::new().0,
+        queue: J::QUEUE,
+        kind: J::KIND,
+        group_key: "system".to_owned(),
+        payload: serde_json::to_value(job).map_err(virtualstack_model::Error::internal)?,
+        max_attempts: J::MAX_ATTEMPTS,
+        held: false,
+        unique_key: None,
+        traceparent,
+    })
 }

@@ -14,7 +14,7 @@ use virtualstack_model::vm::{PowerState, VmState};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
-use crate::page::Page;
+use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::virtual_machines as table;
 use crate::tx::{Mode, SystemTx, TenantTx, Write};
 
@@ -121,23 +121,41 @@ pub async fn get_many<M: Mode>(tx: &mut TenantTx<M>, ids: &[VmId]) -> Result<Vec
         .map_err(from_diesel)
 }
 
-/// Lists VMs, newest first.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, page: &Page<VmId>, show_deleted: bool) -> Result<(Vec<Vm>, String)> {
+/// What filters and orders of VMs may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: VmId::COLLECTION,
+    id: Field::id("name", VmId::COLLECTION, &table::id),
+    fields: &[
+        Field::text("displayName", &table::display_name).sorted().searched(),
+        Field::text("description", &table::description).searched(),
+        Field::words("state", VmState::WORDS, &table::state).sorted(),
+        Field::int32("cpuCount", &table::cpu_count).sorted(),
+        Field::int32("memoryMib", &table::memory_mib).sorted(),
+        Field::int32("diskGib", &table::disk_gib).sorted(),
+        Field::id("template", TemplateId::COLLECTION, &table::template_id),
+        Field::text("templateDisplayName", &table::template_display_name),
+        Field::text("guestOs", &table::guest_os),
+        Field::list("ipAddresses", &table::ip_addresses),
+        Field::map("labels", &table::labels),
+        Field::id("owner", UserId::COLLECTION, &table::owner_id),
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("updateTime", &table::updated_at).sorted(),
+        Field::time("observeTime", &table::observed_at).sorted(),
+        Field::words("observedPowerState", PowerState::WORDS, &table::observed_power_state),
+        Field::time("deleteTime", &table::deleted_at).sorted(),
+        Field::time("purgeTime", &table::purge_at).sorted(),
+    ],
+};
+
+/// Lists VMs.
+pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest, show_deleted: bool) -> Result<Listed<Vm>> {
     let tenant = tx.tenant();
-    let mut query = table::table
-        .filter(table::tenant_id.eq(tenant))
-        .select(Vm::as_select())
-        .order(table::id.desc())
-        .limit(page.limit())
-        .into_boxed();
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after));
-    }
-    if !show_deleted {
-        query = query.filter(table::deleted_at.is_null());
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |vm| vm.id)
+    let variant = if show_deleted { "showDeleted" } else { "" };
+    let base = || {
+        let vms = table::table.filter(table::tenant_id.eq(tenant)).into_boxed();
+        if show_deleted { vms } else { vms.filter(table::deleted_at.is_null()) }
+    };
+    LISTING.read(tx, request, variant, base).await
 }
 
 /// Puts a new VM in, with the change that says so.
@@ -287,4 +305,21 @@ pub async fn purgeable(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, V
         .await
         .map_err(from_diesel)?;
     Ok(rows.into_iter().map(|(tenant, vm)| (TenantId(tenant), VmId(vm))).collect())
+}
+
+/// VMs of a tenant that nobody is deleting yet.
+pub async fn of_tenant(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> Result<Vec<VmId>> {
+    table::table
+        .filter(table::tenant_id.eq(tenant).and(table::state.ne(VmState::Deleting)))
+        .limit(limit)
+        .select(table::id)
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+}
+
+/// Whether a tenant has any VM left.
+pub async fn any_of_tenant(tx: &mut SystemTx, tenant: TenantId) -> Result<bool> {
+    let left = table::table.filter(table::tenant_id.eq(tenant));
+    diesel::select(diesel::dsl::exists(left)).get_result(tx.connection()?).await.map_err(from_diesel)
 }

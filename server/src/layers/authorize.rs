@@ -2,47 +2,102 @@
 //!
 //! It stands in front of the codec, so whoever is not let in learns nothing from validation either.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::HeaderMap;
-use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tonic::Status;
+use tonic_types::StatusExt as _;
+use virtualstack_model::access::Credential;
+use virtualstack_model::audit::Outcome;
 use virtualstack_model::{Error, Result};
-use virtualstack_proto::Scope;
-use virtualstack_store::sessions::{self, Principal};
-use virtualstack_store::{Store, SystemPurpose};
+use virtualstack_proto::{Policy, Scope};
+use virtualstack_store::error::ACCESS_CHANGED;
+use virtualstack_store::principals::Principal;
 
+use crate::api_keys;
 use crate::caller::{CallInfo, Caller};
 use crate::keys::JWKS_PATH;
-use crate::tokens::Tokens;
+use crate::last_use::LastUse;
+use crate::principals::{Presented, Principals};
+use crate::refusals::Refusals;
+
+/// Bytes that gRPC puts before a message.
+const FRAME: usize = 5;
 
 /// Plain HTTP paths beside the rpcs; public by nature.
 const PUBLIC_DOCUMENTS: [&str; 1] = [JWKS_PATH];
 
+/// Header and metadata key of API keys.
+const API_KEY: &str = "x-api-key";
+
+/// How often a call is decided anew when its access changes while it is at work.
+const TRIES: u32 = 5;
+
+/// What is waited after a try, and twice after two.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// What decides.
 #[derive(Clone)]
 pub(crate) struct Authority {
-    pub(crate) store: Store,
-    pub(crate) tokens: Tokens,
+    pub(crate) principals: Principals,
+    pub(crate) refusals: Refusals,
+    pub(crate) last_use: LastUse,
+    pub(crate) max_request_bytes: usize,
 }
 
 pub(crate) async fn layer(State(authority): State<Authority>, request: Request, next: Next) -> Response {
-    let (mut head, body) = request.into_parts();
-    match authority.decide(&head).await {
-        Ok(caller) => {
-            if let Some(caller) = caller {
-                head.extensions.insert(caller);
-            }
-        }
+    let (head, body) = request.into_parts();
+    let (permission, session_only) = match authority.policy(head.uri.path()) {
+        Ok(None) => return next.run(Request::from_parts(head, body)).await,
+        Ok(Some(policy)) => (policy.permission, policy.session_only),
         Err(error) => return super::reply(error),
+    };
+    let Some(info) = head.extensions.get::<CallInfo>().cloned() else {
+        return super::reply(Error::internal("the request id layer is missing"));
+    };
+    let presented = match credential(&head.headers) {
+        Ok(presented) => presented,
+        Err(error) => return super::reply(error),
+    };
+    // Kept, for a call whose access has changed is decided and made again.
+    let body = match Limited::new(body, authority.max_request_bytes + FRAME).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return super::reply(too_large(authority.max_request_bytes)),
+        Err(error) => {
+            return super::reply(Error::unavailable("BODY_BROKEN", "the request did not arrive whole", error));
+        }
+    };
+    let mut tries = 0;
+    let (response, caller) = loop {
+        tries += 1;
+        let caller = match authority.decide(&presented, &info, permission, session_only, tries > 1).await {
+            Ok(caller) => caller,
+            Err((error, caller)) => break (super::reply(error), caller),
+        };
+        let mut head = head.clone();
+        head.extensions.insert(caller.clone());
+        let response = next.clone().run(Request::from_parts(head, Body::from(body.clone()))).await;
+        if tries == TRIES || !access_changed(response.headers()) {
+            break (response, Some(caller));
+        }
+        // Whoever changes access a lot must not starve the others.
+        tokio::time::sleep(PAUSE * tries).await;
+    };
+    if let Some(caller) = caller {
+        authority.note_refusal(&caller, response.headers());
     }
-    next.run(Request::from_parts(head, body)).await
+    response
 }
 
 impl Authority {
-    /// The caller, or nobody for what is public.
-    async fn decide(&self, request: &Parts) -> Result<Option<Caller>> {
-        let path = request.uri.path();
+    /// The policy of a method; none for what is public.
+    fn policy(&self, path: &str) -> Result<Option<Policy>> {
         if PUBLIC_DOCUMENTS.contains(&path) {
             return Ok(None);
         }
@@ -50,39 +105,93 @@ impl Authority {
             reason: "METHOD_UNKNOWN",
             message: "there is no such method".to_owned(),
         })?;
-        if policy.scope == Scope::Public {
-            return Ok(None);
-        }
-        let info = request.extensions.get::<CallInfo>().cloned();
-        let info = info.ok_or_else(|| Error::internal("the request id layer is missing"))?;
-        let principal = self.authenticate(&request.headers).await?;
-        let caller = Caller { principal, info };
-        if policy.permission.is_empty() || caller.holds(policy.permission) {
-            return Ok(Some(caller));
-        }
-        Err(Error::denied("PERMISSION_MISSING", format!("this needs the permission {}", policy.permission)))
+        Ok(Some(policy).filter(|policy| policy.scope != Scope::Public))
     }
 
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal> {
-        let claims = self.tokens.verify(bearer(headers)?).await?;
-        self.store
-            .system(SystemPurpose::Authenticate, async |tx| sessions::principal(tx, claims.sid, claims.tid).await)
-            .await
+    /// The caller, or why they are not let in, and who they are if that is known. Nobody is refused for what was cached.
+    async fn decide(
+        &self,
+        presented: &Presented<'_>,
+        info: &CallInfo,
+        permission: &'static str,
+        session_only: bool,
+        fresh: bool,
+    ) -> Result<Caller, (Error, Option<Caller>)> {
+        let mut found = self.principals.find(presented, fresh).await.map_err(|error| (error, None))?;
+        let lets_in = |principal: &Principal| {
+            principal.access.authorize(permission).is_ok() && principal.may_come_from(info.client_address)
+        };
+        if found.cached && !lets_in(&found.principal) {
+            found = self.principals.find(presented, true).await.map_err(|error| (error, None))?;
+        }
+        let principal = found.principal;
+        let caller = Caller { principal: Arc::clone(&principal), info: info.clone(), permission };
+        let decided = if session_only && matches!(principal.credential, Credential::ApiKey { .. }) {
+            Err(Error::denied("SESSION_NEEDED", "API keys cannot do this; sign in"))
+        } else if !principal.may_come_from(info.client_address) {
+            Err(Error::denied("ADDRESS_NOT_ALLOWED", "the API key may not be used from this address"))
+        } else {
+            principal.access.authorize(permission)
+        };
+        if let Err(error) = decided {
+            return Err((error, Some(caller)));
+        }
+        if let Credential::ApiKey { id, .. } = &principal.credential {
+            self.last_use.note(*id, info.client_address);
+        }
+        Ok(caller)
+    }
+
+    /// Writes down a refusal, whoever made it.
+    fn note_refusal(&self, caller: &Caller, headers: &HeaderMap) {
+        if headers.get(Status::GRPC_STATUS).is_none_or(|code| code != "7") {
+            return;
+        }
+        let reason = Status::from_header_map(headers).and_then(|status| Some(status.get_details_error_info()?.reason));
+        let mut audit = caller.audit("");
+        audit.outcome = Outcome::Denied(reason.unwrap_or_default().into());
+        self.refusals.record(Some(caller.tenant_id()), audit);
     }
 }
 
-/// The access token of a request.
-fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
-    let missing =
-        || Error::unauthenticated("CREDENTIALS_MISSING", "an access token is needed: authorization: Bearer …");
-    let value = values.next().ok_or_else(missing)?;
-    if values.next().is_some() {
-        return Err(Error::unauthenticated("CREDENTIALS_AMBIGUOUS", "there is more than one authorization header"));
+/// Whether a call was turned back by the check that opens its transaction, as its decision had become old.
+fn access_changed(headers: &HeaderMap) -> bool {
+    headers.get(Status::GRPC_STATUS).is_some_and(|code| code == "10")
+        && Status::from_header_map(headers)
+            .and_then(|status| status.get_details_error_info())
+            .is_some_and(|info| info.reason == ACCESS_CHANGED)
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::ResourceExhausted {
+        reason: "REQUEST_TOO_LARGE",
+        message: format!("the request is larger than {limit} bytes"),
+        retry_after: None,
     }
-    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(missing)?;
+}
+
+/// The one credential of a request: `authorization: Bearer …` or `x-api-key: vsk_…`.
+fn credential(headers: &HeaderMap) -> Result<Presented<'_>> {
+    let missing = || {
+        Error::unauthenticated(
+            "CREDENTIALS_MISSING",
+            "an access token (authorization: Bearer …) or an API key (x-api-key: vsk_…) is needed",
+        )
+    };
+    let tokens = headers.get_all(http::header::AUTHORIZATION).iter().map(|value| (false, value));
+    let mut sent = tokens.chain(headers.get_all(API_KEY).iter().map(|value| (true, value)));
+    let (is_key, value) = sent.next().ok_or_else(missing)?;
+    if sent.next().is_some() {
+        return Err(Error::unauthenticated("CREDENTIALS_AMBIGUOUS", "there is more than one credential; send one"));
+    }
+    let value = value.to_str().map_err(|_| missing())?;
+    if is_key {
+        let invalid = || Error::unauthenticated("KEY_INVALID", "the API key is not valid");
+        return api_keys::parse(value.trim()).map(Presented::Key).ok_or_else(invalid);
+    }
+    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());
     }
-    Ok(token.trim())
+    Ok(Presented::Token(token.trim()))
 }

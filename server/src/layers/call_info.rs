@@ -72,13 +72,13 @@ fn traceparent(headers: &HeaderMap) -> String {
 
 /// The client's address: that of the socket, or what a listed gateway says.
 fn client_address(request: &Request, config: &Config) -> Option<IpAddr> {
-    let socket = request.extensions().get::<TcpConnectInfo>()?.remote_addr()?.ip();
+    let socket = request.extensions().get::<TcpConnectInfo>()?.remote_addr()?.ip().to_canonical();
     if !config.trusted_gateways.contains(&socket) {
         return Some(socket);
     }
     // The gateway writes the client last; what comes before it is hearsay.
     let said = header(request.headers(), "x-forwarded-for").and_then(|list| list.rsplit(',').next());
-    said.and_then(|address| address.trim().parse().ok()).or(Some(socket))
+    said.and_then(|address| address.trim().parse().ok()).map(|address: IpAddr| address.to_canonical()).or(Some(socket))
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -5,6 +5,7 @@ pub(crate) mod authorize;
 pub(crate) mod call_info;
 pub(crate) mod deadline;
 pub(crate) mod panics;
+pub(crate) mod rate_limit;
 
 use axum::response::Response;
 use virtualstack_model::Error;

@@ -1,19 +1,28 @@
 //! The caller's own account.
 
+use serde_json::json;
 use tonic::{Request, Response, Status};
-use virtualstack_model::user::MembershipState;
-use virtualstack_proto::virtualstack::iam::v1::user::State;
-use virtualstack_proto::virtualstack::iam::v1::{GetMeRequest, UpdateMeRequest, User};
-use virtualstack_store::Store;
-use virtualstack_store::accounts::{self, Member};
+use virtualstack_model::audit::{Change, changed_fields};
+use virtualstack_model::id::RoleId;
+use virtualstack_model::{Error, Result};
+use virtualstack_proto::virtualstack::iam::v1::{
+    ChangePasswordRequest, CreateUserRequest, GetMeRequest, UpdateMeRequest, User,
+};
+use virtualstack_store::{AccountTx, Store, accounts, users};
 
 use crate::caller::Caller;
+use crate::codec;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeService;
+use crate::limits::Limits;
+use crate::passwords::{self, Checked, Passwords};
 use crate::status::from_error;
 use crate::wire;
+use crate::wire::iam::user_message;
 
 pub(crate) struct Me {
     pub(crate) store: Store,
+    pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
 }
 
 #[tonic::async_trait]
@@ -21,9 +30,9 @@ impl MeService for Me {
     async fn get_me(&self, request: Request<GetMeRequest>) -> Result<Response<User>, Status> {
         let caller = Caller::of(&request)?;
         let scope = caller.account();
-        let member =
-            self.store.account(&scope, async |tx| accounts::me(tx, scope.tenant()).await).await.map_err(from_error)?;
-        Ok(Response::new(user(member, caller)))
+        let row =
+            self.store.account(&scope, async |tx| users::me(tx, scope.tenant()).await).await.map_err(from_error)?;
+        Ok(Response::new(user_message(row, held_roles(&caller))))
     }
 
     async fn update_me(&self, request: Request<UpdateMeRequest>) -> Result<Response<User>, Status> {
@@ -33,34 +42,58 @@ impl MeService for Me {
         let fields = wire::update_mask(request.update_mask, &["display_name"], |_| true).map_err(from_error)?;
         let scope = caller.account();
         let audit = caller.audit(scope.user().name());
-        let member = self
+        let row = self
             .store
             .account(&scope, async |tx| {
-                if !fields.is_empty() {
-                    accounts::set_display_name(tx, &wanted.display_name).await?;
-                    tx.audit(&audit).await?;
+                let before = users::me(tx, scope.tenant()).await?;
+                if fields.is_empty() {
+                    return Ok(before);
                 }
-                accounts::me(tx, scope.tenant()).await
+                let mut user = user_message(before.clone(), Vec::new());
+                user.display_name.clone_from(&wanted.display_name);
+                codec::validate(&CreateUserRequest { user: Some(user), request_id: String::new() })?;
+                accounts::set_display_name(tx, &wanted.display_name).await?;
+                let fields = changed_fields([("displayName", json!(before.display_name), json!(wanted.display_name))]);
+                tx.audit(&audit, &[Change::update(before.id.name(), "USER_UPDATED", fields)]).await?;
+                users::me(tx, scope.tenant()).await
             })
             .await
             .map_err(from_error)?;
-        Ok(Response::new(user(member, caller)))
+        Ok(Response::new(user_message(row, held_roles(&caller))))
+    }
+
+    async fn change_password(&self, request: Request<ChangePasswordRequest>) -> Result<Response<()>, Status> {
+        let caller = Caller::of(&request)?;
+        self.set_password(&caller, request.into_inner()).await.map_err(from_error)?;
+        Ok(Response::new(()))
     }
 }
 
-fn user(member: Member, caller: Caller) -> User {
-    let state = match member.state {
-        MembershipState::Invited => State::Invited,
-        MembershipState::Active => State::Active,
-        MembershipState::Inactive => State::Inactive,
-    };
-    User {
-        name: member.user.name(),
-        email: member.email,
-        display_name: member.display_name,
-        state: state.into(),
-        roles: caller.principal.roles,
-        create_time: Some(wire::time(member.created_at)),
-        update_time: Some(wire::time(member.updated_at)),
+impl Me {
+    /// Hashes take long, so the old one is read first and compared again when the new one is written.
+    async fn set_password(&self, caller: &Caller, request: ChangePasswordRequest) -> Result<()> {
+        let (scope, session) = (caller.account(), caller.session()?);
+        // Who has got hold of a session must not guess at the password with it.
+        self.limits.account("changePassword", &scope.account().to_string(), caller.info.client_address).await?;
+        let read =
+            async |tx: &mut AccountTx| Ok((users::me(tx, scope.tenant()).await?, accounts::password_hash(tx).await?));
+        let (me, old) = self.store.account(&scope, read).await?;
+        passwords::check_policy(&request.new_password, "new_password", &[&me.email, &me.display_name])?;
+        let checked = self.passwords.check(request.old_password, old.clone()).await?;
+        let old = old.filter(|_| checked != Checked::Wrong);
+        let old = old.ok_or_else(|| Error::denied("PASSWORD_WRONG", "oldPassword: it is not the password"))?;
+        let new = self.passwords.hash(request.new_password).await?;
+        let audit = caller.audit(scope.user().name());
+        self.store
+            .account(&scope, async |tx| {
+                accounts::change_password(tx, &old, &new, session).await?;
+                tx.audit(&audit, &[]).await
+            })
+            .await
     }
+}
+
+/// Full names of the roles that a caller holds.
+fn held_roles(caller: &Caller) -> Vec<String> {
+    caller.principal.access.roles.iter().filter_map(|role| role.id).map(RoleId::name).collect()
 }

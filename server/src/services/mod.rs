@@ -1,12 +1,16 @@
 //! One file per resource. A method is one transaction: it reads the request, says what is to be done, and packs the reply.
 
+mod api_keys;
 mod auth;
 mod health;
+mod invitations;
 mod me;
 mod operations;
+mod roles;
 mod sessions;
 mod templates;
 mod tenants;
+mod users;
 mod vms;
 
 use tonic::service::Routes;
@@ -17,34 +21,54 @@ use crate::config::Config;
 use crate::generated::google::longrunning::operations_server::OperationsServer;
 use crate::generated::virtualstack::compute::v1::template_service_server::TemplateServiceServer;
 use crate::generated::virtualstack::compute::v1::vm_service_server::VmServiceServer;
+use crate::generated::virtualstack::iam::v1::api_key_service_server::ApiKeyServiceServer;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthServiceServer;
+use crate::generated::virtualstack::iam::v1::invitation_service_server::InvitationServiceServer;
 use crate::generated::virtualstack::iam::v1::me_service_server::MeServiceServer;
+use crate::generated::virtualstack::iam::v1::permission_service_server::PermissionServiceServer;
+use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceServer;
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
+use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
+use crate::limits::Limits;
 use crate::passwords::Passwords;
+use crate::refusals::Refusals;
 use crate::tokens::Tokens;
 
+/// What services are made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) tokens: Tokens,
+    pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
+    pub(crate) refusals: Refusals,
+}
+
 /// Every service there is.
-pub(crate) fn routes(config: &Config, store: Store, tokens: Tokens, passwords: Passwords) -> Result<Routes> {
-    let max = config.max_request_bytes;
-    let auth = auth::Auth::new(store.clone(), tokens, passwords.clone(), config);
+pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
+    let Parts { store, passwords, limits, .. } = parts.clone();
     let mut routes = Routes::builder();
-    routes
-        .add_service(AuthServiceServer::new(auth).max_decoding_message_size(max))
-        .add_service(SessionServiceServer::new(sessions::Sessions).max_decoding_message_size(max))
-        .add_service(MeServiceServer::new(me::Me { store: store.clone() }).max_decoding_message_size(max))
-        .add_service(
-            TenantServiceServer::new(tenants::Tenants { store: store.clone(), passwords })
-                .max_decoding_message_size(max),
-        )
-        .add_service(VmServiceServer::new(vms::Vms { store: store.clone() }).max_decoding_message_size(max))
-        .add_service(
-            TemplateServiceServer::new(templates::Templates { store: store.clone() }).max_decoding_message_size(max),
-        )
-        .add_service(
-            OperationsServer::new(operations::Operations { store: store.clone() }).max_decoding_message_size(max),
-        )
-        .add_service(health::service(store));
+    macro_rules! serve {
+        ($($server:ident: $service:expr;)*) => {
+            $(routes.add_service($server::new($service).max_decoding_message_size(config.max_request_bytes));)*
+        };
+    }
+    serve! {
+        AuthServiceServer: auth::Auth::new(parts.clone(), config);
+        SessionServiceServer: sessions::Sessions { store: store.clone() };
+        MeServiceServer: me::Me { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
+        TenantServiceServer: tenants::Tenants { store: store.clone(), passwords: passwords.clone() };
+        UserServiceServer: users::Users { store: store.clone(), passwords: passwords.clone() };
+        RoleServiceServer: roles::Roles { store: store.clone() };
+        PermissionServiceServer: roles::Permissions { store: store.clone() };
+        ApiKeyServiceServer: api_keys::ApiKeys { store: store.clone() };
+        InvitationServiceServer: invitations::Invitations { store: store.clone(), passwords, limits };
+        VmServiceServer: vms::Vms { store: store.clone() };
+        TemplateServiceServer: templates::Templates { store: store.clone() };
+        OperationsServer: operations::Operations { store: store.clone() };
+    }
+    routes.add_service(health::service(store));
     if config.reflection {
         let descriptors = || {
             tonic_reflection::server::Builder::configure()

@@ -14,7 +14,7 @@ use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_store::page::Page;
 use virtualstack_store::request_ids::{self, Request as RequestId};
 use virtualstack_store::vms::{self, Event, Update, Vm};
-use virtualstack_store::{Store, TenantTx, Write, operations, templates, vm_events};
+use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, operations, templates, vm_events};
 
 use crate::caller::Caller;
 use crate::codec;
@@ -38,12 +38,11 @@ impl VmService for Vms {
         request: Request<proto::ListVmsRequest>,
     ) -> Result<Response<proto::ListVmsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        let binding = [scope.tenant().to_string(), format!("vms?{}", request.show_deleted)];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) = self
+        let proto::ListVmsRequest { page_size, page_token, show_deleted } = request.into_inner();
+        let request = ListRequest { page_size, page_token, ..Default::default() };
+        let Listed { rows, next_page_token, .. } = self
             .store
-            .read(&scope, async |tx| vms::list(tx, &page, request.show_deleted).await)
+            .read(&scope, async |tx| vms::list(tx, &request, show_deleted).await)
             .await
             .map_err(from_error)?;
         Ok(Response::new(proto::ListVmsResponse { vms: rows.into_iter().map(vm_message).collect(), next_page_token }))
@@ -275,7 +274,7 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
     let or_template = |wanted: i32, template: i32| if wanted == 0 { template } else { wanted };
     let now = Utc::now();
     Ok(Vm {
-        tenant_id: caller.principal.tenant,
+        tenant_id: caller.tenant_id(),
         id: VmId::new(),
         display_name: wanted.display_name.clone(),
         description: wanted.description.clone(),
@@ -290,7 +289,7 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
         guest_os: template.guest_os,
         ip_addresses: Vec::new(),
         labels: json!(wanted.labels),
-        owner_id: caller.principal.user,
+        owner_id: caller.principal.access.user,
         created_at: now,
         updated_at: now,
         observed_at: None,

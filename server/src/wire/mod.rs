@@ -1,5 +1,6 @@
 //! What the store keeps → what clients see.
 
+pub(crate) mod iam;
 pub(crate) mod vm;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +14,15 @@ pub(crate) fn time(time: DateTime<Utc>) -> Timestamp {
     // Sub-second nanoseconds are below 2^31.
     let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default();
     Timestamp { seconds: time.timestamp(), nanos }
+}
+
+/// A time that a request says; `field` is named when it is none.
+pub(crate) fn date_time(field: &str, time: Timestamp) -> Result<DateTime<Utc>> {
+    // The years 1 to 9999, as google.protobuf.Timestamp has them.
+    let known = (-62_135_596_800..=253_402_300_799).contains(&time.seconds);
+    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000 && known);
+    let time = nanos.and_then(|nanos| DateTime::from_timestamp(time.seconds, nanos));
+    time.ok_or_else(|| Error::invalid(field, "must be a time within the years 1 to 9999"))
 }
 
 /// A message in an Any, under its full name.

@@ -13,7 +13,7 @@ from virtualstack.compute.v1 import (
     vm_pb2,
     vm_pb2_grpc,
 )
-from virtualstack.iam.v1 import auth_pb2, auth_pb2_grpc
+from virtualstack.iam.v1 import api_key_pb2, api_key_pb2_grpc, auth_pb2, auth_pb2_grpc
 
 TIMEOUT = 30  # seconds, for each call
 
@@ -46,6 +46,7 @@ def main(ready_file: str) -> None:
     templates = template_pb2_grpc.TemplateServiceStub(channel)
     vms = vm_pb2_grpc.VmServiceStub(channel)
     operations = operations_pb2_grpc.OperationsStub(channel)
+    api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
 
     login = auth_pb2.LoginRequest(
         email=ready["admin_email"],
@@ -89,6 +90,20 @@ def main(ready_file: str) -> None:
     assert vm.state == vm_pb2.Vm.RUNNING and vm.display_name == spec.display_name, vm
     assert call(vms.GetVm, vm_pb2.GetVmRequest(name=vm.name)).state == vm_pb2.Vm.RUNNING
     assert finish(call(vms.StopVm, vm_pb2.StopVmRequest(name=vm.name))).state == vm_pb2.Vm.STOPPED
+
+    wanted = api_key_pb2.ApiKey(display_name="python", permissions=["vm:read"])
+    key = call(api_keys.CreateApiKey, api_key_pb2.CreateApiKeyRequest(api_key=wanted))
+    by_key = {"metadata": [("x-api-key", key.secret)]}
+    seen = vms.ListVms(vm_pb2.ListVmsRequest(), timeout=TIMEOUT, **by_key)
+    assert vm.name in [each.name for each in seen.vms], "the key does not see the VM"
+    more = template_pb2.ListTemplatesRequest()
+    reason = refused(grpc.StatusCode.PERMISSION_DENIED, templates.ListTemplates, more, **by_key)
+    assert reason == "KEY_RESTRICTED", reason
+    call(api_keys.DeleteApiKey, api_key_pb2.DeleteApiKeyRequest(name=key.name))
+    reason = refused(grpc.StatusCode.UNAUTHENTICATED, vms.ListVms, vm_pb2.ListVmsRequest(), **by_key)
+    assert reason == "KEY_INVALID", reason
+    print("key: listed vms, deleted:", reason)
+
     finish(call(vms.DeleteVm, vm_pb2.DeleteVmRequest(name=vm.name, force=True)))
 
     gone = vm_pb2.GetVmRequest(name=vm.name)

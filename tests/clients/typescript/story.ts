@@ -9,6 +9,7 @@ import { type Operation, Operations } from "./generated/google/longrunning/opera
 import { ErrorInfoSchema } from "./generated/google/rpc/error_details_pb.js";
 import { Template_Kind, TemplateService } from "./generated/virtualstack/compute/v1/template_pb.js";
 import { type Vm, Vm_State, VmSchema, VmService } from "./generated/virtualstack/compute/v1/vm_pb.js";
+import { ApiKeyService } from "./generated/virtualstack/iam/v1/api_key_pb.js";
 import { AuthService } from "./generated/virtualstack/iam/v1/auth_pb.js";
 
 interface Ready {
@@ -43,11 +44,13 @@ async function main(readyFile: string): Promise<void> {
     if (accessToken) request.header.set("authorization", `Bearer ${accessToken}`);
     return next(request);
   };
-  const transport = createGrpcWebTransport({ baseUrl: ready.grpc, interceptors: [bearer], defaultTimeoutMs: 30_000 });
+  const options = { baseUrl: ready.grpc, defaultTimeoutMs: 30_000 };
+  const transport = createGrpcWebTransport({ ...options, interceptors: [bearer] });
   const auth = createClient(AuthService, transport);
   const templates = createClient(TemplateService, transport);
   const vms = createClient(VmService, transport);
   const operations = createClient(Operations, transport);
+  const apiKeys = createClient(ApiKeyService, transport);
 
   const email = ready.admin_email;
   const wrong = auth.login({ email, password: "not the password" });
@@ -86,6 +89,19 @@ async function main(readyFile: string): Promise<void> {
   const { name } = vm;
   check((await vms.getVm({ name })).state === Vm_State.RUNNING, "not RUNNING");
   check((await finish(await vms.stopVm({ name }))).state === Vm_State.STOPPED, "not STOPPED");
+
+  const key = await apiKeys.createApiKey({ apiKey: { displayName: "typescript", permissions: ["vm:read"] } });
+  const byKey = { headers: { "x-api-key": key.secret } };
+  const keyed = createGrpcWebTransport(options);
+  const seen = await createClient(VmService, keyed).listVms({}, byKey);
+  check(seen.vms.some((each) => each.name === name), "the key does not see the VM");
+  const restricted = createClient(TemplateService, keyed).listTemplates({}, byKey);
+  check((await refused(Code.PermissionDenied, restricted)) === "KEY_RESTRICTED", "not KEY_RESTRICTED");
+  await apiKeys.deleteApiKey({ name: key.name });
+  const ended = await refused(Code.Unauthenticated, createClient(VmService, keyed).listVms({}, byKey));
+  check(ended === "KEY_INVALID", `${ended}, not KEY_INVALID`);
+  console.log("key: listed vms, deleted:", ended);
+
   await finish(await vms.deleteVm({ name, force: true }));
   console.log("gone:", await refused(Code.NotFound, vms.getVm({ name })));
 }

@@ -1,3 +1,19 @@
 //! The adapters to the outside.
 
+use std::fmt;
+
+use serde::Deserialize;
+
 pub mod hypervisor;
+pub mod mail;
+
+/// A password; never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}

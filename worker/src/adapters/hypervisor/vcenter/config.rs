@@ -9,6 +9,8 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
+pub use crate::adapters::Password;
+
 /// How to reach a vCenter and where in its inventory to work. All but `url`, `username` and one of the two passwords
 /// may be left out.
 #[derive(Clone, Debug, Deserialize)]
@@ -147,17 +149,6 @@ const fn default_max_clones() -> usize {
 
 const fn default_request_timeout_seconds() -> u64 {
     30
-}
-
-/// A password; never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Password(pub String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
 }
 
 /// A setting that cannot be used.

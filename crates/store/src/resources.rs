@@ -1,0 +1,60 @@
+//! Whether a full name, of whatever collection, names something of a tenant.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Nullable, Text, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+use virtualstack_model::Result;
+use virtualstack_model::id::{
+    AccountId, ApiKeyId, InvitationId, OperationId, RoleId, SessionId, TemplateId, TenantId, UserId, VmId,
+};
+
+use crate::error::from_diesel;
+use crate::tx::{Mode, TenantTx};
+
+/// Each collection, and the rows of it that have the id `$2`, or key `$3`, in the tenant `$1`.
+const ROWS: &[(&str, &str)] = &[
+    (ApiKeyId::COLLECTION, "iam.api_keys WHERE tenant_id = $1 AND id = $2"),
+    (InvitationId::COLLECTION, "iam.invitations WHERE tenant_id = $1 AND id = $2"),
+    (OperationId::COLLECTION, "compute.operations WHERE tenant_id = $1 AND id = $2"),
+    (RoleId::COLLECTION, "iam.tenant_roles WHERE tenant_id = $1 AND (id = $2 OR system AND display_name = $3)"),
+    (TemplateId::COLLECTION, "compute.provider_templates WHERE id = $2"),
+    (TenantId::COLLECTION, "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
+    (UserId::COLLECTION, "iam.memberships WHERE tenant_id = $1 AND id = $2 AND state <> 'REMOVED'"),
+    (VmId::COLLECTION, "compute.virtual_machines WHERE tenant_id = $1 AND id = $2"),
+];
+
+/// Sessions belong to accounts: those of `$1` count.
+const SESSIONS: &str = "iam.sessions WHERE account_id = $1 AND id = $2 AND ended_at IS NULL AND expires_at > now()";
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// Whether `name` is the full name of something of the tenant, or of a session of `account`.
+pub async fn exists<M: Mode>(tx: &mut TenantTx<M>, account: AccountId, name: &str) -> Result<bool> {
+    let Some((collection, key)) = name.split_once('/') else { return Ok(false) };
+    // PostgreSQL has no text with a NUL in it.
+    if key.contains('\0') {
+        return Ok(false);
+    }
+    let count = |rows: &str, owner: Uuid| {
+        diesel::sql_query(format!("SELECT count(*) AS count FROM {rows}"))
+            .bind::<SqlUuid, _>(owner)
+            .bind::<Nullable<SqlUuid>, _>(Uuid::try_parse(key).ok())
+            .bind::<Text, _>(key.to_owned())
+    };
+    let found: Count = if collection == SessionId::COLLECTION {
+        let mut system = tx.as_system().await?;
+        let found = count(SESSIONS, account.0).get_result(system.connection()?).await.map_err(from_diesel)?;
+        tx.resume(system).await?;
+        found
+    } else if let Some((_, rows)) = ROWS.iter().find(|(known, _)| *known == collection) {
+        count(rows, tx.tenant().0).get_result(tx.connection()?).await.map_err(from_diesel)?
+    } else {
+        return Ok(false);
+    };
+    Ok(found.count > 0)
+}

@@ -1,0 +1,2 @@
+DROP FUNCTION iam.take_tokens;
+DROP TABLE iam.rate_limits;

@@ -1,0 +1,378 @@
+#!/usr/bin/env python3
+"""What a call costs the release binary and its PostgreSQL in CPU time, beside what it cannot do without.
+
+    make bench    or    tests/bench/calls.py [--rounds 3]
+
+`virtualstack up` runs in its default configuration, but for the rate limits, which stand above what is called here. Authenticated
+GetVm, and ListVms of 50 among 10,000 VMs, go over gRPC with eight calls in flight; pgbench sends the same SELECT, as
+PostgreSQL has logged it, over as many connections to the same database; and the rest of the transaction likewise. Logins
+stand beside bare Argon2id. What counts is CPU time, and not the client's. What is told is the median of the rounds, each of
+which measures all of it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+from product import EMAIL, PASSWORD, ROOT, Cluster, Product, Wrong, say, table, target, workspace
+from virtualstack.compute.v1 import vm_pb2, vm_pb2_grpc
+from virtualstack.iam.v1 import auth_pb2, auth_pb2_grpc
+
+IN_FLIGHT = 8
+VMS = 10_000
+PAGE = 50
+GETS, LISTS = 5_000, 1_500
+LOGINS = 60
+REFUSALS = 200
+# Of what is called so often before it counts: connections are open then, statements prepared, caches warm.
+WARM = 0.1
+LIMITS = {"server_calls_per_second": 1_000_000, "server_calls_burst": 1_000_000, "server_auth_per_minute": 100_000,
+          "server_auth_per_address_per_minute": 100_000}
+AIMS = {"(server + PostgreSQL) / bare SELECT": 3, "server / PostgreSQL": 1, "login / bare Argon2id": 1.2}
+
+
+def cpu(pid, ended=False):
+    """Seconds of user and system time of a process; with its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15 if ended else 13])) / os.sysconf("SC_CLK_TCK")
+
+
+class Meter:
+    """The product's process, and PostgreSQL's: the postmaster, its children, and those that have ended."""
+
+    def __init__(self, product, cluster):
+        self.product = product.process.pid
+        self.postmaster = int((cluster.data / "postmaster.pid").read_text().split()[0])
+
+    def read(self):
+        children = Path(f"/proc/{self.postmaster}/task/{self.postmaster}/children").read_text().split()
+        postgres = cpu(self.postmaster, ended=True)
+        for child in children:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                postgres += cpu(child)
+        return cpu(self.product), postgres
+
+
+class Client:
+    """Calls with a session's token, each of the eight on a connection of its own."""
+
+    def __init__(self, address):
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self.channels = [grpc.aio.insecure_channel(address, options) for _ in range(IN_FLIGHT)]
+        self.metadata = None
+
+    async def login(self, channel):
+        request = auth_pb2.LoginRequest(email=EMAIL, password=PASSWORD, tenant="demo")
+        return await auth_pb2_grpc.AuthServiceStub(channel).Login(request, timeout=30)
+
+    async def authenticate(self):
+        tokens = await self.login(self.channels[0])
+        self.metadata = [("authorization", f"Bearer {tokens.access_token}")]
+
+    async def get(self, channel, name):
+        request = vm_pb2.GetVmRequest(name=name)
+        return await vm_pb2_grpc.VmServiceStub(channel).GetVm(request, metadata=self.metadata, timeout=30)
+
+    async def list(self, channel):
+        request = vm_pb2.ListVmsRequest(page_size=PAGE)
+        page = await vm_pb2_grpc.VmServiceStub(channel).ListVms(request, metadata=self.metadata, timeout=30)
+        if len(page.vms) != PAGE:
+            raise Wrong(f"a page of {len(page.vms)} VMs instead of {PAGE}")
+
+    async def repeat(self, count, call, in_flight=IN_FLIGHT):
+        async def some(channel):
+            for _ in range(count // in_flight):
+                await call(channel)
+        await asyncio.gather(*(some(channel) for channel in self.channels[:in_flight]))
+
+    async def cost(self, meter, count, call, in_flight=IN_FLIGHT):
+        """Microseconds of the product and of PostgreSQL per call, and how long one took its caller."""
+        await self.repeat(int(count * WARM), call, in_flight)
+        before, began = meter.read(), time.monotonic()
+        await self.repeat(count, call, in_flight)
+        calls = count // in_flight * in_flight
+        took = (time.monotonic() - began) / calls * in_flight * 1e6
+        return [(after - before) / calls * 1e6 for after, before in zip(meter.read(), before)] + [took]
+
+    async def close(self):
+        for channel in self.channels:
+            await channel.close()
+
+
+class Transaction:
+    """What the server sent for a call, in PostgreSQL's words: messages up to the SELECT, that one, and the end."""
+
+    def __init__(self, log, table_name):
+        by_backend = {}
+        for line in log.splitlines():
+            found = re.search(r"\[(\d+)\] (LOG|DETAIL):  (statement|execute \w+|parameters): (.*)$", line)
+            if not found:
+                continue
+            backend, _, kind, text = found.groups()
+            messages = by_backend.setdefault(backend, [])
+            if kind == "parameters":
+                messages[-1][2].update(re.findall(r"\$(\d+) = (?:'((?:[^']|'')*)'|NULL)", text))
+                continue
+            if text.startswith("BEGIN"):
+                messages.clear()
+            messages.append((kind, text, {}))
+            if text == "COMMIT" and any("execute" in m[0] and f'FROM {table_name}' in m[1] for m in messages):
+                break
+        else:
+            raise Wrong(f"PostgreSQL has not logged a SELECT of {table_name}")
+        *opening, (_, self.select, self.parameters), (_, self.end, _) = messages
+        self.opening = [text for kind, text, _ in opening if kind == "statement"]
+        if len(self.opening) != len(opening):
+            raise Wrong("the transaction opens with a prepared statement, which this program does not replay yet")
+
+
+class Pgbench:
+    """Runs scripts on the product's database. What connections cost is counted out: by a run of few transactions."""
+
+    FEW = 20
+
+    def __init__(self, folder, cluster, meter):
+        self.folder, self.cluster, self.meter = folder, cluster, meter
+
+    def _run(self, script, mode, user, options, count, variables):
+        command = [self.cluster.binaries / "pgbench", "-n", "-h", self.cluster.sockets, "-U", user, "-M", mode,
+                   "-c", str(IN_FLIGHT), "-t", str(count), "-f", script, "virtualstack"]
+        command[1:1] = [part for name, value in variables.items() for part in ("-D", f"{name}={value}")]
+        before = self.meter.read()[1]
+        process = subprocess.Popen(command, env=os.environ | {"PGOPTIONS": options}, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        error = process.stderr.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise Wrong(f"pgbench: {error}")
+        # Its connections are gone when the postmaster has reaped their processes.
+        while self.cluster.query("SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench'"):
+            time.sleep(0.05)
+        return self.meter.read()[1] - before, used.ru_utime + used.ru_stime
+
+    def cost(self, name, lines, count, mode="simple", user="postgres", options="", variables=None):
+        """Microseconds of PostgreSQL and of pgbench itself per run of the script."""
+        script = self.folder / f"{name}.sql"
+        script.write_text("\n".join(lines) + "\n")
+        count //= IN_FLIGHT
+        few = self._run(script, mode, user, options, self.FEW, variables or {})
+        all_of_it = self._run(script, mode, user, options, self.FEW + count, variables or {})
+        return [(a - f) / (count * IN_FLIGHT) * 1e6 for a, f in zip(all_of_it, few)]
+
+    def select(self, transaction, count, **role):
+        """The SELECT alone, prepared, with the parameters that the server bound."""
+        text = re.sub(r"\$(\d+)", r":p\1", transaction.select)
+        variables = {f"p{number}": value for number, value in transaction.parameters.items()}
+        return self.cost("select", [f"{text};"], count, "prepared", variables=variables, **role)
+
+    def messages(self, messages, count):
+        """Messages that the server sends as text, as who it is."""
+        lines = [" \\; ".join(part.strip() for part in message.split(";")) + ";" for message in messages]
+        return self.cost("messages", lines, count, user="virtualstack_login", options="-c role=virtualstack_login")
+
+
+def seed(cluster):
+    """Ten thousand VMs of the demo tenant, and the name of one in their midst."""
+    run = cluster.run
+    # Ids like those of ten thousand VMs that came one after the other: UUIDs of version 7.
+    run(f"""
+        INSERT INTO compute.virtual_machines (tenant_id, id, display_name, state, cpu_count, memory_mib, disk_gib, template_id,
+            template_reference, template_display_name, guest_os, ip_addresses, labels, owner_id)
+        SELECT m.tenant_id, format('01a00000-%s-7000-8000-%s', lpad(to_hex(n), 4, '0'), lpad(to_hex(n), 12, '0'))::uuid,
+            'bench-' || n, 'RUNNING', 2, 4096, 40, p.id, p.reference, p.display_name, p.guest_os, ARRAY['192.0.2.1'],
+            '{{"env": "bench"}}', m.id
+        FROM generate_series(1, {VMS}) n, (SELECT * FROM compute.provider_templates LIMIT 1) p,
+            iam.memberships m JOIN iam.tenants t ON t.id = m.tenant_id AND t.slug = 'demo'
+        """)
+    # So that autovacuum need not, later.
+    run("VACUUM ANALYZE")
+    (vm,) = cluster.query(f"SELECT id FROM compute.virtual_machines WHERE display_name = 'bench-{VMS // 2}'")
+    return f"vms/{vm['id']}"
+
+
+async def logged(cluster, call):
+    """What PostgreSQL logs meanwhile, with all statements."""
+    async def log_statements(setting):
+        for sql in (f"ALTER SYSTEM {setting}", "SELECT pg_reload_conf()"):
+            subprocess.run(["psql", "-h", cluster.sockets, "-U", "postgres", "-d", "virtualstack", "-Xq", "-c", sql], check=True,
+                           stdout=subprocess.DEVNULL)
+        # Every backend looks at its settings by itself.
+        await asyncio.sleep(1)
+    log = cluster.data / "server.log"
+    start = log.stat().st_size
+    await log_statements("SET log_statement = 'all'")
+    await call()
+    await log_statements("RESET log_statement")
+    return log.read_text()[start:]
+
+
+async def refused_logins(client, cluster):
+    """Median milliseconds of logins that are refused, by what was wrong; one of each in turn, so that noise meets all."""
+    known = cluster.query("SELECT password_hash FROM iam.users LIMIT 1")[0]["password_hash"]
+    cluster.run(f"INSERT INTO iam.users (id, email, display_name, password_hash, state) VALUES "
+                f"(gen_random_uuid(), 'inactive@example.com', 'Inactive', '{known}', 'INACTIVE')")
+    tried = {"wrong password": (EMAIL, "not the password of it"), "inactive": ("inactive@example.com", PASSWORD),
+             "unknown": ("nobody@example.com", PASSWORD)}
+    took = {what: [] for what in tried}
+    for _ in range(REFUSALS):
+        for what, (email, password) in tried.items():
+            request = auth_pb2.LoginRequest(email=email, password=password)
+            began = time.monotonic()
+            try:
+                await auth_pb2_grpc.AuthServiceStub(client.channels[0]).Login(request, timeout=30)
+                raise Wrong(f"a login with what is {what} succeeds")
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                    raise
+            took[what].append((time.monotonic() - began) * 1e3)
+    return {what: statistics.median(times) for what, times in took.items()}
+
+
+def bare_hash(count=40):
+    """Microseconds of a password's check alone, in a process of its own."""
+    program = target("release") / "argon2id-bench"
+    def run(count):
+        process = subprocess.Popen([program, str(count)])
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise Wrong(f"{program} ended with {process.returncode}")
+        return used.ru_utime + used.ru_stime
+    few = run(2)
+    return (run(count + 2) - few) / count * 1e6
+
+
+async def run(arguments, folder):
+    product = Product(folder, "release", {"log_format": "pretty", "log_filter": "info"} | LIMITS)
+    cluster = Cluster(product.data)
+    client = None
+    try:
+        product.start()
+        if not product.wait(90):
+            raise Wrong(f"it does not start:\n{product.log.read_text()[-2000:]}")
+        for _ in range(300):
+            if cluster.query("SELECT id FROM compute.provider_templates LIMIT 1"):
+                break
+            await asyncio.sleep(0.1)
+        vm = seed(cluster)
+        meter = Meter(product, cluster)
+        client = Client(product.ready["grpc"].removeprefix("http://"))
+        pgbench = Pgbench(folder, cluster, meter)
+        await client.authenticate()
+        calls = {
+            "GetVm": (GETS, lambda channel: client.get(channel, vm)),
+            f"ListVms, {PAGE} of {VMS}": (LISTS, client.list),
+        }
+        # Once before: the first call of a session reads who it is.
+        transactions = {}
+        for name, (_, call) in calls.items():
+            await client.repeat(IN_FLIGHT, call)
+            log = await logged(cluster, lambda: call(client.channels[0]))
+            transactions[name] = Transaction(log, '"compute"."virtual_machines"')
+
+        before = meter.read()
+        await asyncio.sleep(3)
+        idle = [(after - before) / 3 * 1e6 for after, before in zip(meter.read(), before)]
+
+        seen = {}
+        def note(key, value):
+            seen.setdefault(key, []).append(value)
+        for number in range(arguments.rounds):
+            say(f"round {number + 1} of {arguments.rounds}")
+            for name, (count, call) in calls.items():
+                server, postgres, took = await client.cost(meter, count, call)
+                note((name, "took"), took)
+                note((name, "server"), server)
+                note((name, "postgres"), postgres)
+                transaction = transactions[name]
+                bare, of_pgbench = pgbench.select(transaction, count)
+                note((name, "bare"), bare)
+                note((name, "pgbench"), of_pgbench)
+                tenant = f"-c role=virtualstack_tenant -c virtualstack.tenant_id={transaction.parameters['1']}"
+                note((name, "as tenant"), pgbench.select(transaction, count, user="virtualstack_login", options=tenant)[0])
+                note((name, "(server + PostgreSQL) / bare SELECT"), (server + postgres) / bare)
+                note((name, "server / PostgreSQL"), server / postgres)
+            begin = re.match(r"BEGIN[^;]*", transaction.opening[0])[0]
+            note("empty", pgbench.messages([begin, transaction.end], GETS)[0])
+            note("opening", pgbench.messages([*transaction.opening, transaction.end], GETS)[0])
+            bare = bare_hash()
+            # As many at once as it hashes at once.
+            server, postgres, took = await client.cost(meter, LOGINS, client.login, 2)
+            note(("Login", "took"), took)
+            note(("Login", "server"), server)
+            note(("Login", "postgres"), postgres)
+            note(("Login", "bare"), bare)
+            note(("Login", "login / bare Argon2id"), server / bare)
+        refused = await refused_logins(client, cluster)
+    finally:
+        if client:
+            await client.close()
+        product.close()
+
+    middle = {key: statistics.median(values) for key, values in seen.items()}
+    def us(*key):
+        values = seen[key if len(key) > 1 else key[0]]
+        return f"{statistics.median(values):.0f}", f"{min(values):.0f} to {max(values):.0f}"
+    print("\nDefault configuration, but for the rate limits, which are out of the way. CPU time, µs per call, of user and system;")
+    print(f"median of {arguments.rounds} rounds and their range. Nothing called, a second costs the product {idle[0]:.0f} µs "
+          f"and PostgreSQL {idle[1]:.0f} µs.")
+    for name in calls:
+        table(f"{name}: {calls[name][0]} calls, {IN_FLIGHT} in flight", ["µs", "range", "of"], [
+            (*us(name, "server"), "server"),
+            (*us(name, "postgres"), "PostgreSQL"),
+            (*us(name, "bare"), "PostgreSQL, bare: pgbench, the same SELECT, prepared, as superuser"),
+            (*us(name, "pgbench"), "pgbench itself, meanwhile"),
+            (*us(name, "took"), "wall, with the client's share: no measure, but a call that waits for nothing shows here"),
+        ])
+    parts = [(*us("empty"), "PostgreSQL: a transaction of nothing, in two messages"),
+             (f"{middle['opening'] - middle['empty']:.0f}", "", "PostgreSQL: the opening's check, role and tenant, more than that")]
+    for name in calls:
+        tenant = middle[name, "as tenant"]
+        parts += [(*us(name, "as tenant"), f"PostgreSQL: the SELECT of {name} as a tenant, by row-level security"),
+                  (f"{middle[name, 'postgres'] - middle['opening'] - tenant:.0f}", "",
+                   f"PostgreSQL: what {name} costs more than these together")]
+    table("where it goes, by pgbench", ["µs", "range", "of"], parts)
+    print(f"\n  {'; then '.join([*transaction.opening, 'the SELECT', transaction.end])}")
+    table(f"Login: {LOGINS} calls, 2 in flight", ["µs", "range", "of"], [
+        (*us("Login", "server"), "server"),
+        (*us("Login", "postgres"), "PostgreSQL"),
+        (*us("Login", "bare"), "bare Argon2id of the same parameters: same crate and profile, a process of its own"),
+        (*us("Login", "took"), "wall, as above"),
+    ])
+    apart = max(refused.values()) / min(refused.values())
+    table(f"Login, refused: {REFUSALS} each, in turn, one in flight; medians {apart:.3f} apart (aim: 1.1)", ["ms", "of"],
+          [(f"{milliseconds:.2f}", what) for what, milliseconds in refused.items()])
+    rows = []
+    for (name, what), values in [(key, values) for key, values in seen.items() if key[-1] in AIMS]:
+        value = statistics.median(values)
+        verdict = "reached" if value <= AIMS[what] else "missed"
+        rows.append((name, what, f"{value:.2f}", f"{min(values):.2f} to {max(values):.2f}", f"≤ {AIMS[what]}", verdict))
+    table("ratios", ["of", "what", "ratio", "range", "aim", ""], rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median is told (3)")
+    parser.add_argument("--keep", action="store_true", help="keep data and logs")
+    arguments = parser.parse_args()
+    try:
+        with workspace(arguments.keep) as folder:
+            asyncio.run(run(arguments, folder))
+    except Wrong as wrong:
+        print(f"\n{wrong}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

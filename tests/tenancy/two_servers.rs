@@ -1,0 +1,124 @@
+//! Two servers on one database: what one takes away is gone at the other from the next request on, whether it has heard
+//! of it (LISTEN) or has to find out.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use virtualstack_server::Config;
+
+use super::calls::member;
+use crate::support::{ControlPlane, Database, PASSWORD, Rest};
+
+/// Revocations of a run; each is also taken back, so that the next one has something to take.
+const ROUNDS: usize = 1_000;
+
+/// One caller, as both servers know them.
+struct Caller {
+    /// Where access is taken away.
+    here: Rest,
+    /// Where it was used before, and is used again.
+    there: Rest,
+}
+
+impl Caller {
+    async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let (status, answer) = self.here.call(method, path, body).await;
+        assert_eq!(status, 200, "{method} {path}: {answer}");
+        answer
+    }
+}
+
+async fn expect(rest: &Rest, path: &str, wanted: (u16, &str), what: &str) {
+    let (status, answer) = rest.call("GET", path, None).await;
+    let reason = answer["error"]["details"][0]["reason"].as_str().unwrap_or_default();
+    assert_eq!((status, reason), wanted, "{what}: {answer}");
+}
+
+async fn a_revocation_holds_everywhere(listen_for_access: bool) {
+    let settings = || Config {
+        listen_for_access,
+        auth_per_minute: 10_000,
+        auth_per_address_per_minute: 10_000,
+        calls_per_second: 100_000,
+        calls_burst: 100_000,
+        ..Config::default()
+    };
+    let here = ControlPlane::on_with(Database::new().await, settings()).await;
+    let there = ControlPlane::on_with(here.database.clone(), settings()).await;
+    let admin = here.tenant("acme").await;
+    let user = member(&here, "user@example.com", "acme", "user").await;
+    let caller = Caller { here: admin.rest(), there: Rest::new(&there.http, Some(&user.tokens.access_token)) };
+    let current = user.rest().call("GET", "/v1/sessions/current", None).await.1;
+    let name = current["user"].as_str().expect("a user").to_owned();
+    let users = format!("/v1/{name}");
+    let role = json!({"role": "roles/user"});
+
+    for round in 0..ROUNDS {
+        let what = format!("round {round}, listening: {listen_for_access}");
+        match round % 4 {
+            0 => {
+                expect(&caller.there, "/v1/vms", (200, ""), &what).await;
+                caller.admin("POST", &format!("{users}:unassignRole"), Some(role.clone())).await;
+                expect(&caller.there, "/v1/vms", (403, "PERMISSION_MISSING"), &what).await;
+                caller.admin("POST", &format!("{users}:assignRole"), Some(role.clone())).await;
+            }
+            1 => {
+                expect(&caller.there, "/v1/vms", (200, ""), &what).await;
+                caller.admin("POST", &format!("{users}:deactivate"), Some(json!({}))).await;
+                expect(&caller.there, "/v1/vms", (403, "MEMBERSHIP_INACTIVE"), &what).await;
+                caller.admin("POST", &format!("{users}:activate"), Some(json!({}))).await;
+            }
+            2 => {
+                let own = user.rest();
+                let body = json!({"displayName": "robot", "permissions": ["vm:read"]});
+                let (status, key) = own.call("POST", "/v1/apiKeys", Some(body)).await;
+                assert_eq!(status, 200, "{what}: {key}");
+                let robot = Rest::with_key(&there.http, key["secret"].as_str().expect("a secret"));
+                expect(&robot, "/v1/vms", (200, ""), &what).await;
+                let path = format!("/v1/{}", key["name"].as_str().expect("a name"));
+                assert_eq!(own.call("DELETE", &path, None).await.0, 200, "{what}");
+                expect(&robot, "/v1/vms", (401, "KEY_INVALID"), &what).await;
+            }
+            _ => {
+                let login = json!({"email": "user@example.com", "password": PASSWORD, "tenant": "acme"});
+                let (_, other) = Rest::new(&here.http, None).call("POST", "/v1/auth:login", Some(login)).await;
+                let token = other["accessToken"].as_str().expect("a token");
+                let second = Rest::new(&there.http, Some(token));
+                expect(&second, "/v1/vms", (200, ""), &what).await;
+                let there = second.call("GET", "/v1/sessions/current", None).await.1;
+                let session = format!("/v1/{}", there["name"].as_str().expect("a session"));
+                assert_eq!(user.rest().call("DELETE", &session, None).await.0, 200, "{what}");
+                expect(&second, "/v1/vms", (401, "SESSION_ENDED"), &what).await;
+            }
+        }
+    }
+
+    // And all at once: nobody is left in a suspended tenant, nor kept out of one that is active again.
+    let operator = here.operator().await.rest();
+    for _ in 0..10 {
+        expect(&caller.there, "/v1/vms", (200, ""), "active").await;
+        assert_eq!(operator.call("POST", "/v1/tenants/acme:suspend", Some(json!({}))).await.0, 200);
+        expect(&caller.there, "/v1/vms", (403, "TENANT_SUSPENDED"), "suspended").await;
+        assert_eq!(operator.call("POST", "/v1/tenants/acme:activate", Some(json!({}))).await.0, 200);
+    }
+    let listeners = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN virtualstack_access%' \
+        AND datname = current_database()";
+    let wanted = if listen_for_access { 2 } else { 0 };
+    for _ in 0..100 {
+        if here.database.count(listeners).await == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("servers listen where they should not, or do not where they should");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_holds_everywhere_when_it_is_heard() {
+    a_revocation_holds_everywhere(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_holds_everywhere_when_it_is_not_heard() {
+    a_revocation_holds_everywhere(false).await;
+}
