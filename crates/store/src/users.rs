@@ -88,6 +88,7 @@ pub async fn me(tx: &mut AccountTx, tenant: TenantId) -> Result<User> {
     let account = tx.account;
     table::table
         .filter(table::tenant_id.eq(tenant.0).and(table::account_id.eq(account.0)))
+        .filter(table::state.eq(MembershipState::Active.as_str()))
         .select(User::as_select())
         .first(tx.connection()?)
         .await
