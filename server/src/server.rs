@@ -19,7 +19,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use virtualstack_model::{Error, Result};
-use virtualstack_store::Store;
+use virtualstack_store::{MasterKey, Store};
 
 use crate::codec;
 use crate::config::{Config, wrong};
@@ -31,7 +31,6 @@ use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::principals::Principals;
 use crate::refusals::refusals;
-use crate::seal::MasterKey;
 use crate::services::{self, Parts};
 use crate::tokens::Tokens;
 
@@ -62,7 +61,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let address = listener.local_addr().map_err(listen)?;
 
     codec::preload();
-    let keys = Keys::load(store.clone(), master_key).await?;
+    let keys = Keys::load(store.clone(), master_key.clone()).await?;
     let tokens = Tokens::new(keys.clone(), &config);
     let passwords = Passwords::new(config.concurrent_hashes).await?;
     let limits = Limits::new(store.clone(), &config)?;
@@ -106,7 +105,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         .layer(layer_fn(authority, authorize::layer))
         // Nobody takes more than their share.
         .layer(layer_fn(limits.clone(), rate_limit::principals));
-    let routes = services::routes(&config, &Parts { store, tokens, passwords, limits, refusals })?
+    let routes = services::routes(&config, &Parts { store, master_key, tokens, passwords, limits, refusals })?
         .into_axum_router()
         .route(JWKS_PATH, jwks)
         .layer(layers);

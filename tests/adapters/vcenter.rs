@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use virtualstack_model::id::{OperationId, TenantId, VmId};
-use virtualstack_model::vm::PowerState;
+use virtualstack_model::template::TemplateKind;
+use virtualstack_model::vm::{PowerState, Size};
 use virtualstack_worker::adapters::hypervisor::vcenter::{Config, Password, VCenter};
 use virtualstack_worker::adapters::hypervisor::{
     Fault, FaultClass, Hypervisor, Progress, TaskRef, TemplateRef, VmIdentity, VmSpec,
@@ -138,9 +139,8 @@ fn spec(name: &str) -> VmSpec {
         operation: OperationId::new(),
         display_name: name.to_owned(),
         template: TemplateRef(DEBIAN.to_owned()),
-        cpu_count: 2,
-        memory_mib: 2048,
-        disk_gib: 16,
+        kind: TemplateKind::Ova,
+        size: Size { cpu_count: 2, memory_mib: 2048, disk_gib: 16 },
     }
 }
 
@@ -234,7 +234,7 @@ async fn a_clone_has_its_size_and_our_marks() {
     assert_eq!(vcsim.calls("ReconfigVM_Task").await, 0, "the clone has it all");
 
     // The specification of a VM that is there but smaller, as after an adoption.
-    let larger = VmSpec { cpu_count: 4, disk_gib: 20, ..spec };
+    let larger = VmSpec { size: Size { cpu_count: 4, memory_mib: 2048, disk_gib: 20 }, ..spec };
     create(&vcenter, &larger).await;
     let machine = &vcsim.machines().await[0];
     assert_eq!((machine.cpus, machine.memory_mib, machine.disk_gib), (4, 2048, 20));

@@ -76,8 +76,7 @@ impl ControlPlane {
         bootstrap(&store, &admin).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = virtualstack_server::Config { listen, ..server };
-        let master_key = MasterKey::parse(&"07".repeat(32)).expect("a key");
-        let deps = virtualstack_server::Deps { store: store.clone(), master_key };
+        let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key() };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
         let grpc = format!("http://{}", server.address());
         let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
@@ -131,7 +130,14 @@ impl ControlPlane {
             ..Default::default()
         };
         let link_base = mail::Config::default().link_base;
-        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, mailer, link_base, probe };
+        let deps = virtualstack_worker::Deps {
+            store: self.store.clone(),
+            hypervisor,
+            mailer,
+            link_base,
+            master_key: master_key(),
+            probe,
+        };
         let worker = virtualstack_worker::bind(config, deps).await.expect("a worker");
         let stop = self.stop.child_token();
         let stopped = stop.clone().cancelled_owned();
@@ -228,6 +234,10 @@ impl ControlPlane {
         }
         panic!("jobs are left after 20 s")
     }
+}
+
+fn master_key() -> MasterKey {
+    MasterKey::parse(&"07".repeat(32)).expect("a key")
 }
 
 impl Drop for ControlPlane {

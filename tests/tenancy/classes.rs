@@ -24,11 +24,15 @@ use Class::{Account, Machinery, Shared, Tenant};
 
 /// Every table of ours. The key of a tenant's or an account's table is the column that row-level security compares.
 const TABLES: &[(&str, Class, &str)] = &[
+    ("audit.change_heads", Tenant, "tenant_id"),
     ("audit.changes", Tenant, "tenant_id"),
     ("audit.logs", Tenant, "tenant_id"),
     ("background_jobs.jobs", Machinery, ""),
+    ("compute.console_tickets", Tenant, "tenant_id"),
     ("compute.operations", Tenant, "tenant_id"),
     ("compute.provider_templates", Shared, ""),
+    ("compute.quotas", Tenant, "tenant_id"),
+    ("compute.snapshots", Tenant, "tenant_id"),
     ("compute.virtual_machines", Tenant, "tenant_id"),
     ("iam.api_keys", Tenant, "tenant_id"),
     ("iam.invitations", Tenant, "tenant_id"),
@@ -45,6 +49,7 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("iam.tenants", Tenant, "id"),
     ("iam.user_tenant_roles", Tenant, "tenant_id"),
     ("iam.users", Account, "id"),
+    ("simulated_hypervisor.snapshots", Machinery, ""),
     ("simulated_hypervisor.tasks", Machinery, ""),
     ("simulated_hypervisor.vms", Machinery, ""),
 ];
@@ -296,6 +301,7 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
         let request = virtualstack_proto::virtualstack::compute::v1::StopVmRequest {
             name: vm.name,
             request_id: uuid::Uuid::now_v7().to_string(),
+            ..Default::default()
         };
         session.vms().stop_vm(session.request(request)).await.expect("accepted");
         let key = serde_json::json!({"displayName": "ci", "permissions": ["vm:read"]});

@@ -44,7 +44,7 @@ impl Story {
             Self::Start => tenant.start(vm).await,
             Self::Stop => tenant.stop(vm).await,
             Self::Restart => {
-                let request = RestartVmRequest { name: vm.to_owned(), request_id: String::new() };
+                let request = RestartVmRequest { name: vm.to_owned(), ..Default::default() };
                 tenant.vms().restart_vm(tenant.request(request)).await.map(tonic::Response::into_inner)
             }
             Self::Delete => tenant.delete(vm, false).await,

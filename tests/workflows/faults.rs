@@ -3,80 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use async_trait::async_trait;
-use virtualstack_model::id::VmId;
-use virtualstack_model::vm::PowerState;
 use virtualstack_proto::google::longrunning::operation::Result as Outcome;
 use virtualstack_proto::google::rpc::Status;
 use virtualstack_proto::virtualstack::compute::v1::vm::State;
 use virtualstack_worker::NoProbe;
-use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
-use virtualstack_worker::adapters::hypervisor::{
-    Fault, FaultClass, Hypervisor, Observation, Progress, TaskRef, TemplateInfo, VmIdentity, VmSpec,
-};
+use virtualstack_worker::adapters::hypervisor::FaultClass;
 
-use crate::support::{ControlPlane, Session};
-
-/// A call that fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    Ensure,
-    PowerOn,
-    PowerOff,
-    Absent,
-    Observe,
-}
-
-/// The simulated hypervisor, with one call that fails some times.
-struct Failing {
-    inner: Simulated,
-    call: Call,
-    class: FaultClass,
-    left: AtomicU32,
-}
-
-impl Failing {
-    fn check(&self, call: Call) -> Result<(), Fault> {
-        let fails = call == self.call
-            && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if fails { Err(Fault::new(self.class, "TEST_FAULT", "it does not work", "made by a test")) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl Hypervisor for Failing {
-    fn kind(&self) -> &'static str {
-        "failing"
-    }
-
-    async fn ensure_vm(&self, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.check(Call::Ensure)?;
-        self.inner.ensure_vm(spec, task).await
-    }
-
-    async fn ensure_power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.check(if power == PowerState::On { Call::PowerOn } else { Call::PowerOff })?;
-        self.inner.ensure_power(vm, power, task).await
-    }
-
-    async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.check(Call::Absent)?;
-        self.inner.ensure_absent(vm, task).await
-    }
-
-    async fn observe_vm(&self, vm: VmId) -> Result<Option<Observation>, Fault> {
-        self.check(Call::Observe)?;
-        self.inner.observe_vm(vm).await
-    }
-
-    async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault> {
-        self.inner.observe_templates().await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
+use crate::support::{Call, ControlPlane, Intercepted, Session, When, test_fault};
 
 /// A control plane whose hypervisor fails a call `times` times.
 async fn plane(call: Call, class: FaultClass, times: u32) -> (ControlPlane, Session) {
@@ -86,7 +19,12 @@ async fn plane(call: Call, class: FaultClass, times: u32) -> (ControlPlane, Sess
         power_ms: 10,
         ..Default::default()
     };
-    let failing = Failing { inner: plane.hypervisor(quick), call, class, left: AtomicU32::new(times) };
+    let left = AtomicU32::new(times);
+    let failing = Intercepted::new(Arc::new(plane.hypervisor(quick)), move |passed, when| {
+        let fails = (passed, when) == (call, When::Before)
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if fails { Err(test_fault(class)) } else { Ok(()) }
+    });
     plane.work_on(Arc::new(NoProbe), Arc::new(failing)).await.detach();
     plane.templates().await;
     let tenant = plane.admin().await;
@@ -103,9 +41,9 @@ fn failure(outcome: Option<Outcome>) -> Status {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_fails_at_any_step_leaves_nothing_on_the_hypervisor() {
     for (call, class, code) in [
-        (Call::Ensure, FaultClass::Permanent, tonic::Code::FailedPrecondition),
-        (Call::Ensure, FaultClass::Capacity, tonic::Code::ResourceExhausted),
-        (Call::Ensure, FaultClass::Conflict, tonic::Code::Aborted),
+        (Call::Create, FaultClass::Permanent, tonic::Code::FailedPrecondition),
+        (Call::Create, FaultClass::Capacity, tonic::Code::ResourceExhausted),
+        (Call::Create, FaultClass::Conflict, tonic::Code::Aborted),
         (Call::PowerOn, FaultClass::Permanent, tonic::Code::FailedPrecondition),
         (Call::Observe, FaultClass::Lost, tonic::Code::NotFound),
     ] {
@@ -126,7 +64,7 @@ async fn a_create_that_fails_at_any_step_leaves_nothing_on_the_hypervisor() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retryable_faults_cost_time_and_nothing_else() {
-    for call in [Call::Ensure, Call::PowerOn, Call::Observe] {
+    for call in [Call::Create, Call::PowerOn, Call::Observe] {
         for class in [FaultClass::Retry, FaultClass::Unknown] {
             let (plane, tenant) = plane(call, class, 2).await;
             assert_eq!(tenant.running("patient").await.state(), State::Running, "{call:?} {class:?}");

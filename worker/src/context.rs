@@ -12,7 +12,7 @@ use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::db::TxFn;
 use virtualstack_store::operations::{self, Operation};
 use virtualstack_store::vms::{self, Vm};
-use virtualstack_store::{Store, TenantTx, Write};
+use virtualstack_store::{MasterKey, Store, TenantTx, Write};
 
 use crate::adapters::hypervisor::Hypervisor;
 use crate::adapters::mail::Mailer;
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) mailer: Arc<dyn Mailer>,
     /// What links in mails begin with.
     pub(crate) link_base: String,
+    /// What console tickets are sealed with.
+    pub(crate) master_key: MasterKey,
     pub(crate) probe: Arc<dyn Probe>,
     pub(crate) config: Arc<Config>,
     /// Cancelled when the worker shall stop: the next step boundary is the last.

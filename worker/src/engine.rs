@@ -94,7 +94,12 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
             Ok(settled) => settled,
             Err(StepError::LeaseLost) => return Ok(()),
             Err(StepError::Retry { message, after }) => return retry(shared, lease, message, after).await,
-            Err(StepError::Fail(failure) | StepError::Lost(failure)) => {
+            Err(
+                StepError::Fail(failure)
+                | StepError::Lost(failure)
+                | StepError::PowerOff(failure)
+                | StepError::Guest(failure),
+            ) => {
                 tracing::info!(step = name, reason = failure.reason, message = failure.message, "step failed");
                 match job.rollback(&step, Some(failure.clone())) {
                     Some(back) => context.settle(Transition::Next(back), async |_| Ok(())).await?,

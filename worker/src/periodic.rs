@@ -10,7 +10,9 @@ use virtualstack_model::vm::VmState;
 use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::templates::{self, Seen};
 use virtualstack_store::vms::{self, Event, Update};
-use virtualstack_store::{Store, SystemPurpose, operations, password_resets, rate_limits, request_ids, sessions};
+use virtualstack_store::{
+    Store, SystemPurpose, console_tickets, operations, password_resets, rate_limits, request_ids, sessions,
+};
 
 use crate::context::Shared;
 use crate::tenant_purge;
@@ -59,7 +61,7 @@ pub(crate) async fn inventory(shared: &Shared, lease: &Lease) -> Result<()> {
     shared
         .store
         .system_for_job(lease, async |tx| {
-            templates::publish(tx, &seen).await?;
+            templates::publish(tx, shared.hypervisor.kind(), &seen).await?;
             Ok(((), next.clone()))
         })
         .await
@@ -80,6 +82,7 @@ pub(crate) async fn housekeeping(shared: &Shared, lease: &Lease) -> Result<()> {
         .system_for_job(lease, async |tx| {
             request_ids::prune(tx).await?;
             password_resets::prune(tx).await?;
+            console_tickets::prune(tx).await?;
             sessions::prune(tx, Utc::now() - SESSION_MEMORY, SESSIONS).await?;
             tx.prune_jobs(Utc::now() - TimeDelta::days(7)).await?;
             // Last: whoever calls under a limit may wait for these rows.

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AccountId, InvitationId, OperationId, VmId};
+use crate::id::{AccountId, InvitationId, OperationId, SnapshotId, VmId};
 use crate::operation::Verb;
 
 /// The queue of work on VMs.
@@ -40,21 +40,90 @@ impl Job for VmCreate {
     const MAX_ATTEMPTS: i32 = 10;
 }
 
-/// Starts, stops or restarts a VM.
+/// How the guest of a VM is asked to shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Graceful {
+    /// How long it may take.
+    pub timeout_seconds: u32,
+    /// Whether the power is cut where it does not, or cannot be asked; otherwise that is a failure.
+    pub power_off: bool,
+}
+
+impl Default for Graceful {
+    fn default() -> Self {
+        Self { timeout_seconds: 120, power_off: true }
+    }
+}
+
+/// Starts, stops, restarts, resets or suspends a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmPower {
     /// The VM.
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,
-    /// Start, stop or restart.
+    /// Which of these.
     pub verb: Verb,
+    /// How its guest is asked first, for what powers it off; none cuts the power.
+    #[serde(default)]
+    pub graceful: Option<Graceful>,
 }
 
 impl Job for VmPower {
     const KIND: &'static str = "vm_power";
     const QUEUE: &'static str = VM_QUEUE;
     const MAX_ATTEMPTS: i32 = 10;
+}
+
+/// Gives a VM the size that its row says is wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmResize {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+    /// Whether it may be restarted where that is needed.
+    pub allow_restart: bool,
+}
+
+impl Job for VmResize {
+    const KIND: &'static str = "vm_resize";
+    const QUEUE: &'static str = VM_QUEUE;
+    const MAX_ATTEMPTS: i32 = 1_000;
+}
+
+/// Makes or deletes a snapshot, or puts its VM back to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmSnapshot {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Which of these.
+    pub verb: Verb,
+}
+
+impl Job for VmSnapshot {
+    const KIND: &'static str = "vm_snapshot";
+    const QUEUE: &'static str = VM_QUEUE;
+    const MAX_ATTEMPTS: i32 = 1_000;
+}
+
+/// Gets a ticket for a VM's console.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmConsole {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+}
+
+impl Job for VmConsole {
+    const KIND: &'static str = "vm_console";
+    const QUEUE: &'static str = VM_QUEUE;
+    const MAX_ATTEMPTS: i32 = 1_000;
 }
 
 /// Deletes a VM.

@@ -1,6 +1,7 @@
 //! The two logs that writes append to: who did what (audit), and what happened to each resource (changes).
 
 use diesel::prelude::*;
+use diesel::sql_types::{Array, Jsonb, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use ipnetwork::IpNetwork;
 use serde_json::json;
@@ -11,7 +12,7 @@ use virtualstack_model::audit::{Actor, Audit, Change, Outcome};
 use virtualstack_model::id::TenantId;
 
 use crate::error::from_diesel;
-use crate::schema::{changes, logs};
+use crate::schema::logs;
 
 pub(crate) async fn append_audit(
     connection: &mut AsyncPgConnection,
@@ -25,12 +26,13 @@ pub(crate) async fn append_audit(
         Actor::System(_) | Actor::Nobody => (None, None),
     };
     let (result, reason) = match &audit.outcome {
-        Outcome::Done => ("OK", ""),
+        Outcome::Done | Outcome::Rehearsed => ("OK", ""),
         Outcome::Denied(reason) => ("DENIED", reason.as_ref()),
         Outcome::Failed(reason) => ("FAILED", reason.as_ref()),
     };
     let fields = changes
         .iter()
+        .filter(|change| !change.fields.is_null())
         .map(|change| (change.resource.clone(), change.fields.clone()))
         .collect::<serde_json::Map<_, _>>();
     diesel::insert_into(logs::table)
@@ -56,6 +58,17 @@ pub(crate) async fn append_audit(
     Ok(())
 }
 
+// Who appends keeps the head until the commit: it comes last in a transaction, so that nobody waits for long.
+const APPEND: &str = "WITH head AS ( \
+        INSERT INTO audit.change_heads AS head (tenant_id, position) VALUES ($1, cardinality($3)) \
+        ON CONFLICT (tenant_id) DO UPDATE SET position = head.position + excluded.position RETURNING position \
+    ) \
+    INSERT INTO audit.changes \
+        (tenant_id, position, actor, resource, reason, message, state, operation_id, fields, kind, after) \
+    SELECT $1, head.position - cardinality($3) + number, $2, resource, reason, message, state, operation, fields, kind, after \
+    FROM head, unnest($3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY \
+        AS row (resource, reason, message, state, operation, fields, kind, after, number)";
+
 pub(crate) async fn append(
     connection: &mut AsyncPgConnection,
     tenant: TenantId,
@@ -65,21 +78,25 @@ pub(crate) async fn append(
     if rows.is_empty() {
         return Ok(());
     }
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|change| {
-            (
-                changes::tenant_id.eq(tenant.0),
-                changes::resource.eq(&change.resource),
-                changes::reason.eq(change.reason),
-                changes::message.eq(&change.message),
-                changes::state.eq(change.state),
-                changes::operation_id.eq(change.operation.map(|operation| operation.0)),
-                changes::actor.eq(actor),
-                changes::fields.eq(&change.fields),
-            )
-        })
-        .collect();
-    diesel::insert_into(changes::table).values(rows).execute(connection).await.map_err(from_diesel)?;
+    fn each<'a, T>(rows: &'a [Change], of: impl Fn(&'a Change) -> T) -> Vec<T> {
+        rows.iter().map(of).collect()
+    }
+    diesel::sql_query(APPEND)
+        .bind::<SqlUuid, _>(tenant.0)
+        .bind::<Text, _>(actor)
+        .bind::<Array<Text>, _>(each(rows, |change| &change.resource))
+        .bind::<Array<Text>, _>(each(rows, |change| change.reason))
+        .bind::<Array<Text>, _>(each(rows, |change| &change.message))
+        .bind::<Array<Text>, _>(each(rows, |change| change.state))
+        .bind::<Array<Nullable<SqlUuid>>, _>(each(rows, |change| change.operation.map(|operation| operation.0)))
+        .bind::<Array<Jsonb>, _>(each(
+            rows,
+            |change| if change.fields.is_null() { json!({}) } else { change.fields.clone() },
+        ))
+        .bind::<Array<Nullable<Text>>, _>(each(rows, |change| change.watched.as_ref().map(|(kind, _)| kind.as_str())))
+        .bind::<Array<Nullable<Jsonb>>, _>(each(rows, |change| change.watched.as_ref().map(|(_, after)| after)))
+        .execute(connection)
+        .await
+        .map_err(from_diesel)?;
     Ok(())
 }

@@ -157,7 +157,8 @@ impl Store {
         })
     }
 
-    /// Writes a tenant's data: what `f` does, its audit row and its change rows in one commit, or none of them.
+    /// Writes a tenant's data: what `f` does, its audit row and its change rows in one commit, or none of them. A
+    /// rehearsal does all of it and then takes it back.
     pub async fn write<T, F>(&self, scope: &TenantScope, audit: Audit, f: F) -> Result<T>
     where
         T: Send,
@@ -173,6 +174,10 @@ impl Store {
                 Ok(value) => tx.append_log().await.map(|()| value),
                 Err(error) => Err(error),
             };
+            if audit.outcome == AuditOutcome::Rehearsed {
+                tx.connection.rollback().await;
+                return done;
+            }
             end(tx.connection, done).await
         })
     }
@@ -359,10 +364,11 @@ async fn end<T>(connection: Connection, done: Result<T>) -> Result<T> {
 }
 
 async fn settle(tx: &mut TenantTx<Write>, lease: &Lease, outcome: &Outcome) -> Result<()> {
-    // A step that only looked again changes nothing that anybody would ask about.
-    if !tx.changes.is_empty() {
-        tx.append_log().await?;
+    // A step that only looked again, or got a little further, changes nothing that anybody would ask about.
+    if tx.changes.iter().all(|change| change.fields.is_null()) {
+        tx.audit = None;
     }
+    tx.append_log().await?;
     let releases = std::mem::take(&mut tx.releases);
     settle_job(&mut tx.connection, lease, outcome).await?;
     for job in releases {

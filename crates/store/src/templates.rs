@@ -28,6 +28,7 @@ pub struct Template {
     pub disk_gib: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    pub hypervisor: String,
 }
 
 /// What the hypervisor says of a template.
@@ -64,7 +65,7 @@ pub async fn list<M: Mode>(tx: &mut TenantTx<M>, page: &Page<TemplateId>) -> Res
 }
 
 /// Makes the catalogue say what the hypervisor has: new ones come in, known ones follow, missing ones become unavailable.
-pub async fn publish(tx: &mut SystemTx, seen: &[Seen]) -> Result<()> {
+pub async fn publish(tx: &mut SystemTx, hypervisor: &str, seen: &[Seen]) -> Result<()> {
     for template in seen {
         let now = Utc::now();
         let row = Template {
@@ -79,6 +80,7 @@ pub async fn publish(tx: &mut SystemTx, seen: &[Seen]) -> Result<()> {
             disk_gib: template.disk_gib,
             created_at: now,
             updated_at: now,
+            hypervisor: hypervisor.to_owned(),
         };
         let facts = (
             table::display_name.eq(&row.display_name),
@@ -89,6 +91,7 @@ pub async fn publish(tx: &mut SystemTx, seen: &[Seen]) -> Result<()> {
             table::memory_mib.eq(row.memory_mib),
             table::disk_gib.eq(row.disk_gib),
             table::updated_at.eq(now),
+            table::hypervisor.eq(hypervisor),
         );
         diesel::insert_into(table::table)
             .values(&row)

@@ -151,7 +151,7 @@ pub(crate) fn message(row: operations::Operation, vm: Option<Vm>) -> Operation {
         })),
     };
     let metadata = OperationMetadata {
-        target: row.vm_id.name(),
+        target: row.target(),
         verb: verb(row.verb).into(),
         step: row.step,
         progress_percent: row.progress_percent,
@@ -159,6 +159,8 @@ pub(crate) fn message(row: operations::Operation, vm: Option<Vm>) -> Operation {
         start_time: row.started_at.map(wire::time),
         end_time: row.ended_at.map(wire::time),
         cancel_requested: row.cancel_requested,
+        plan: None,
+        deadline: Some(wire::time(row.deadline_at)),
     };
     Operation { name: row.id.name(), metadata: Some(wire::any(&metadata)), done: row.state.is_done(), result }
 }
@@ -182,11 +184,16 @@ fn error_info(reason: &str) -> prost_types::Any {
 
 fn verb(verb: Verb) -> operation_metadata::Verb {
     match verb {
-        Verb::Create => operation_metadata::Verb::Create,
+        Verb::Create | Verb::CreateSnapshot => operation_metadata::Verb::Create,
         Verb::Update => operation_metadata::Verb::Update,
-        Verb::Delete => operation_metadata::Verb::Delete,
+        Verb::Delete | Verb::DeleteSnapshot => operation_metadata::Verb::Delete,
         Verb::Start => operation_metadata::Verb::Start,
         Verb::Stop => operation_metadata::Verb::Stop,
         Verb::Restart => operation_metadata::Verb::Restart,
+        Verb::Reset => operation_metadata::Verb::Reset,
+        Verb::Suspend => operation_metadata::Verb::Suspend,
+        Verb::Undelete => operation_metadata::Verb::Undelete,
+        Verb::RevertSnapshot => operation_metadata::Verb::Revert,
+        Verb::OpenConsole => operation_metadata::Verb::OpenConsole,
     }
 }

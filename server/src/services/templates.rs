@@ -34,6 +34,7 @@ impl TemplateService for Templates {
         Ok(Response::new(ListTemplatesResponse {
             templates: rows.into_iter().map(template).collect(),
             next_page_token,
+            total_size: None,
         }))
     }
 
@@ -66,5 +67,6 @@ fn template(row: templates::Template) -> Template {
         disk_gib: row.disk_gib,
         create_time: Some(wire::time(row.created_at)),
         update_time: Some(wire::time(row.updated_at)),
+        hypervisor: row.hypervisor,
     }
 }

@@ -38,14 +38,16 @@ impl VmService for Vms {
         request: Request<proto::ListVmsRequest>,
     ) -> Result<Response<proto::ListVmsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let proto::ListVmsRequest { page_size, page_token, show_deleted } = request.into_inner();
-        let request = ListRequest { page_size, page_token, ..Default::default() };
-        let Listed { rows, next_page_token, .. } = self
+        let proto::ListVmsRequest { page_size, page_token, show_deleted, filter, order_by, show_total } =
+            request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } = self
             .store
             .read(&scope, async |tx| vms::list(tx, &request, show_deleted).await)
             .await
             .map_err(from_error)?;
-        Ok(Response::new(proto::ListVmsResponse { vms: rows.into_iter().map(vm_message).collect(), next_page_token }))
+        let vms = rows.into_iter().map(vm_message).collect();
+        Ok(Response::new(proto::ListVmsResponse { vms, next_page_token, total_size }))
     }
 
     async fn get_vm(&self, request: Request<proto::GetVmRequest>) -> Result<Response<proto::Vm>, Status> {
@@ -98,7 +100,7 @@ impl VmService for Vms {
                     return Ok(first);
                 }
                 let before = vms::lock(tx, target).await?;
-                before.check_etag(&wanted.etag)?;
+                Error::check_etag(&wanted.etag, &before.etag())?;
                 if matches!(before.state, VmState::Deleting | VmState::Deleted) {
                     return Err(Error::precondition("VM_DELETED", target.name(), "a deleted VM cannot be changed"));
                 }
@@ -111,10 +113,7 @@ impl VmService for Vms {
                     }
                 }
                 // The rules hold for the VM that comes of it, not for the part that was sent.
-                codec::validate(&proto::CreateVmRequest {
-                    vm: Some(vm_message(vm.clone())),
-                    request_id: String::new(),
-                })?;
+                codec::validate(&proto::CreateVmRequest { vm: Some(vm_message(vm.clone())), ..Default::default() })?;
                 if !fields.is_empty() {
                     vms::update_metadata(tx, &before, &mut vm, id).await?;
                 }
@@ -139,7 +138,7 @@ impl VmService for Vms {
                     return Ok(first);
                 }
                 let mut vm = vms::lock(tx, target).await?;
-                vm.check_etag(&request.etag)?;
+                Error::check_etag(&request.etag, &vm.etag())?;
                 if vm.state == VmState::Deleted && !request.force {
                     return Err(Error::precondition(
                         "VM_DELETED",
@@ -171,6 +170,22 @@ impl VmService for Vms {
         self.power(Caller::of(&request)?, repeat, &request.get_ref().name, Verb::Restart).await
     }
 
+    async fn undelete_vm(&self, _request: Request<proto::UndeleteVmRequest>) -> Result<Response<Operation>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
+
+    async fn reset_vm(&self, _request: Request<proto::ResetVmRequest>) -> Result<Response<Operation>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
+
+    async fn suspend_vm(&self, _request: Request<proto::SuspendVmRequest>) -> Result<Response<Operation>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
+
+    async fn open_console(&self, _request: Request<proto::OpenConsoleRequest>) -> Result<Response<Operation>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
+
     async fn list_vm_events(
         &self,
         request: Request<proto::ListVmEventsRequest>,
@@ -189,7 +204,7 @@ impl VmService for Vms {
             .await
             .map_err(from_error)?;
         let vm_events = rows.into_iter().map(|row| event_message(id, row)).collect();
-        Ok(Response::new(proto::ListVmEventsResponse { vm_events, next_page_token }))
+        Ok(Response::new(proto::ListVmEventsResponse { vm_events, next_page_token, total_size: None }))
     }
 }
 
@@ -210,7 +225,8 @@ impl Vms {
                     return Ok(first);
                 }
                 let mut vm = vms::lock(tx, target).await?;
-                operations::start(tx, id, verb, target, &VmPower { vm: target, operation: id, verb }).await?;
+                operations::start(tx, id, verb, target, &VmPower { vm: target, operation: id, verb, graceful: None })
+                    .await?;
                 begin(tx, &mut vm, verb, id).await?;
                 operation_service::read(tx, id).await
             })
@@ -227,7 +243,7 @@ async fn begin(tx: &mut TenantTx<Write>, vm: &mut Vm, verb: Verb, operation: Ope
         Verb::Stop => ("VM_STOP_REQUESTED", "Stop was requested"),
         Verb::Restart => ("VM_RESTART_REQUESTED", "Restart was requested"),
         Verb::Delete => ("VM_DELETE_REQUESTED", "Deletion was requested"),
-        Verb::Create | Verb::Update => return Err(Error::internal("not an operation of an existing VM")),
+        _ => return Err(Error::internal("not an operation of an existing VM")),
     };
     tx.audit_resource(vm.id.name());
     let update = Update { state: Some(state), ..Update::default() };
@@ -297,5 +313,11 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
         deleted_at: None,
         purge_at: None,
         version: 1,
+        template_kind: template.kind,
+        hypervisor: template.hypervisor,
+        wanted_cpu_count: None,
+        wanted_memory_mib: None,
+        wanted_disk_gib: None,
+        occupies: true,
     })
 }

@@ -71,8 +71,8 @@ async fn give_up<W: Workflow>(job: &W, context: &StepContext<'_>, failure: Failu
                 let update = Update {
                     state: Some(if deleted { VmState::Deleted } else { VmState::Error }),
                     state_reason: failure.message.clone(),
-                    observed: None,
                     purge_at: current.purge_at.map(|due| due.max(Utc::now() + PURGE_AGAIN)),
+                    ..Update::default()
                 };
                 let event =
                     Event { reason: "VM_OPERATION_FAILED", message: failure.message.clone(), operation: Some(id) };

@@ -111,9 +111,8 @@ fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
         operation: job.operation,
         display_name: vm.display_name.clone(),
         template: TemplateRef(vm.template_reference.clone()),
-        cpu_count: vm.cpu_count,
-        memory_mib: vm.memory_mib,
-        disk_gib: vm.disk_gib,
+        kind: vm.template_kind,
+        size: vm.size(),
     }
 }
 
@@ -131,13 +130,11 @@ async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) 
     let update = Update {
         state: Some(VmState::from_power(seen.power)),
         observed: Some((seen.power, seen.ip_addresses)),
+        size: seen.size,
         ..Update::default()
     };
     let event = Event { reason: "VM_CREATED", message: "The VM was created".to_owned(), operation: Some(id) };
-    let done = async |tx: &mut _| {
-        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await?;
-        operations::progress(tx, id, "done", 100).await
-    };
+    let done = async |tx: &mut _| finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await;
     Ok(context.settle(Transition::Done, done).await?)
 }
 
@@ -152,7 +149,12 @@ async fn rolled_back(
     let done = async |tx: &mut _| match &failure {
         Some(failure) => {
             let message = format!("Creation failed: {}", failure.message);
-            let update = Update { state: Some(VmState::Error), state_reason: message.clone(), ..Update::default() };
+            let update = Update {
+                state: Some(VmState::Error),
+                state_reason: message.clone(),
+                absent: true,
+                ..Update::default()
+            };
             let event = Event { reason: "VM_CREATE_FAILED", message, operation: Some(id) };
             finish(tx, &vm, update, event, &End::Failed(failure.clone()), id).await
         }

@@ -7,7 +7,7 @@ use virtualstack_model::Result;
 use virtualstack_model::id::{OperationId, VmId};
 use virtualstack_model::jobs::VmDelete;
 use virtualstack_model::vm::{PowerState, VmState};
-use virtualstack_store::operations::{self, End, Failure};
+use virtualstack_store::operations::{self, End, Failure, Tombstone};
 use virtualstack_store::vms::{self, Event, Update, Vm};
 
 use super::{DELETED, finish, give_up, identity, wait_or};
@@ -97,10 +97,7 @@ async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: Vm) -> Result<Settl
     };
     let message = "The VM was deleted; it is kept until its purge time".to_owned();
     let event = Event { reason: DELETED, message, operation: Some(id) };
-    let done = async |tx: &mut _| {
-        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await?;
-        operations::progress(tx, id, "done", 100).await
-    };
+    let done = async |tx: &mut _| finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await;
     context.settle(Transition::Done, done).await
 }
 
@@ -113,17 +110,13 @@ async fn purge(job: &VmDelete, context: &StepContext<'_>, mut vm: Vm) -> Result<
     let event = Event { reason: "VM_PURGED", message: "The VM was purged".to_owned(), operation: Some(id) };
     let done = async |tx: &mut _| {
         vms::remove(tx, &vm, event.clone()).await?;
-        operations::end(tx, id, vm.id, &End::Succeeded(Some(Box::new(vm.clone())))).await?;
-        operations::progress(tx, id, "done", 100).await
+        operations::end(tx, id, vm.id, &End::Succeeded(Some(Tombstone::of(&vm)?))).await
     };
     context.settle(Transition::Done, done).await
 }
 
 async fn nothing_left(job: &VmDelete, context: &StepContext<'_>) -> Result<Settled<Step>> {
     let (id, vm) = (job.operation, job.vm);
-    let done = async |tx: &mut _| {
-        operations::progress(tx, id, "done", 100).await?;
-        operations::end(tx, id, vm, &End::Succeeded(None)).await
-    };
+    let done = async |tx: &mut _| operations::end(tx, id, vm, &End::Succeeded(None)).await;
     context.settle(Transition::Done, done).await
 }

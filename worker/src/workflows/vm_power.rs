@@ -6,7 +6,7 @@ use virtualstack_model::id::{OperationId, VmId};
 use virtualstack_model::jobs::VmPower;
 use virtualstack_model::operation::Verb;
 use virtualstack_model::vm::{PowerState, VmState};
-use virtualstack_store::operations::{self, End, Failure};
+use virtualstack_store::operations::{End, Failure};
 use virtualstack_store::vms::{Event, Update, Vm};
 
 use super::{finish, give_up, wait_or};
@@ -125,6 +125,7 @@ async fn conclude(
         Some(seen) => Update {
             state: Some(VmState::from_power(seen.power)),
             observed: Some((seen.power, seen.ip_addresses)),
+            size: seen.size,
             ..Update::default()
         },
         None => Update {
@@ -133,12 +134,6 @@ async fn conclude(
             ..Update::default()
         },
     };
-    let done = async |tx: &mut _| {
-        finish(tx, &vm, update.clone(), event.clone(), &end, id).await?;
-        if matches!(end, End::Succeeded(_)) {
-            operations::progress(tx, id, "done", 100).await?;
-        }
-        Ok(())
-    };
+    let done = async |tx: &mut _| finish(tx, &vm, update.clone(), event.clone(), &end, id).await;
     Ok(context.settle(Transition::Done, done).await?)
 }

@@ -4,17 +4,19 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 use virtualstack_model::Error;
-use virtualstack_model::id::VmId;
+use virtualstack_model::id::{SnapshotId, VmId};
 use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::PowerState;
-use virtualstack_store::simulated::{SimulatedTask, Simulation};
+use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_store::simulated::{SimulatedTask, SimulatedVm, Simulation};
 
 use super::{
-    Fault, FaultClass, Hypervisor, Observation, Progress, TaskRef, TemplateInfo, TemplateRef, VmIdentity, VmSpec,
+    ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,
+    TemplateRef, VmIdentity, VmSpec,
 };
 
 /// Settings of the simulated hypervisor.
@@ -23,8 +25,10 @@ use super::{
 pub struct Config {
     /// Milliseconds that a clone takes.
     pub create_ms: u64,
-    /// Milliseconds that a change of power, or a destroy, takes.
+    /// Milliseconds that any other change takes, but for a guest that shuts down.
     pub power_ms: u64,
+    /// Milliseconds that a guest takes to shut down.
+    pub shut_down_ms: u64,
     /// Part of the calls that fail before they do anything, 0 to 1; they may be repeated.
     pub fault_rate: f64,
     /// Part of the tasks that fail for good, 0 to 1.
@@ -35,7 +39,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { create_ms: 1_500, power_ms: 500, fault_rate: 0.0, task_fault_rate: 0.0, lost_reply_rate: 0.0 }
+        Self {
+            create_ms: 1_500,
+            power_ms: 500,
+            shut_down_ms: 1_000,
+            fault_rate: 0.0,
+            task_fault_rate: 0.0,
+            lost_reply_rate: 0.0,
+        }
     }
 }
 
@@ -81,6 +92,35 @@ impl Simulated {
         Ok(Progress::Running { task: Some(TaskRef(task.to_string())), percent: Some(0) })
     }
 
+    /// Starts a change of a VM unless something is under way, or `so` says that it is as it should be.
+    async fn change(
+        &self,
+        vm: VmId,
+        task: Option<&TaskRef>,
+        action: &str,
+        parameters: serde_json::Value,
+        ms: u64,
+        so: impl Fn(&SimulatedVm) -> Result<bool, Fault> + Send,
+    ) -> Result<Progress, Fault> {
+        self.weather()?;
+        if let Some(progress) = self.stored(task).await? {
+            return Ok(progress);
+        }
+        match self.simulation.look(vm.0).await.map_err(unreachable)? {
+            (None, _) => Err(lost(vm)),
+            (_, Some(running)) => Ok(underway(&running)),
+            (Some(found), None) if so(&found)? => Ok(Progress::Done),
+            (Some(_), None) => self.start(vm, action, parameters, ms).await,
+        }
+    }
+
+    /// Whether a stored task has done its work, for what cannot be seen of the VM.
+    async fn has_succeeded(&self, task: Option<&TaskRef>) -> Result<bool, Fault> {
+        let Some(id) = task.and_then(|task| Uuid::try_parse(&task.0).ok()) else { return Ok(false) };
+        let task = self.simulation.task(id).await.map_err(unreachable)?;
+        Ok(task.is_some_and(|task| task.percent == 100 && task.fault.is_none()))
+    }
+
     /// The task that a caller has stored, if it still runs or has failed.
     async fn stored(&self, task: Option<&TaskRef>) -> Result<Option<Progress>, Fault> {
         let Some(id) = task.and_then(|task| Uuid::try_parse(&task.0).ok()) else { return Ok(None) };
@@ -115,9 +155,11 @@ impl Hypervisor for Simulated {
                 &spec.template.0,
             )),
             (None, None) => {
+                let Size { cpu_count, memory_mib, disk_gib } = spec.size;
+                let medium = (spec.kind == TemplateKind::Iso).then_some(&spec.template);
                 let parameters = json!({
-                    "operation": spec.operation, "name": spec.display_name, "template": spec.template.0,
-                    "cpuCount": spec.cpu_count, "memoryMib": spec.memory_mib, "diskGib": spec.disk_gib,
+                    "operation": spec.operation, "name": spec.display_name, "template": spec.template, "medium": medium,
+                    "cpuCount": cpu_count, "memoryMib": memory_mib, "diskGib": disk_gib,
                 });
                 self.start(spec.id, "CREATE", parameters, self.config.create_ms).await
             }
@@ -125,17 +167,117 @@ impl Hypervisor for Simulated {
     }
 
     async fn ensure_power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        let action = match power {
+            PowerState::On => "POWER_ON",
+            PowerState::Off => "POWER_OFF",
+            PowerState::Paused => "SUSPEND",
+        };
+        self.change(vm, task, action, json!({}), self.config.power_ms, |found| Ok(found.power == power.as_str())).await
+    }
+
+    async fn ask_to_shut_down(&self, vm: VmId) -> Result<(), Fault> {
+        let no_guest = |found: &SimulatedVm| match (&found.medium, found.power.as_str()) {
+            (Some(_), "ON") => Err(Fault::new(
+                FaultClass::Guest,
+                "GUEST_TOOLS_UNAVAILABLE",
+                "the guest cannot be asked to shut down: it has no tools",
+                "made from a medium, and nothing is installed",
+            )),
+            (_, power) => Ok(power != "ON"),
+        };
+        self.change(vm, None, "SHUT_DOWN", json!({}), self.config.shut_down_ms, no_guest).await.map(|_| ())
+    }
+
+    async fn reset(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        if self.has_succeeded(task).await? {
+            return Ok(Progress::Done);
+        }
+        self.change(vm, task, "RESET", json!({}), self.config.power_ms, |found| must_run(found).map(|()| false)).await
+    }
+
+    async fn ensure_size(&self, vm: VmId, size: &Size, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        let Size { cpu_count, memory_mib, disk_gib } = *size;
+        let fits = |found: &SimulatedVm| {
+            if found.power != "OFF" && (cpu_count < found.cpu_count || memory_mib < found.memory_mib) {
+                return Err(Fault::new(
+                    FaultClass::PowerOff,
+                    "RESTART_NEEDED",
+                    "CPUs and memory are only taken away while the VM is off; allow a restart",
+                    "the simulated hypervisor adds while a VM runs, and takes nothing away",
+                ));
+            }
+            Ok((found.cpu_count, found.memory_mib) == (cpu_count, memory_mib) && found.disk_gib >= disk_gib)
+        };
+        let parameters = json!({"cpuCount": cpu_count, "memoryMib": memory_mib, "diskGib": disk_gib});
+        self.change(vm, task, "RESIZE", parameters, self.config.power_ms, fits).await
+    }
+
+    async fn ensure_snapshot(
+        &self,
+        vm: VmId,
+        snapshot: &SnapshotSpec,
+        task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault> {
+        let made = self.simulation.snapshot(snapshot.id.0).await.map_err(unreachable)?.is_some();
+        let parameters = json!({"snapshot": snapshot.id, "name": snapshot.display_name});
+        self.change(vm, task, "SNAPSHOT", parameters, self.config.power_ms, |_| Ok(made)).await
+    }
+
+    async fn ensure_no_snapshot(
+        &self,
+        vm: VmId,
+        snapshot: SnapshotId,
+        task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault> {
+        let gone = self.simulation.snapshot(snapshot.0).await.map_err(unreachable)?.is_none();
+        let parameters = json!({"snapshot": snapshot});
+        match self.change(vm, task, "REMOVE_SNAPSHOT", parameters, self.config.power_ms, |_| Ok(gone)).await {
+            Err(fault) if fault.class == FaultClass::Lost => Ok(Progress::Done),
+            done => done,
+        }
+    }
+
+    async fn revert(&self, vm: VmId, snapshot: SnapshotId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        if self.has_succeeded(task).await? {
+            return Ok(Progress::Done);
+        }
+        let there = self.simulation.snapshot(snapshot.0).await.map_err(unreachable)?;
+        let lost = there.is_none_or(|snapshot| snapshot.vm_id != vm.0);
+        let missing = |_: &SimulatedVm| match lost {
+            true => Err(Fault::new(
+                FaultClass::Permanent,
+                "SNAPSHOT_LOST",
+                "the snapshot is gone from the hypervisor; delete it",
+                snapshot,
+            )),
+            false => Ok(false),
+        };
+        self.change(vm, task, "REVERT", json!({"snapshot": snapshot}), self.config.power_ms, missing).await
+    }
+
+    async fn open_console(&self, vm: VmId) -> Result<ConsoleTicket, Fault> {
         self.weather()?;
-        if let Some(progress) = self.stored(task).await? {
-            return Ok(progress);
+        let (found, _) = self.simulation.look(vm.0).await.map_err(unreachable)?;
+        must_run(&found.ok_or_else(|| lost(vm))?)?;
+        let ticket = Uuid::new_v4().simple().to_string();
+        Ok(ConsoleTicket {
+            url: format!("wss://console.simulated.invalid/{vm}"),
+            ticket,
+            protocol: "simulated".to_owned(),
+            expires_at: Utc::now() + TimeDelta::minutes(2),
+        })
+    }
+
+    async fn ensure_idle(&self, vm: VmId, _task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        self.weather()?;
+        let (_, running) = self.simulation.look(vm.0).await.map_err(unreachable)?;
+        let Some(running) = running else { return Ok(Progress::Done) };
+        // A guest that shuts down, or a machine that is going off, is not to be stopped half way.
+        if matches!(running.action.as_str(), "CREATE" | "SNAPSHOT" | "RESIZE") {
+            self.simulation.cancel(running.id).await.map_err(unreachable)?;
+            return Ok(Progress::Done);
         }
-        let action = if power == PowerState::On { "POWER_ON" } else { "POWER_OFF" };
-        match self.simulation.look(vm.0).await.map_err(unreachable)? {
-            (None, _) => Err(Fault::new(FaultClass::Lost, "VM_LOST", "the VM is gone from the hypervisor", vm)),
-            (_, Some(running)) => Ok(underway(&running)),
-            (Some(found), None) if found.power == power.as_str() => Ok(Progress::Done),
-            (Some(_), None) => self.start(vm, action, json!({}), self.config.power_ms).await,
-        }
+        Ok(underway(&running))
     }
 
     async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
@@ -157,7 +299,8 @@ impl Hypervisor for Simulated {
         Ok(found.map(|vm| {
             let power = PowerState::from_word(&vm.power).unwrap_or(PowerState::Off);
             let ip_addresses = if power == PowerState::On { vec![vm.ip_address] } else { Vec::new() };
-            Observation { power, ip_addresses }
+            let size = Size { cpu_count: vm.cpu_count, memory_mib: vm.memory_mib, disk_gib: vm.disk_gib };
+            Observation { power, size: Some(size), ip_addresses }
         }))
     }
 
@@ -169,24 +312,36 @@ impl Hypervisor for Simulated {
 }
 
 fn templates() -> Vec<TemplateInfo> {
-    let template = |name: &str, guest_os: &str, cpu_count, memory_mib, disk_gib| TemplateInfo {
+    let template = |kind, name: &str, guest_os: &str, cpu_count, memory_mib, disk_gib| TemplateInfo {
         reference: TemplateRef(format!("simulated:{name}")),
         display_name: name.to_owned(),
-        kind: TemplateKind::Ova,
+        kind,
         guest_os: guest_os.to_owned(),
         cpu_count,
         memory_mib,
         disk_gib,
     };
     vec![
-        template("debian-12", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
-        template("ubuntu-24.04", "Ubuntu Linux 24.04 (64-bit)", 2, 2048, 20),
-        template("windows-2022", "Microsoft Windows Server 2022 (64-bit)", 2, 4096, 40),
+        template(TemplateKind::Iso, "debian-12-netinst", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
+        template(TemplateKind::Ova, "debian-12", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
+        template(TemplateKind::Ova, "ubuntu-24.04", "Ubuntu Linux 24.04 (64-bit)", 2, 2048, 20),
+        template(TemplateKind::Ova, "windows-2022", "Microsoft Windows Server 2022 (64-bit)", 2, 4096, 40),
     ]
 }
 
 fn underway(task: &SimulatedTask) -> Progress {
     Progress::Running { task: Some(TaskRef(task.id.to_string())), percent: u8::try_from(task.percent).ok() }
+}
+
+fn lost(vm: VmId) -> Fault {
+    Fault::new(FaultClass::Lost, "VM_LOST", "the VM is gone from the hypervisor", vm)
+}
+
+fn must_run(vm: &SimulatedVm) -> Result<(), Fault> {
+    if vm.power == PowerState::On.as_str() {
+        return Ok(());
+    }
+    Err(Fault::new(FaultClass::Permanent, "VM_NOT_RUNNING", "the VM does not run; start it first", vm.id))
 }
 
 /// The memory cannot be reached: nothing is known of what was done.

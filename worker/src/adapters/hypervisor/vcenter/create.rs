@@ -141,6 +141,8 @@ fn clone_call(template: &ManagedRef, hardware: &Hardware, placement: &Placement,
 #[cfg(test)]
 mod tests {
     use virtualstack_model::id::{OperationId, TenantId, VmId};
+    use virtualstack_model::template::TemplateKind;
+    use virtualstack_model::vm::Size;
 
     use super::super::super::TemplateRef;
     use super::*;
@@ -153,9 +155,8 @@ mod tests {
             operation: OperationId::new(),
             display_name: display_name.to_owned(),
             template: TemplateRef(String::new()),
-            cpu_count: 1,
-            memory_mib: 1024,
-            disk_gib: 10,
+            kind: TemplateKind::Ova,
+            size: Size { cpu_count: 1, memory_mib: 1024, disk_gib: 10 },
         };
         let (one, other) = (spec("web/1%"), spec(&"x".repeat(200)));
         assert_eq!(name_of(&one), format!("web-1--{}", one.id));

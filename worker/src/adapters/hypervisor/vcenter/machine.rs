@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::PowerState;
+use virtualstack_model::vm::{PowerState, Size};
 
 use super::super::{Observation, TemplateInfo, TemplateRef, VmSpec};
 use super::faults::Error;
@@ -73,7 +73,11 @@ impl Machine {
     }
 
     pub(super) fn observation(self) -> Observation {
-        Observation { power: self.power, ip_addresses: self.addresses }
+        Observation {
+            power: self.power,
+            size: self.hardware.as_ref().map(Hardware::size),
+            ip_addresses: self.addresses,
+        }
     }
 }
 
@@ -120,30 +124,35 @@ impl Hardware {
         self.disk.as_ref().and_then(|disk| disk.value_at("capacityInKB")).unwrap_or_default()
     }
 
+    fn size(&self) -> Size {
+        let disk_gib = i32::try_from(self.disk_kib() >> 20).unwrap_or(i32::MAX);
+        Size { cpu_count: self.cpus, memory_mib: self.memory_mib, disk_gib }
+    }
+
     fn disk_suits(&self, spec: &VmSpec) -> bool {
-        self.disk.is_none() || self.disk_kib() >= i64::from(spec.disk_gib) << 20
+        self.disk.is_none() || self.disk_kib() >= i64::from(spec.size.disk_gib) << 20
     }
 
     pub(super) fn suits(&self, spec: &VmSpec) -> bool {
-        self.cpus == spec.cpu_count && self.memory_mib == spec.memory_mib && self.disk_suits(spec)
+        self.cpus == spec.size.cpu_count && self.memory_mib == spec.size.memory_mib && self.disk_suits(spec)
     }
 
     /// The part of a `VirtualMachineConfigSpec` that makes it suit; disks only grow.
     pub(super) fn change_to(&self, spec: &VmSpec) -> Xml {
-        let mut xml = Xml::new().text("numCPUs", spec.cpu_count);
+        let mut xml = Xml::new().text("numCPUs", spec.size.cpu_count);
         // A vCenter refuses sockets that are not full; some guests are licensed for few sockets.
-        if self.cores_per_socket > 1 && spec.cpu_count % self.cores_per_socket != 0 {
-            xml = xml.text("numCoresPerSocket", spec.cpu_count);
+        if self.cores_per_socket > 1 && spec.size.cpu_count % self.cores_per_socket != 0 {
+            xml = xml.text("numCoresPerSocket", spec.size.cpu_count);
         }
-        xml = xml.text("memoryMB", spec.memory_mib);
+        xml = xml.text("memoryMB", spec.size.memory_mib);
         match self.disk.clone().filter(|_| !self.disk_suits(spec)) {
             None => xml,
             Some(mut disk) => {
                 for child in &mut disk.children {
                     match child.name.as_str() {
-                        "capacityInKB" => child.text = (i64::from(spec.disk_gib) << 20).to_string(),
+                        "capacityInKB" => child.text = (i64::from(spec.size.disk_gib) << 20).to_string(),
                         // It outranks the other where it is given.
-                        "capacityInBytes" => child.text = (i64::from(spec.disk_gib) << 30).to_string(),
+                        "capacityInBytes" => child.text = (i64::from(spec.size.disk_gib) << 30).to_string(),
                         _ => {}
                     }
                 }
