@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
 use virtualstack_model::audit::ChangeKind;
@@ -24,7 +25,7 @@ use crate::operations::Operation;
 use crate::schema::{change_heads, changes, operations, virtual_machines};
 use crate::seal::MasterKey;
 use crate::tx::{Mode, SystemTx, TenantTx};
-use crate::vms::{self, Vm};
+use crate::vms::Vm;
 
 /// Changes of one batch at most.
 const BATCH: i64 = 200;
@@ -50,31 +51,21 @@ impl Collection {
     }
 }
 
-/// Something that is watched.
+/// Resources of a collection.
 #[derive(Clone, Debug)]
-pub enum Watched {
-    /// A VM.
-    Vm(Box<Vm>),
-    /// An operation, and where it has succeeded, the VM as it is now, if it still is.
-    Operation(Box<(Operation, Option<Vm>)>),
-}
-
-/// A row of the change log.
-#[derive(Clone, Debug)]
-pub struct Change {
-    /// What became of it.
-    pub kind: ChangeKind,
-    /// What it was after that, or last.
-    pub resource: Watched,
-    /// Where the log stands with this change.
-    pub place: Place,
+#[expect(missing_docs, reason = "the collection says what they are")]
+pub enum Resources {
+    Vms(Vec<Vm>),
+    Operations(Vec<Operation>),
 }
 
 /// What a look at the log gave.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Changes of the collection, in the order of their commits.
-    pub changes: Vec<Change>,
+    /// What became of resources of the collection, in the order of the commits, and where the log stands with that.
+    pub changes: Vec<(ChangeKind, Place)>,
+    /// What each of them was after that, or last.
+    pub resources: Resources,
     /// Up to where they are told; others went by.
     pub place: Place,
     /// Whether more was there already.
@@ -163,7 +154,7 @@ impl Log {
 }
 
 /// What there is, and the place that a watch of it begins at. In a transaction that sees one moment only.
-pub async fn snapshot<M: Mode>(tx: &mut TenantTx<M>, collection: Collection) -> Result<(Vec<Watched>, Place)> {
+pub async fn snapshot<M: Mode>(tx: &mut TenantTx<M>, collection: Collection) -> Result<(Resources, Place)> {
     let (tenant, Log { head, at, .. }) = (tx.tenant(), Log::read(tx).await?);
     let resources = match collection {
         Collection::Vms => {
@@ -172,7 +163,7 @@ pub async fn snapshot<M: Mode>(tx: &mut TenantTx<M>, collection: Collection) -> 
                 .order(virtual_machines::id)
                 .select(Vm::as_select())
                 .load(tx.connection()?);
-            rows.await.map_err(from_diesel)?.into_iter().map(|vm| Watched::Vm(Box::new(vm))).collect()
+            Resources::Vms(rows.await.map_err(from_diesel)?)
         }
         Collection::Operations => {
             let rows = operations::table
@@ -181,8 +172,7 @@ pub async fn snapshot<M: Mode>(tx: &mut TenantTx<M>, collection: Collection) -> 
                 .order(operations::id)
                 .select(Operation::as_select())
                 .load(tx.connection()?);
-            let rows = rows.await.map_err(from_diesel)?;
-            rows.into_iter().map(|operation| Watched::Operation(Box::new((operation, None)))).collect()
+            Resources::Operations(rows.await.map_err(from_diesel)?)
         }
     };
     Ok((resources, Place { position: head, at }))
@@ -198,62 +188,40 @@ pub async fn after<M: Mode>(
     let tenant = tx.tenant();
     let log = Log::read(tx).await?;
     log.holds(place, max_age)?;
-    // A place grows old while nothing happens, and then is as new as this look.
-    if place.position == log.head {
-        return Ok(Batch { changes: Vec::new(), place: Place { at: log.at, ..place }, more: false });
-    }
     let end = log.head.min(place.position + SPAN);
-    let rows: Vec<(i64, DateTime<Utc>, Option<ChangeKind>, Option<Value>)> = changes::table
-        .filter(changes::tenant_id.eq(tenant.0).and(changes::position.gt(place.position)))
-        .filter(changes::position.le(end).and(changes::kind.is_not_null()))
-        .filter(changes::resource.like(format!("{}/%", collection.name())))
-        .order(changes::position)
-        .limit(BATCH)
-        .select((changes::position, changes::created_at, changes::kind.nullable(), changes::after))
-        .load(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
+    let rows: Vec<(i64, DateTime<Utc>, Option<ChangeKind>, Option<Value>)> = if place.position == log.head {
+        Vec::new()
+    } else {
+        changes::table
+            .filter(changes::tenant_id.eq(tenant.0).and(changes::position.gt(place.position)))
+            .filter(changes::position.le(end).and(changes::kind.is_not_null()))
+            .filter(changes::resource.like(format!("{}/%", collection.name())))
+            .order(changes::position)
+            .limit(BATCH)
+            .select((changes::position, changes::created_at, changes::kind, changes::after))
+            .load(tx.connection()?)
+            .await
+            .map_err(from_diesel)?
+    };
     let cut = i64::try_from(rows.len()).is_ok_and(|rows| rows == BATCH);
     let last = rows.last().filter(|_| cut).map(|(position, at, ..)| Place { position: *position, at: *at });
     // Where a batch stops short of the head, nobody knows when that was; it is no older than what was told before.
     let at = if end == log.head { log.at } else { place.at };
     let place = last.unwrap_or(Place { position: end, at });
-    let rows = rows.into_iter().filter_map(|(position, at, kind, after)| Some((Place { position, at }, kind?, after?)));
-    let changes = read(tx, collection, rows.collect()).await?;
-    Ok(Batch { changes, place, more: place.position < log.head })
-}
-
-async fn read<M: Mode>(
-    tx: &mut TenantTx<M>,
-    collection: Collection,
-    rows: Vec<(Place, ChangeKind, Value)>,
-) -> Result<Vec<Change>> {
-    if collection == Collection::Vms {
-        let vm = |(place, kind, after)| {
-            let vm = serde_json::from_value(after).map_err(Error::internal)?;
-            Ok(Change { kind, resource: Watched::Vm(Box::new(vm)), place })
-        };
-        return rows.into_iter().map(vm).collect();
+    let (mut changes, mut after) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for (position, at, kind, row) in rows {
+        changes.extend(kind.map(|kind| (kind, Place { position, at })));
+        after.extend(row);
     }
-    let operation = |(place, kind, after)| {
-        let operation: Operation = serde_json::from_value(after).map_err(Error::internal)?;
-        Ok((place, kind, operation))
+    let resources = match collection {
+        Collection::Vms => Resources::Vms(read(after)?),
+        Collection::Operations => Resources::Operations(read(after)?),
     };
-    let rows = rows.into_iter().map(operation).collect::<Result<Vec<_>>>()?;
-    let mut targets: Vec<_> =
-        rows.iter().map(|(.., row)| row).filter(|row| has_response(row)).map(|row| row.vm_id).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    let vms = if targets.is_empty() { Vec::new() } else { vms::get_many(tx, &targets).await? };
-    let change = |(place, kind, row): (_, _, Operation)| {
-        let vm = vms.iter().find(|vm| has_response(&row) && vm.id == row.vm_id).cloned();
-        Change { kind, resource: Watched::Operation(Box::new((row, vm))), place }
-    };
-    Ok(rows.into_iter().map(change).collect())
+    Ok(Batch { changes, resources, place, more: place.position < log.head })
 }
 
-fn has_response(operation: &Operation) -> bool {
-    operation.state == OperationState::Succeeded
+fn read<T: DeserializeOwned>(rows: Vec<Value>) -> Result<Vec<T>> {
+    rows.into_iter().map(|row| serde_json::from_value(row).map_err(Error::internal)).collect()
 }
 
 /// The heads of several tenants' logs; tenants in whose logs nothing stands yet are left out.

@@ -25,8 +25,8 @@ use virtualstack_model::audit::ChangeKind;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
 use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsRequest, WatchVmsRequest};
-use virtualstack_store::watches::{self, Batch, Change, Collection, Place, Watched};
-use virtualstack_store::{MasterKey, Store};
+use virtualstack_store::watches::{self, Batch, Collection, Place, Resources};
+use virtualstack_store::{MasterKey, Read, Store, TenantTx};
 
 use super::{Parts, operations};
 use crate::caller::Caller;
@@ -117,14 +117,14 @@ impl Watches {
         let follower = self.changes.follow(scope.tenant());
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
         let first = if token.is_empty() {
-            let (resources, place) =
-                self.store.read_consistently(&scope, async |tx| watches::snapshot(tx, collection).await).await?;
-            First::Snapshot(resources, place)
+            let snapshot = self.store.read_consistently(&scope, async |tx| {
+                let (resources, place) = watches::snapshot(tx, collection).await?;
+                Ok(First::Snapshot(pack(tx, resources).await?, place))
+            });
+            snapshot.await?
         } else {
             let place = Place::of_token(&self.master_key, scope.tenant(), collection, token)?;
-            let batch =
-                self.store.read(&scope, async |tx| watches::after(tx, collection, place, self.resume).await).await?;
-            First::Changes(batch)
+            First::Changes(self.store.read(&scope, async |tx| after(tx, collection, place, self.resume).await).await?)
         };
         drop(reader);
         let (messages, waiting) = mpsc::channel(WAITING);
@@ -145,17 +145,42 @@ impl Watches {
     }
 }
 
+/// What is to be told of a look at the log.
+struct Told {
+    changes: Vec<(ChangeKind, Resource, Place)>,
+    /// Up to where it is told with them.
+    place: Place,
+    more: bool,
+}
+
+async fn after(tx: &mut TenantTx<Read>, collection: Collection, place: Place, max_age: Duration) -> Result<Told> {
+    let Batch { changes, resources, place, more } = watches::after(tx, collection, place, max_age).await?;
+    let resources = pack(tx, resources).await?;
+    let changes = changes.into_iter().zip(resources).map(|((kind, place), resource)| (kind, resource, place));
+    Ok(Told { changes: changes.collect(), place, more })
+}
+
+/// Packs resources as every other call does; the responses of operations are as they are now.
+async fn pack(tx: &mut TenantTx<Read>, resources: Resources) -> Result<Vec<Resource>> {
+    Ok(match resources {
+        Resources::Vms(rows) => rows.into_iter().map(|row| Resource::Vm(vm_message(row))).collect(),
+        Resources::Operations(rows) => {
+            operations::pack(tx, rows).await?.into_iter().map(Resource::Operation).collect()
+        }
+    })
+}
+
 /// What a stream begins with.
 enum First {
-    Snapshot(Vec<Watched>, Place),
-    Changes(Batch),
+    Snapshot(Vec<Resource>, Place),
+    Changes(Told),
 }
 
 impl First {
     fn place(&self) -> Place {
         match self {
             Self::Snapshot(_, place) => *place,
-            Self::Changes(batch) => batch.place,
+            Self::Changes(told) => told.place,
         }
     }
 }
@@ -205,7 +230,7 @@ impl Watch {
                 self.send(synced).await?;
                 false
             }
-            First::Changes(batch) => self.tell_batch(batch).await?,
+            First::Changes(told) => self.tell_changes(told).await?,
         };
         loop {
             if !more {
@@ -217,13 +242,13 @@ impl Watch {
             self.follower.reading();
             let (collection, place) = (self.collection, self.place);
             // However slow its client is: a stream that goes on is not too old.
-            let after = async |tx: &mut _| watches::after(tx, collection, place, Duration::MAX).await;
-            let batch = {
+            let after = async |tx: &mut TenantTx<Read>| after(tx, collection, place, Duration::MAX).await;
+            let told = {
                 let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
                 self.standing.read(&self.of.store, after).await?
             };
             self.read = Instant::now();
-            more = self.tell_batch(batch).await?;
+            more = self.tell_changes(told).await?;
             if self.told.elapsed() >= self.of.heartbeat {
                 let bookmark = message(Type::Bookmark, None, self.token(self.place)?, self.place.at);
                 self.send(bookmark).await?;
@@ -231,9 +256,9 @@ impl Watch {
         }
     }
 
-    /// Tells a batch; whether there is more.
-    async fn tell_batch(&mut self, Batch { changes, place, more }: Batch) -> Result<bool> {
-        for Change { kind, resource, place } in changes {
+    /// Tells changes; whether there are more.
+    async fn tell_changes(&mut self, Told { changes, place, more }: Told) -> Result<bool> {
+        for (kind, resource, place) in changes {
             let kind = match kind {
                 ChangeKind::Created => Type::Created,
                 ChangeKind::Updated => Type::Updated,
@@ -271,14 +296,7 @@ impl Watch {
     }
 }
 
-fn message(kind: Type, resource: Option<Watched>, resume_token: String, at: DateTime<Utc>) -> WatchMessage {
-    let resource = resource.map(|resource| match resource {
-        Watched::Vm(vm) => Resource::Vm(vm_message(*vm)),
-        Watched::Operation(watched) => {
-            let (operation, vm) = *watched;
-            Resource::Operation(operations::message(operation, vm))
-        }
-    });
+fn message(kind: Type, resource: Option<Resource>, resume_token: String, at: DateTime<Utc>) -> WatchMessage {
     WatchMessage { r#type: kind.into(), resource, resume_token, change_time: Some(wire::time(at)) }
 }
 
