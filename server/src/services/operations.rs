@@ -14,9 +14,8 @@ use virtualstack_proto::google::longrunning::{
 };
 use virtualstack_proto::google::rpc;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, operation_metadata};
-use virtualstack_store::page::Page;
 use virtualstack_store::vms::Vm;
-use virtualstack_store::{Mode, Store, TenantScope, TenantTx, operations, vms};
+use virtualstack_store::{ListRequest, Listed, Mode, Store, TenantScope, TenantTx, operations, vms};
 
 use crate::caller::Caller;
 use crate::generated::google::longrunning::operations_server::Operations as Contract;
@@ -43,26 +42,23 @@ impl Contract for Operations {
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        if !request.filter.is_empty() {
-            return Err(from_error(Error::invalid("filter", "operations cannot be filtered yet")));
-        }
-        if request.page_size < 0 {
+        let ListOperationsRequest { filter, page_size, page_token, .. } = request.into_inner();
+        // The vendored request has no rules of its own.
+        if page_size < 0 {
             return Err(from_error(Error::invalid("page_size", "must not be negative")));
         }
-        let binding = [scope.tenant().to_string(), "operations".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
+        let request = ListRequest { page_size, page_token, filter, ..ListRequest::default() };
         let (operations, next_page_token) = self
             .store
             .read(&scope, async |tx| {
-                let (rows, token) = operations::list(tx, &page).await?;
+                let Listed { rows, next_page_token, .. } = operations::list(tx, &request).await?;
                 let targets: Vec<_> = rows.iter().map(|row| row.vm_id).collect();
                 let vms = vms::get_many(tx, &targets).await?;
                 let pack = |row: operations::Operation| {
                     let vm = vms.iter().find(|vm| vm.id == row.vm_id).cloned();
                     message(row, vm)
                 };
-                Ok((rows.into_iter().map(pack).collect(), token))
+                Ok((rows.into_iter().map(pack).collect(), next_page_token))
             })
             .await
             .map_err(from_error)?;

@@ -12,7 +12,6 @@ use virtualstack_proto::virtualstack::iam::v1::{
     ListRoleUsersRequest, ListRoleUsersResponse, ListRolesRequest, ListRolesResponse, Role, SetRoleUsersRequest,
     SetRoleUsersResponse, UpdateRoleRequest,
 };
-use virtualstack_store::page::Page;
 use virtualstack_store::roles::{self, Key};
 use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, request_ids, users};
 
@@ -225,12 +224,14 @@ impl PermissionService for Permissions {
         request: Request<ListPermissionsRequest>,
     ) -> Result<Response<ListPermissionsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        let binding = [scope.tenant().to_string(), "permissions".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) =
-            self.store.read(&scope, async |tx| roles::list_permissions(tx, &page).await).await.map_err(from_error)?;
+        let ListPermissionsRequest { page_size, page_token, filter, order_by, show_total } = request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } = self
+            .store
+            .read(&scope, async |tx| roles::list_permissions(tx, &request).await)
+            .await
+            .map_err(from_error)?;
         let permissions = rows.into_iter().map(permission_message).collect();
-        Ok(Response::new(ListPermissionsResponse { permissions, next_page_token }))
+        Ok(Response::new(ListPermissionsResponse { permissions, next_page_token, total_size }))
     }
 }
