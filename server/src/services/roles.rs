@@ -56,10 +56,11 @@ impl RoleService for Roles {
     async fn create_role(&self, request: Request<CreateRoleRequest>) -> Result<Response<Role>, Status> {
         let caller = Caller::of(&request)?;
         let repeat = repeat("CreateRole", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
-        let wanted = request.into_inner().role.unwrap_or_default();
+        let request = request.into_inner();
+        let wanted = request.role.unwrap_or_default();
         let made = self
             .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
+            .write(&caller.tenant(), caller.audit("").rehearsed(request.validate_only), async |tx| {
                 let id = RoleId::new();
                 if let Some(name) = request_ids::answered(tx, &repeat).await? {
                     return roles::get(tx, &Key::parse("request_id", &name)?).await;
@@ -87,7 +88,7 @@ impl RoleService for Roles {
         .map_err(from_error)?;
         let role = self
             .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
+            .write(&caller.tenant(), caller.audit("").rehearsed(request.validate_only), async |tx| {
                 let access = if fields.contains(&"permissions") {
                     caller.decide_again(tx).await?
                 } else {
@@ -107,7 +108,7 @@ impl RoleService for Roles {
                 // The rules hold for the role that comes of it, not for the part that was sent.
                 codec::validate(&CreateRoleRequest {
                     role: Some(role_message(role.clone())),
-                    request_id: String::new(),
+                    ..CreateRoleRequest::default()
                 })?;
                 check_permissions(tx, &access, &before.permissions, &role.permissions).await?;
                 role.permissions.sort();
@@ -120,11 +121,17 @@ impl RoleService for Roles {
 
     async fn delete_role(&self, request: Request<DeleteRoleRequest>) -> Result<Response<()>, Status> {
         let caller = Caller::of(&request)?;
+        let repeat = repeat("DeleteRole", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
         let request = request.into_inner();
         let key = Key::parse("name", &request.name).map_err(from_error)?;
         self.store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
                 caller.decide_again(tx).await?;
+                if let Some(name) = request_ids::answered(tx, &repeat).await? {
+                    tx.audit_resource(name);
+                    return Ok(());
+                }
+                request_ids::remember(tx, &repeat, &request.name).await?;
                 let role = roles::lock_custom(tx, &key).await?;
                 tx.audit_resource(role.id.name());
                 Error::check_etag(&request.etag, &role.etag())?;
