@@ -336,15 +336,17 @@ impl<QS, ST> Fragment<QS, ST> {
         self.sql(COLLATION).sql(" ILIKE ").bind(Value::Text(pattern))
     }
 
-    /// A column that is like `pattern`, without case. No index serves that, so the range that all such texts are in is
-    /// said, too: from what the pattern begins with, up to it with U+FFFF behind, which in ICU's root collation has the
-    /// greatest weight there is. Lower case comes first there. Other scripts may weigh letters in another order than
-    /// they are written in, so this is done for ASCII only.
+    /// A column that is like `pattern`, without case. No index serves that, so it also says the range that all such texts
+    /// are in. In ICU's root collation lower case comes first, and nothing weighs more than U+FFFF; the sign for Kelvin,
+    /// which is a K, comes last among those. Other scripts may weigh letters in another order than they are written in,
+    /// so this is for what begins in ASCII.
     fn matching(&mut self, field: &Field<QS>, pattern: &Pattern) -> &mut Self {
-        let beginning = pattern.parts().first().filter(|part| !part.is_empty() && part.is_ascii());
-        if let Some(beginning) = beginning {
+        if let Some(beginning) = pattern.parts().first().filter(|part| !part.is_empty() && part.is_ascii()) {
             let first = beginning.to_ascii_lowercase();
-            let last = format!("{first}\u{ffff}");
+            let last = match pattern.parts() {
+                [whole] => whole.to_ascii_uppercase().replace('K', "\u{212a}"),
+                _ => format!("{first}\u{ffff}"),
+            };
             self.ordered(field).sql(" >= ").bind(Value::Text(first)).sql(" AND ");
             self.ordered(field).sql(" <= ").bind(Value::Text(last)).sql(" AND ");
         }
