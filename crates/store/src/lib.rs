@@ -16,7 +16,7 @@ pub mod listing;
 pub mod mail_tokens;
 pub mod migrate;
 pub mod operations;
-pub mod page;
+mod page;
 pub mod password_resets;
 pub mod principals;
 pub mod quotas;
