@@ -274,7 +274,7 @@ async fn vms_that_meet_another() {
 
     // Changes of what cannot be changed, or not like this.
     let patch = async |query: &str, body: Value| rest.call("PATCH", &format!("{path}?{query}"), Some(body)).await;
-    for mask in ["colour", "state", "description,cpuCount", "displayName,colour"] {
+    for mask in ["colour", "state", "description,owner", "displayName,colour"] {
         let fields = invalid(&patch(&format!("updateMask={mask}"), json!({"description": "x"})).await);
         assert_eq!(fields, ["updateMask"], "{mask}");
     }
