@@ -368,6 +368,7 @@ async fn a_rehearsal_tells_the_plan_and_changes_nothing() {
     let rest = plane.admin().await.rest();
     let (vm, snapshot) = vm_with_snapshot(&plane, &rest).await;
     let template = plane.templates().await;
+    let from = get(&rest, &template).await;
     plane.database.execute("UPDATE compute.quotas SET max_vms = 5, max_template_bytes = 1099511627776").await;
     let (_, quota) = rest.call("GET", "/v1/quota", None).await;
     let id = Uuid::now_v7();
@@ -393,7 +394,7 @@ async fn a_rehearsal_tells_the_plan_and_changes_nothing() {
         assert_eq!(plan["quota"]["limits"], quota["limits"], "{plan}");
         assert_eq!(plan["quota"]["before"], quota["usage"], "{plan}");
         let (hypervisor, template) = (&plan["placement"]["hypervisor"], &plan["placement"]["template"]);
-        assert_eq!((hypervisor, template), (&json!("simulated"), &json!("debian-12-netinst")), "{plan}");
+        assert_eq!((hypervisor, template), (&json!("simulated"), &from["displayName"]), "{plan}");
         let after = |what: &str| plan["quota"]["after"][what].as_i64().expect("a number");
         let grown = |what: &str| after(what) - quota["usage"][what].as_i64().expect("a number");
         let grown = ["vms", "vcpus", "memoryMib", "diskGib", "snapshots"].map(grown);
