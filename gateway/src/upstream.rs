@@ -20,6 +20,12 @@ use crate::{Config, Error};
 /// Larger plain documents than this the server does not have.
 const MAX_DOCUMENT: usize = 1 << 20;
 
+/// Bytes of one reply that may be under way to us and not yet taken. Whoever reads a stream slowly keeps as much, so a
+/// connection has room for every stream that it carries: none holds up the others.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// Streams that the server allows on a connection.
+const STREAMS: u32 = 256;
+
 /// The connections to the gRPC server, taken in turn: one connection carries only as many streams as the server allows.
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -38,6 +44,8 @@ impl Upstream {
             .ok_or_else(|| Error::Upstream(config.upstream.clone()))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * STREAMS)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);

@@ -66,7 +66,14 @@ pub(crate) async fn call_with(
     }
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.expect("a connection");
-    Ok(client.unary(request, path.parse().expect("a path"), Raw).await?.into_inner())
+    let streams = rpcs().iter().any(|rpc| self::path(rpc) == path && rpc.is_server_streaming());
+    let path = path.parse().expect("a path");
+    if !streams {
+        return Ok(client.unary(request, path, Raw).await?.into_inner());
+    }
+    // What it says first is enough: a watch goes on for ever.
+    let mut answers = client.server_streaming(request, path, Raw).await?.into_inner();
+    answers.message().await?.ok_or_else(|| Status::internal("the stream ended before its first message"))
 }
 
 /// All that a caller learns from an error: code, message and details.
