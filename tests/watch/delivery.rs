@@ -132,7 +132,7 @@ async fn fifty_cuts_lose_nothing_and_repeat_nothing() {
         INSERT INTO audit.changes (tenant_id, position, actor, resource, reason, message, state, kind, after) \
             SELECT tenant_id, (SELECT position FROM audit.change_heads h WHERE h.tenant_id = c.tenant_id), actor, resource, \
                 reason, message, state, 'UPDATED', jsonb_set(after, '{{version}}', to_jsonb((after ->> 'version')::bigint + 1)) \
-            FROM audit.changes c WHERE tenant_id = {DEMO} AND resource = '{}' ORDER BY position DESC LIMIT 1",
+            FROM audit.changes c WHERE tenant_id = {DEMO} AND resource = '{}' ORDER BY c.position DESC LIMIT 1",
         vms[0]
     );
     let mut watch = Watch::vms(&sessions[1], &client.token).await.expect("a watch");
@@ -144,9 +144,9 @@ async fn fifty_cuts_lose_nothing_and_repeat_nothing() {
         assert!(committed.elapsed() < SOON, "the last change was not told");
         client.take(&watch.next().await.expect("a message"));
     }
-    watch.until(Type::Bookmark).await.iter().for_each(|message| {
-        client.take(message);
-    });
+    for message in watch.caught_up().await {
+        client.take(&message);
+    }
     keeper.batch_execute("ROLLBACK").await.expect("a rollback");
 
     let all = format!(

@@ -76,6 +76,19 @@ impl Watch {
         }
     }
 
+    /// All that is told up to a bookmark that is made from now on, that one last: by then everything was told.
+    async fn caught_up(&mut self) -> Vec<WatchMessage> {
+        let now = chrono::Utc::now();
+        let now = (now.timestamp(), now.timestamp_subsec_nanos().cast_signed());
+        let mut told = Vec::new();
+        loop {
+            told.extend(self.until(Type::Bookmark).await);
+            if told.last().and_then(|last| last.change_time).is_some_and(|time| (time.seconds, time.nanos) > now) {
+                return told;
+            }
+        }
+    }
+
     /// Why it ends, within a time, whatever it tells before.
     async fn end(&mut self, within: Duration) -> Status {
         let ending = async {
