@@ -17,7 +17,7 @@ use virtualstack_proto::virtualstack::watch::v1::watch_service_client::WatchServ
 use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsRequest, WatchVmsRequest};
 use virtualstack_server::Config;
 
-use crate::support::Session;
+use crate::support::{ControlPlane, Session};
 
 /// How long anything may take that should happen now.
 const SOON: Duration = Duration::from_secs(10);
@@ -29,6 +29,7 @@ fn settings() -> Config {
         auth_per_address_per_minute: 10_000,
         calls_per_second: 100_000,
         calls_burst: 100_000,
+        max_watches_per_principal: 100,
         watch_heartbeat_ms: 300,
         ..Config::default()
     }
@@ -130,4 +131,20 @@ async fn describe(session: &Session, vm: &str, description: &str) -> Result<Oper
     let update_mask = Some(prost_types::FieldMask { paths: vec!["description".to_owned()] });
     let request = UpdateVmRequest { vm: Some(vm), update_mask, ..Default::default() };
     Ok(session.vms().update_vm(session.request(request)).await?.into_inner())
+}
+
+/// Writes `count` changes of `bytes` each to a VM, as so many transactions would.
+async fn flood(plane: &ControlPlane, vm: &str, count: usize, bytes: usize) {
+    plane
+        .database
+        .execute(&format!(
+            "WITH last AS (SELECT * FROM audit.changes WHERE resource = '{vm}' AND kind IS NOT NULL ORDER BY position DESC LIMIT 1), \
+             head AS (UPDATE audit.change_heads h SET position = h.position + {count} FROM last WHERE h.tenant_id = last.tenant_id \
+                RETURNING h.position - {count} AS start) \
+             INSERT INTO audit.changes (tenant_id, position, actor, resource, reason, message, state, kind, after) \
+             SELECT tenant_id, start + n, actor, resource, reason, message, state, 'UPDATED', jsonb_set(jsonb_set(after, \
+                '{{description}}', to_jsonb(repeat('x', {bytes}))), '{{version}}', to_jsonb((after ->> 'version')::bigint + n)) \
+             FROM last, head, generate_series(1, {count}) n"
+        ))
+        .await;
 }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpSocket;
 use virtualstack_worker::NoProbe;
 
-use super::{describe, settings};
+use super::{describe, flood, settings};
 use crate::support::{ControlPlane, Rest};
 
 /// An open response, read piece by piece.
@@ -183,4 +185,48 @@ async fn operations_too_and_a_revoked_stream_says_why() {
     assert_eq!((&end["error"]["code"], &end["error"]["status"]), (&json!(401), &json!("UNAUTHENTICATED")));
     assert_eq!(end["error"]["details"][0]["reason"], "SESSION_ENDED");
     assert_eq!(events.response.chunk().await.expect("no error"), None, "that was the end");
+}
+
+/// The gateway has few connections to the server: what waits on them for slow clients must leave room for all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_hold_up_nobody() {
+    let plane = ControlPlane::start_with(settings()).await;
+    plane.work(Arc::new(NoProbe)).await.detach();
+    plane.templates().await;
+    let admin = plane.admin().await;
+    let rest = admin.rest();
+    let name = admin.running("web-1").await.name;
+    let address = plane.http.trim_start_matches("http://").parse().expect("an address");
+    let mut slow = Vec::new();
+    for _ in 0..32 {
+        // Clients that ask, and then read no more than their system takes in for them, which is little.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        let mut stream = socket.connect(address).await.expect("a connection");
+        let request = format!(
+            "GET /v1/vms:watch HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {}\r\n\r\n",
+            admin.tokens.access_token
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        slow.push(stream);
+    }
+    let mut quick = Lines::open(&rest, "/v1/vms:watch", &[]).await;
+    flood(&plane, &name, 400, 20_000).await;
+    let mut told = 0;
+    while told < 400 {
+        told += usize::from(quick.line().await["type"] == "UPDATED");
+    }
+    // The slow ones have filled what there is to fill.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for _ in 0..32 {
+        let call = rest.call("GET", "/v1/vms", None);
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), call).await.expect("an answer").0, 200);
+    }
+    describe(&admin, &name, "last").await.expect("a change");
+    while quick.line().await["vm"]["description"] != "last" {}
+    for _ in 0..32 {
+        let mut fresh = Lines::open(&rest, "/v1/vms:watch", &[]).await;
+        assert_eq!(fresh.line().await["type"], "SNAPSHOT");
+    }
+    drop(slow);
 }

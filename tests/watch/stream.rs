@@ -13,7 +13,7 @@ use virtualstack_proto::virtualstack::watch::v1::watch_message::Type;
 use virtualstack_server::Config;
 use virtualstack_worker::NoProbe;
 
-use super::{Watch, describe, operation, settings, state, vm};
+use super::{Watch, describe, flood, operation, settings, state, vm};
 use crate::support::{ControlPlane, Session, reason};
 use crate::tenancy::calls::texts;
 
@@ -251,22 +251,6 @@ async fn tenants_see_nothing_of_each_other() {
         operation_names.dedup();
         assert_eq!(operation_names.len(), 1, "one operation, all of it its own: {operation_names:?}");
     }
-}
-
-/// Writes `count` changes of `bytes` each to a VM, as so many transactions would.
-async fn flood(plane: &ControlPlane, vm: &str, count: usize, bytes: usize) {
-    plane
-        .database
-        .execute(&format!(
-            "WITH last AS (SELECT * FROM audit.changes WHERE resource = '{vm}' AND kind IS NOT NULL ORDER BY position DESC LIMIT 1), \
-             head AS (UPDATE audit.change_heads h SET position = h.position + {count} FROM last WHERE h.tenant_id = last.tenant_id \
-                RETURNING h.position - {count} AS start) \
-             INSERT INTO audit.changes (tenant_id, position, actor, resource, reason, message, state, kind, after) \
-             SELECT tenant_id, start + n, actor, resource, reason, message, state, 'UPDATED', jsonb_set(jsonb_set(after, \
-                '{{description}}', to_jsonb(repeat('x', {bytes}))), '{{version}}', to_jsonb((after ->> 'version')::bigint + n)) \
-             FROM last, head, generate_series(1, {count}) n"
-        ))
-        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
