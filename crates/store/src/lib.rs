@@ -37,6 +37,7 @@ pub mod tx;
 pub mod users;
 pub mod vm_events;
 pub mod vms;
+pub mod watches;
 
 pub use db::{Config, Store};
 pub use listing::{ListRequest, Listed};
