@@ -164,9 +164,7 @@ async fn after(tx: &mut TenantTx<Read>, collection: Collection, place: Place, ma
 async fn pack(tx: &mut TenantTx<Read>, resources: Resources) -> Result<Vec<Resource>> {
     Ok(match resources {
         Resources::Vms(rows) => rows.into_iter().map(|row| Resource::Vm(vm_message(row))).collect(),
-        Resources::Operations(rows) => {
-            operations::pack(tx, rows).await?.into_iter().map(Resource::Operation).collect()
-        }
+        Resources::Operations(rows) => operations::pack(tx, rows).await?.into_iter().map(Resource::Operation).collect(),
     })
 }
 
