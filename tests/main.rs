@@ -8,4 +8,5 @@ mod roles;
 mod schema;
 mod support;
 mod tenancy;
+mod watch;
 mod workflows;

@@ -166,6 +166,14 @@ impl ControlPlane {
         self.mails.next_to(address).await
     }
 
+    /// Stops server and gateway in order, as a signal does.
+    pub(crate) async fn drain(&mut self) {
+        self.stop.cancel();
+        for task in self.tasks.drain(..) {
+            task.await.expect("no panic");
+        }
+    }
+
     /// Signs in.
     pub(crate) async fn login(&self, email: &str, tenant: &str) -> Session {
         Session::login(self, email, PASSWORD, tenant).await.expect("a login")
@@ -236,7 +244,8 @@ impl ControlPlane {
     }
 }
 
-fn master_key() -> MasterKey {
+/// What servers and workers of tests seal with.
+pub(crate) fn master_key() -> MasterKey {
     MasterKey::parse(&"07".repeat(32)).expect("a key")
 }
 
