@@ -137,6 +137,7 @@ pub struct TenantTx<M> {
     pub(crate) tenant: TenantId,
     pub(crate) account: Option<AccountId>,
     pub(crate) audit: Option<Audit>,
+    pub(crate) asked_by: Option<String>,
     pub(crate) changes: Vec<Change>,
     pub(crate) releases: Vec<JobId>,
     pub(crate) traceparent: Option<String>,
@@ -150,6 +151,7 @@ impl<M> TenantTx<M> {
             tenant,
             account: None,
             audit: None,
+            asked_by: None,
             changes: Vec::new(),
             releases: Vec::new(),
             traceparent: None,
@@ -197,10 +199,16 @@ impl TenantTx<Write> {
         }
     }
 
+    /// Says who asked for what the system does here: the change log tells them as the actor, the audit log the system.
+    pub fn asked_by(&mut self, actor: &str) {
+        self.asked_by = Some(actor.to_owned());
+    }
+
     /// Full name of who acts.
     #[must_use]
     pub fn actor(&self) -> String {
-        self.audit.as_ref().map_or_else(|| "system".to_owned(), |audit| audit.actor.name())
+        let audited = || self.audit.as_ref().map_or_else(|| "system".to_owned(), |audit| audit.actor.name());
+        self.asked_by.clone().unwrap_or_else(audited)
     }
 
     /// Puts a job in its queue, due now or once [`Self::release`]d.
