@@ -54,7 +54,10 @@ impl Intercepted {
     }
 
     async fn pass<T>(&self, call: Call, real: impl Future<Output = Result<T, Fault>> + Send) -> Result<T, Fault> {
-        (self.hook)(call, When::Before)?;
+        match (self.hook)(call, When::Before) {
+            Err(fault) if fault.reason == HANGS => std::future::pending().await,
+            passed => passed?,
+        }
         let done = real.await?;
         (self.hook)(call, When::After)?;
         Ok(done)
@@ -64,6 +67,13 @@ impl Intercepted {
 /// A fault made by a test.
 pub(crate) fn test_fault(class: FaultClass) -> Fault {
     Fault::new(class, "TEST_FAULT", "it does not work", "made by a test")
+}
+
+const HANGS: &str = "HANGS";
+
+/// Given before a call, it never ends.
+pub(crate) fn hang() -> Fault {
+    Fault::new(FaultClass::Unknown, HANGS, "it hangs", "made by a test")
 }
 
 #[async_trait]

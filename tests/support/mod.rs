@@ -10,7 +10,7 @@ mod session;
 
 pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD};
 pub(crate) use database::Database;
-pub(crate) use intercepted::{Call, Intercepted, When, test_fault};
+pub(crate) use intercepted::{Call, Intercepted, When, hang, test_fault};
 pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe};
 pub(crate) use session::{Rest, Session, reason};

@@ -14,7 +14,7 @@ use virtualstack_store::{
     Store, SystemPurpose, console_tickets, operations, password_resets, rate_limits, request_ids, sessions,
 };
 
-use crate::context::Shared;
+use crate::context::{CALL_LIMIT, Shared};
 use crate::tenant_purge;
 
 /// Purges that one run starts at most; the next run goes on.
@@ -36,7 +36,10 @@ pub(crate) async fn schedule(store: &Store) -> Result<()> {
 
 /// Publishes the templates that the hypervisor has.
 pub(crate) async fn inventory(shared: &Shared, lease: &Lease) -> Result<()> {
-    let observed = shared.hypervisor.observe_templates().await;
+    let observed = match tokio::time::timeout(CALL_LIMIT, shared.hypervisor.observe_templates()).await {
+        Ok(answer) => answer.map_err(|fault| fault.to_string()),
+        Err(late) => Err(late.to_string()),
+    };
     let next = Outcome::Wait(json!({}), TimeDelta::seconds(i64::from(shared.config.inventory_seconds)));
     let seen: Vec<_> = match observed {
         Ok(templates) => templates
@@ -51,10 +54,10 @@ pub(crate) async fn inventory(shared: &Shared, lease: &Lease) -> Result<()> {
                 disk_gib: template.disk_gib,
             })
             .collect(),
-        Err(fault) => {
+        Err(error) => {
             // An outage says nothing about templates: the catalogue stays as it is, and we look again soon.
-            tracing::warn!(%fault, "cannot read the templates");
-            let soon = Outcome::Retry { error: fault.to_string(), after: Some(TimeDelta::seconds(5)) };
+            tracing::warn!(error, "cannot read the templates");
+            let soon = Outcome::Retry { error, after: Some(TimeDelta::seconds(5)), within: None };
             return shared.store.system_for_job(lease, async |_| Ok(((), soon.clone()))).await;
         }
     };

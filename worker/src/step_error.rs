@@ -38,6 +38,7 @@ pub(crate) enum StepError {
 
 /// google.rpc.Code of failures.
 pub(crate) mod code {
+    pub(crate) const DEADLINE_EXCEEDED: i32 = 4;
     pub(crate) const NOT_FOUND: i32 = 5;
     pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
     pub(crate) const FAILED_PRECONDITION: i32 = 9;

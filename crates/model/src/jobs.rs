@@ -25,6 +25,48 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const MAX_ATTEMPTS: i32;
 }
 
+/// A job that does an operation on a VM.
+pub trait VmJob: Job {
+    /// The VM.
+    fn vm(&self) -> VmId;
+
+    /// The operation that the customer sees.
+    fn operation(&self) -> OperationId;
+}
+
+/// Tries of one step of an operation. What can be tried again is, until the operation's deadline, which comes long before
+/// this; this is for jobs that kill their worker.
+const VM_ATTEMPTS: i32 = 1_000;
+
+macro_rules! vm_jobs {
+    ($($job:ident = $kind:literal,)+) => {$(
+        impl Job for $job {
+            const KIND: &'static str = $kind;
+            const QUEUE: &'static str = VM_QUEUE;
+            const MAX_ATTEMPTS: i32 = VM_ATTEMPTS;
+        }
+
+        impl VmJob for $job {
+            fn vm(&self) -> VmId {
+                self.vm
+            }
+
+            fn operation(&self) -> OperationId {
+                self.operation
+            }
+        }
+    )+};
+}
+
+vm_jobs! {
+    VmCreate = "vm_create",
+    VmPower = "vm_power",
+    VmResize = "vm_resize",
+    VmSnapshot = "vm_snapshot",
+    VmConsole = "vm_console",
+    VmDelete = "vm_delete",
+}
+
 /// Creates a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmCreate {
@@ -32,12 +74,6 @@ pub struct VmCreate {
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,
-}
-
-impl Job for VmCreate {
-    const KIND: &'static str = "vm_create";
-    const QUEUE: &'static str = VM_QUEUE;
-    const MAX_ATTEMPTS: i32 = 10;
 }
 
 /// How the guest of a VM is asked to shut down.
@@ -69,12 +105,6 @@ pub struct VmPower {
     pub graceful: Option<Graceful>,
 }
 
-impl Job for VmPower {
-    const KIND: &'static str = "vm_power";
-    const QUEUE: &'static str = VM_QUEUE;
-    const MAX_ATTEMPTS: i32 = 10;
-}
-
 /// Gives a VM the size that its row says is wanted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmResize {
@@ -84,12 +114,6 @@ pub struct VmResize {
     pub operation: OperationId,
     /// Whether it may be restarted where that is needed.
     pub allow_restart: bool,
-}
-
-impl Job for VmResize {
-    const KIND: &'static str = "vm_resize";
-    const QUEUE: &'static str = VM_QUEUE;
-    const MAX_ATTEMPTS: i32 = 1_000;
 }
 
 /// Makes or deletes a snapshot, or puts its VM back to it.
@@ -105,12 +129,6 @@ pub struct VmSnapshot {
     pub verb: Verb,
 }
 
-impl Job for VmSnapshot {
-    const KIND: &'static str = "vm_snapshot";
-    const QUEUE: &'static str = VM_QUEUE;
-    const MAX_ATTEMPTS: i32 = 1_000;
-}
-
 /// Gets a ticket for a VM's console.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmConsole {
@@ -118,12 +136,6 @@ pub struct VmConsole {
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,
-}
-
-impl Job for VmConsole {
-    const KIND: &'static str = "vm_console";
-    const QUEUE: &'static str = VM_QUEUE;
-    const MAX_ATTEMPTS: i32 = 1_000;
 }
 
 /// Deletes a VM.
@@ -135,12 +147,6 @@ pub struct VmDelete {
     pub operation: OperationId,
     /// Purge at once instead of keeping it for an undelete.
     pub force: bool,
-}
-
-impl Job for VmDelete {
-    const KIND: &'static str = "vm_delete";
-    const QUEUE: &'static str = VM_QUEUE;
-    const MAX_ATTEMPTS: i32 = 20;
 }
 
 /// Sends an invitation. The worker makes the token, so that no job ever holds one.

@@ -47,6 +47,8 @@ pub enum Outcome {
         error: String,
         /// Not before this long.
         after: Option<TimeDelta>,
+        /// But then at the latest, whatever the backoff says.
+        within: Option<TimeDelta>,
     },
     /// All is done.
     Done,
@@ -104,7 +106,7 @@ pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: 
         attempt = CASE WHEN $6 THEN attempt ELSE 0 END, \
         available_at = CASE \
             WHEN $3 = 'running' THEN available_at \
-            WHEN $6 THEN greatest(retry_at, now() + $7 * interval '1 millisecond') \
+            WHEN $6 THEN least(greatest(retry_at, now() + $7 * interval '1 millisecond'), now() + $8 * interval '1 millisecond') \
             ELSE now() + $7 * interval '1 millisecond' END, \
         finished_at = CASE WHEN $3 IN ('completed', 'discarded') THEN now() END, \
         unique_key = CASE WHEN $3 IN ('completed', 'discarded') THEN NULL ELSE unique_key END \
@@ -113,9 +115,13 @@ pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: 
         Outcome::Next(progress) => ("running", Some(progress), None, false, TimeDelta::zero()),
         Outcome::Stay => ("running", None, None, true, TimeDelta::zero()),
         Outcome::Wait(progress, delay) => ("available", Some(progress), None, false, *delay),
-        Outcome::Retry { error, after } => ("available", None, Some(error), true, after.unwrap_or_default()),
+        Outcome::Retry { error, after, .. } => ("available", None, Some(error), true, after.unwrap_or_default()),
         Outcome::Done => ("completed", None, None, false, TimeDelta::zero()),
         Outcome::Discard { error } => ("discarded", None, Some(error), true, TimeDelta::zero()),
+    };
+    let within = match outcome {
+        Outcome::Retry { within: Some(within), .. } => Some(within.num_milliseconds().max(0)),
+        _ => None,
     };
     diesel::sql_query(SETTLE)
         .bind::<SqlUuid, _>(lease.id)
@@ -125,6 +131,7 @@ pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: 
         .bind::<Nullable<Text>, _>(error)
         .bind::<Bool, _>(same_step)
         .bind::<BigInt, _>(delay.num_milliseconds())
+        .bind::<Nullable<BigInt>, _>(within)
         .execute(connection)
         .await?;
     Ok(())

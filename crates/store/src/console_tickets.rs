@@ -8,7 +8,7 @@ use virtualstack_model::id::OperationId;
 
 use crate::error::from_diesel;
 use crate::schema::console_tickets as table;
-use crate::tx::{SystemTx, TenantTx, Write};
+use crate::tx::{Mode, SystemTx, TenantTx, Write};
 
 /// What tickets are sealed for. The operation's name stands behind it: a ticket opens for its own operation only.
 #[must_use]
@@ -34,6 +34,14 @@ pub async fn put(
         .await
         .map_err(from_diesel)?;
     Ok(())
+}
+
+/// Whether the ticket of an operation waits to be fetched.
+pub async fn waits<M: Mode>(tx: &mut TenantTx<M>, operation: OperationId) -> Result<bool> {
+    let of_operation = table::table
+        .filter(table::tenant_id.eq(tx.tenant().0).and(table::operation_id.eq(operation.0)))
+        .filter(table::expires_at.gt(Utc::now()));
+    diesel::select(diesel::dsl::exists(of_operation)).get_result(tx.connection()?).await.map_err(from_diesel)
 }
 
 /// Fetches the ticket of an operation, which is gone with that; none where it was fetched already, or is too old.

@@ -167,6 +167,7 @@ impl Store {
         let opening = format!("BEGIN; {}", tenant_opening(scope));
         retrying!({
             let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, scope.tenant);
+            tx.connection.rehearse(audit.outcome == AuditOutcome::Rehearsed);
             tx.account = Some(scope.account);
             tx.traceparent.clone_from(&audit.traceparent);
             tx.audit = Some(audit.clone());
@@ -174,10 +175,6 @@ impl Store {
                 Ok(value) => tx.append_log().await.map(|()| value),
                 Err(error) => Err(error),
             };
-            if audit.outcome == AuditOutcome::Rehearsed {
-                tx.connection.rollback().await;
-                return done;
-            }
             end(tx.connection, done).await
         })
     }

@@ -314,7 +314,8 @@ pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, vm: VmId, end: &End)
         table::table
             .filter(table::tenant_id.eq(tenant).and(table::vm_id.eq(vm)).and(table::state.eq(OperationState::Queued))),
     )
-    .set(table::state.eq(OperationState::Open))
+    // Its time begins now: it could do nothing before.
+    .set((table::state.eq(OperationState::Open), table::deadline_at.eq(Utc::now() + Verb::Delete.time_limit())))
     .returning(Operation::as_returning())
     .get_result(tx.connection()?)
     .await

@@ -108,10 +108,20 @@ pub async fn get<M: Mode>(tx: &mut TenantTx<M>) -> Result<Quota> {
     Ok(row.into())
 }
 
-/// Reads a tenant's quota and locks it until the end of the transaction.
+/// Reads any tenant's quota.
+pub async fn get_any(tx: &mut SystemTx, tenant: TenantId) -> Result<Quota> {
+    let row = table::table.find(tenant).select(Row::as_select());
+    there(tenant, row.first(tx.connection()?).await.optional().map_err(from_diesel)?)
+}
+
+/// Reads any tenant's quota and locks it until the end of the transaction.
 pub async fn lock(tx: &mut SystemTx, tenant: TenantId) -> Result<Quota> {
     let row = table::table.find(tenant).select(Row::as_select()).for_update();
-    let row: Option<Row> = row.first(tx.connection()?).await.optional().map_err(from_diesel)?;
+    there(tenant, row.first(tx.connection()?).await.optional().map_err(from_diesel)?)
+}
+
+/// A tenant that was purged meanwhile has none.
+fn there(tenant: TenantId, row: Option<Row>) -> Result<Quota> {
     row.map(Quota::from).ok_or_else(|| Error::not_found("TENANT_NOT_FOUND", tenant.name()))
 }
 

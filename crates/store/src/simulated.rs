@@ -80,6 +80,32 @@ pub struct SimulatedSnapshot {
     pub vm_id: Uuid,
 }
 
+/// A VM of the simulation, with all that can be compared.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct SimulatedMachine {
+    /// Our id of it.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// ON, OFF or PAUSED.
+    #[diesel(sql_type = Text)]
+    pub power: String,
+    /// Virtual CPUs.
+    #[diesel(sql_type = Integer)]
+    pub cpu_count: i32,
+    /// Memory in MiB.
+    #[diesel(sql_type = Integer)]
+    pub memory_mib: i32,
+    /// Disk in GiB.
+    #[diesel(sql_type = Integer)]
+    pub disk_gib: i32,
+    /// How often it was reset.
+    #[diesel(sql_type = Integer)]
+    pub resets: i32,
+    /// Our ids of its snapshots.
+    #[diesel(sql_type = Array<SqlUuid>)]
+    pub snapshots: Vec<Uuid>,
+}
+
 // Effects of all tasks whose time has come, at most one per VM since only one runs at a time.
 const SETTLE: &str = "\
     WITH due AS ( \
@@ -168,19 +194,20 @@ impl Simulation {
         .await
     }
 
-    /// Stops a running task: it has no effect then.
-    pub async fn cancel(&self, id: Uuid) -> Result<()> {
-        self.settled(async |connection| {
-            diesel::sql_query(
-                "UPDATE simulated_hypervisor.tasks SET finished_at = now(), fault = 'cancelled' \
-                 WHERE id = $1 AND finished_at IS NULL",
-            )
-            .bind::<SqlUuid, _>(id)
-            .execute(connection)
-            .await
-        })
-        .await?;
-        Ok(())
+    /// Stops a running task: it has no effect then. Whether it still ran.
+    pub async fn cancel(&self, id: Uuid) -> Result<bool> {
+        let stopped = self
+            .settled(async |connection| {
+                diesel::sql_query(
+                    "UPDATE simulated_hypervisor.tasks SET finished_at = now(), fault = 'cancelled' \
+                     WHERE id = $1 AND finished_at IS NULL",
+                )
+                .bind::<SqlUuid, _>(id)
+                .execute(connection)
+                .await
+            })
+            .await?;
+        Ok(stopped == 1)
     }
 
     /// Starts a task on a VM, which has none running.
@@ -211,21 +238,18 @@ impl Simulation {
         Ok(id)
     }
 
-    /// Ids of all VMs, for tests and operators who compare.
-    pub async fn vms(&self) -> Result<Vec<Uuid>> {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = Array<SqlUuid>)]
-            ids: Vec<Uuid>,
-        }
-        let row: Row = self
-            .settled(async |connection| {
-                diesel::sql_query("SELECT ARRAY (SELECT id FROM simulated_hypervisor.vms ORDER BY id) AS ids")
-                    .get_result(connection)
-                    .await
-            })
-            .await?;
-        Ok(row.ids)
+    /// Every VM with its snapshots, for tests and operators who compare.
+    pub async fn machines(&self) -> Result<Vec<SimulatedMachine>> {
+        self.settled(async |connection| {
+            diesel::sql_query(
+                "SELECT id, power, cpu_count, memory_mib, disk_gib, resets, \
+                    ARRAY (SELECT id FROM simulated_hypervisor.snapshots WHERE vm_id = vm.id ORDER BY id) AS snapshots \
+                 FROM simulated_hypervisor.vms vm ORDER BY id",
+            )
+            .load(connection)
+            .await
+        })
+        .await
     }
 
     async fn settled<T, F>(&self, f: F) -> Result<T>

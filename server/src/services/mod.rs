@@ -5,6 +5,7 @@ mod auth;
 mod health;
 mod invitations;
 mod me;
+mod mutations;
 mod operations;
 mod quotas;
 mod roles;
@@ -77,7 +78,7 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         QuotaServiceServer: quotas::Quotas { store: store.clone() };
         WatchServiceServer: watches::Watches { store: store.clone() };
         TemplateServiceServer: templates::Templates { store: store.clone() };
-        OperationsServer: operations::Operations { store: store.clone() };
+        OperationsServer: operations::Operations { store: store.clone(), master_key: parts.master_key.clone() };
     }
     routes.add_service(health::service(store));
     if config.reflection {

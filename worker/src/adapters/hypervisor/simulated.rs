@@ -12,12 +12,15 @@ use virtualstack_model::Error;
 use virtualstack_model::id::{SnapshotId, VmId};
 use virtualstack_model::template::TemplateKind;
 use virtualstack_model::vm::{PowerState, Size};
-use virtualstack_store::simulated::{SimulatedTask, SimulatedVm, Simulation};
+use virtualstack_store::simulated::{SimulatedMachine, SimulatedTask, SimulatedVm, Simulation};
 
 use super::{
     ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,
     TemplateRef, VmIdentity, VmSpec,
 };
+
+/// What a guest does that was asked to shut down.
+const SHUT_DOWN: &str = "SHUT_DOWN";
 
 /// Settings of the simulated hypervisor.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,6 +59,21 @@ pub struct Simulated {
     config: Config,
 }
 
+/// A VM that there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Our id of it.
+    pub id: VmId,
+    /// Its power state.
+    pub power: PowerState,
+    /// Its size.
+    pub size: Size,
+    /// How often it was reset.
+    pub resets: i32,
+    /// Its snapshots.
+    pub snapshots: Vec<SnapshotId>,
+}
+
 impl Simulated {
     /// A hypervisor with this memory.
     #[must_use]
@@ -65,7 +83,19 @@ impl Simulated {
 
     /// Ids of all VMs there are.
     pub async fn vms(&self) -> Result<Vec<VmId>, Error> {
-        Ok(self.simulation.vms().await?.into_iter().map(VmId).collect())
+        Ok(self.machines().await?.into_iter().map(|machine| machine.id).collect())
+    }
+
+    /// All VMs there are, for whoever compares.
+    pub async fn machines(&self) -> Result<Vec<Machine>, Error> {
+        let machine = |found: SimulatedMachine| Machine {
+            id: VmId(found.id),
+            power: power(&found.power),
+            size: Size { cpu_count: found.cpu_count, memory_mib: found.memory_mib, disk_gib: found.disk_gib },
+            resets: found.resets,
+            snapshots: found.snapshots.into_iter().map(SnapshotId).collect(),
+        };
+        Ok(self.simulation.machines().await?.into_iter().map(machine).collect())
     }
 
     /// Fails now and then, as the settings say, before anything is done.
@@ -108,9 +138,33 @@ impl Simulated {
         }
         match self.simulation.look(vm.0).await.map_err(unreachable)? {
             (None, _) => Err(lost(vm)),
-            (_, Some(running)) => Ok(underway(&running)),
-            (Some(found), None) if so(&found)? => Ok(Progress::Done),
-            (Some(_), None) => self.start(vm, action, parameters, ms).await,
+            (Some(found), running) => {
+                if let Some(running) = running {
+                    if running.action == action || running.action != SHUT_DOWN {
+                        return Ok(underway(&running));
+                    }
+                    // It is the guest that shuts down, not a task: it keeps nobody from anything else.
+                    self.stop(Some(running)).await?;
+                }
+                if so(&found)? {
+                    return Ok(Progress::Done);
+                }
+                self.start(vm, action, parameters, ms).await
+            }
+        }
+    }
+
+    /// Cancels a task; gives it back where it has to be awaited.
+    async fn stop(&self, running: Option<SimulatedTask>) -> Result<Option<SimulatedTask>, Fault> {
+        let Some(running) = running else { return Ok(None) };
+        // What changes power, or the chain of disks, is not to be stopped half way.
+        if !matches!(running.action.as_str(), "CREATE" | "SNAPSHOT" | "RESIZE" | SHUT_DOWN) {
+            return Ok(Some(running));
+        }
+        match self.simulation.cancel(running.id).await.map_err(unreachable)? {
+            true => Ok(None),
+            // It was done just before.
+            false => Err(Fault::new(FaultClass::Retry, "TASK_ENDED", "the hypervisor is busy", running.id)),
         }
     }
 
@@ -172,7 +226,13 @@ impl Hypervisor for Simulated {
             PowerState::Off => "POWER_OFF",
             PowerState::Paused => "SUSPEND",
         };
-        self.change(vm, task, action, json!({}), self.config.power_ms, |found| Ok(found.power == power.as_str())).await
+        let so = |found: &SimulatedVm| {
+            if power == PowerState::Paused && found.power == PowerState::Off.as_str() {
+                must_run(found)?;
+            }
+            Ok(found.power == power.as_str())
+        };
+        self.change(vm, task, action, json!({}), self.config.power_ms, so).await
     }
 
     async fn ask_to_shut_down(&self, vm: VmId) -> Result<(), Fault> {
@@ -185,7 +245,7 @@ impl Hypervisor for Simulated {
             )),
             (_, power) => Ok(power != "ON"),
         };
-        self.change(vm, None, "SHUT_DOWN", json!({}), self.config.shut_down_ms, no_guest).await.map(|_| ())
+        self.change(vm, None, SHUT_DOWN, json!({}), self.config.shut_down_ms, no_guest).await.map(|_| ())
     }
 
     async fn reset(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
@@ -270,23 +330,15 @@ impl Hypervisor for Simulated {
 
     async fn ensure_idle(&self, vm: VmId, _task: Option<&TaskRef>) -> Result<Progress, Fault> {
         self.weather()?;
+        // One task of a VM runs at a time, so whatever is stored, this is it.
         let (_, running) = self.simulation.look(vm.0).await.map_err(unreachable)?;
-        let Some(running) = running else { return Ok(Progress::Done) };
-        // A guest that shuts down, or a machine that is going off, is not to be stopped half way.
-        if matches!(running.action.as_str(), "CREATE" | "SNAPSHOT" | "RESIZE") {
-            self.simulation.cancel(running.id).await.map_err(unreachable)?;
-            return Ok(Progress::Done);
-        }
-        Ok(underway(&running))
+        Ok(self.stop(running).await?.map_or(Progress::Done, |running| underway(&running)))
     }
 
-    async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+    async fn ensure_absent(&self, vm: &VmIdentity, _task: Option<&TaskRef>) -> Result<Progress, Fault> {
         self.weather()?;
-        // A clone that failed leaves nothing, so its fault does not matter here.
-        if let Ok(Some(progress)) = self.stored(task).await {
-            return Ok(progress);
-        }
-        match self.simulation.look(vm.id.0).await.map_err(unreachable)? {
+        let (found, running) = self.simulation.look(vm.id.0).await.map_err(unreachable)?;
+        match (found, self.stop(running).await?) {
             (_, Some(running)) => Ok(underway(&running)),
             (None, None) => Ok(Progress::Done),
             (Some(_), None) => self.start(vm.id, "DESTROY", json!({}), self.config.power_ms).await,
@@ -297,7 +349,7 @@ impl Hypervisor for Simulated {
         self.weather()?;
         let (found, _) = self.simulation.look(vm.0).await.map_err(unreachable)?;
         Ok(found.map(|vm| {
-            let power = PowerState::from_word(&vm.power).unwrap_or(PowerState::Off);
+            let power = power(&vm.power);
             let ip_addresses = if power == PowerState::On { vec![vm.ip_address] } else { Vec::new() };
             let size = Size { cpu_count: vm.cpu_count, memory_mib: vm.memory_mib, disk_gib: vm.disk_gib };
             Observation { power, size: Some(size), ip_addresses }
@@ -327,6 +379,10 @@ fn templates() -> Vec<TemplateInfo> {
         template(TemplateKind::Ova, "ubuntu-24.04", "Ubuntu Linux 24.04 (64-bit)", 2, 2048, 20),
         template(TemplateKind::Ova, "windows-2022", "Microsoft Windows Server 2022 (64-bit)", 2, 4096, 40),
     ]
+}
+
+fn power(word: &str) -> PowerState {
+    PowerState::from_word(word).unwrap_or(PowerState::Off)
 }
 
 fn underway(task: &SimulatedTask) -> Progress {
