@@ -19,7 +19,7 @@ use virtualstack_worker::adapters::hypervisor::{
 };
 
 /// How long something slow takes in a lab, at least.
-pub(super) const SLOW: Duration = Duration::from_millis(800);
+pub(super) const SLOW: Duration = Duration::from_millis(600);
 
 /// A kind of change of which the next is in trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
