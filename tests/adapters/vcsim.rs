@@ -36,7 +36,6 @@ pub(super) struct Machine {
     pub(super) cpus: i32,
     pub(super) memory_mib: i32,
     pub(super) disk_gib: i32,
-    pub(super) power: String,
     pub(super) medium: String,
     pub(super) snapshots: Vec<String>,
 }
