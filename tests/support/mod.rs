@@ -8,7 +8,7 @@ mod mails;
 mod probes;
 mod session;
 
-pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD};
+pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, master_key};
 pub(crate) use database::Database;
 pub(crate) use intercepted::{Call, Intercepted, When, hang, test_fault};
 pub(crate) use mails::Mails;
