@@ -9,7 +9,7 @@ use prost_reflect::DescriptorPool;
 
 pub mod vendored;
 
-#[expect(missing_docs, reason = "generated")]
+#[expect(missing_docs, clippy::large_enum_variant, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }

@@ -111,10 +111,10 @@ async function main(readyFile: string): Promise<void> {
     watching.catch(failed);
   });
   check((await finish(await vms.stopVm({ name }))).state === Vm_State.STOPPED, "not STOPPED");
-  const seen = await watching;
-  check(seen?.join() === "STOPPING,STOPPED", `watched ${seen}`);
-  check((await watch(begun, () => {})).join() === seen.join(), "told otherwise after a cut");
-  console.log("watched:", seen);
+  const watched = await watching;
+  check(watched?.join() === "STOPPING,STOPPED", `watched ${watched}`);
+  check((await watch(begun, () => {})).join() === watched.join(), "told otherwise after a cut");
+  console.log("watched:", watched);
 
   const key = await apiKeys.createApiKey({ apiKey: { displayName: "typescript", permissions: ["vm:read"] } });
   const byKey = { headers: { "x-api-key": key.secret } };
