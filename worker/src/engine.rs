@@ -164,3 +164,18 @@ async fn retry(context: &StepContext<'_>, message: String, after: Option<Duratio
     let outcome = Outcome::Retry { error: message, after, within: context.left() };
     context.shared.store.write_for_job(context.lease, "retry", async |_| Ok(((), outcome.clone()))).await
 }
+
+#[cfg(test)]
+mod tests {
+    use virtualstack_model::jobs::{Job, VmCreate};
+    use virtualstack_model::operation::Verb;
+
+    use super::*;
+
+    #[test]
+    fn the_deadline_comes_long_before_the_last_attempt() {
+        let longest = Verb::ALL.iter().map(|verb| verb.time_limit()).max().expect("verbs") + ROLLBACK_GRACE;
+        // Between attempts lie 30 s on average: at most 60 s, by full jitter.
+        assert!(TimeDelta::seconds(30) * VmCreate::MAX_ATTEMPTS > longest * 3, "{longest}");
+    }
+}
