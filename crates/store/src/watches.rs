@@ -178,6 +178,22 @@ pub async fn snapshot<M: Mode>(tx: &mut TenantTx<M>, collection: Collection) -> 
     Ok((resources, Place { position: head, at }))
 }
 
+/// A change as it is kept.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = changes)]
+struct Row {
+    position: i64,
+    created_at: DateTime<Utc>,
+    kind: Option<ChangeKind>,
+    after: Option<Value>,
+}
+
+impl Row {
+    const fn place(&self) -> Place {
+        Place { position: self.position, at: self.created_at }
+    }
+}
+
 /// What has changed since. A place that is no longer kept, or never was, is refused as the token that it came in.
 pub async fn after<M: Mode>(
     tx: &mut TenantTx<M>,
@@ -189,7 +205,7 @@ pub async fn after<M: Mode>(
     let log = Log::read(tx).await?;
     log.holds(place, max_age)?;
     let end = log.head.min(place.position + SPAN);
-    let rows: Vec<(i64, DateTime<Utc>, Option<ChangeKind>, Option<Value>)> = if place.position == log.head {
+    let rows: Vec<Row> = if place.position == log.head {
         Vec::new()
     } else {
         changes::table
@@ -198,20 +214,20 @@ pub async fn after<M: Mode>(
             .filter(changes::resource.like(format!("{}/%", collection.name())))
             .order(changes::position)
             .limit(BATCH)
-            .select((changes::position, changes::created_at, changes::kind, changes::after))
+            .select(Row::as_select())
             .load(tx.connection()?)
             .await
             .map_err(from_diesel)?
     };
     let cut = i64::try_from(rows.len()).is_ok_and(|rows| rows == BATCH);
-    let last = rows.last().filter(|_| cut).map(|(position, at, ..)| Place { position: *position, at: *at });
+    let last = rows.last().filter(|_| cut).map(Row::place);
     // Where a batch stops short of the head, nobody knows when that was; it is no older than what was told before.
     let at = if end == log.head { log.at } else { place.at };
     let place = last.unwrap_or(Place { position: end, at });
     let (mut changes, mut after) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-    for (position, at, kind, row) in rows {
-        changes.extend(kind.map(|kind| (kind, Place { position, at })));
-        after.extend(row);
+    for row in rows {
+        changes.extend(row.kind.map(|kind| (kind, row.place())));
+        after.extend(row.after);
     }
     let resources = match collection {
         Collection::Vms => Resources::Vms(read(after)?),

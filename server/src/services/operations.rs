@@ -179,7 +179,7 @@ pub(crate) async fn pack<M: Mode>(tx: &mut TenantTx<M>, rows: Vec<operations::Op
     let snapshots = if of_snapshots.is_empty() { Vec::new() } else { snapshots::get_many(tx, &of_snapshots).await? };
     let target = |row: &operations::Operation| match row.snapshot_id {
         Some(id) => snapshots.iter().find(|snapshot| snapshot.id == id).cloned().map(Target::Snapshot),
-        None => vms.iter().find(|vm| vm.id == row.vm_id).cloned().map(Target::Vm),
+        None => vms.iter().find(|vm| vm.id == row.vm_id).cloned().map(|vm| Target::Vm(Box::new(vm))),
     };
     Ok(rows
         .into_iter()
@@ -193,7 +193,7 @@ pub(crate) async fn pack<M: Mode>(tx: &mut TenantTx<M>, rows: Vec<operations::Op
 /// What an operation has worked on.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    Vm(Vm),
+    Vm(Box<Vm>),
     Snapshot(Snapshot),
 }
 
@@ -231,7 +231,7 @@ fn response(row: &operations::Operation, target: Option<Target>) -> prost_types:
     }
     let tombstone = || row.tombstone.clone();
     match (target, row.snapshot_id) {
-        (Some(Target::Vm(vm)), _) => wire::any(&vm_message(vm)),
+        (Some(Target::Vm(vm)), _) => wire::any(&vm_message(*vm)),
         (Some(Target::Snapshot(snapshot)), _) => wire::any(&snapshot_message(snapshot)),
         (None, None) => {
             let was = tombstone().and_then(|was| serde_json::from_value(was).ok());
