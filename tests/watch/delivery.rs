@@ -164,8 +164,7 @@ async fn fifty_cuts_lose_nothing_and_repeat_nothing() {
     let known: Vec<_> = client.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     assert_eq!(known, texts(&here.database, &now).await, "nothing is missing at the beginning either");
     assert!(written > CUTS && told.len() > CUTS, "{written} changes were written, {} told", told.len());
-    #[expect(clippy::print_stdout, reason = "shown when the test fails")]
-    let () = println!(
+    println!(
         "{} of {} changes told over {CUTS} cuts ({cut_in_snapshot} of them in the snapshot) in {cuts_took:?}",
         told.len(),
         all.len()
