@@ -6,11 +6,13 @@ mod database;
 mod intercepted;
 mod mails;
 mod probes;
+mod seed;
 mod session;
 
-pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD};
+pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask};
 pub(crate) use database::Database;
-pub(crate) use intercepted::{Call, Intercepted, When, test_fault};
+pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, test_fault};
 pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe};
+pub(crate) use seed::Seed;
 pub(crate) use session::{Rest, Session, reason};
