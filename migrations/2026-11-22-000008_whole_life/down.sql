@@ -18,6 +18,10 @@ ALTER TABLE simulated_hypervisor.tasks
     DROP CONSTRAINT tasks_action_check,
     ADD CONSTRAINT tasks_action_check CHECK (action IN ('CREATE', 'POWER_ON', 'POWER_OFF', 'DESTROY'));
 ALTER TABLE simulated_hypervisor.vms DROP COLUMN medium, DROP COLUMN resets;
+DROP INDEX audit.changes_of_vms, audit.changes_of_vms_by_reason, compute.operations_by_vm,
+    compute.virtual_machines_by_name, compute.virtual_machines_by_state, compute.virtual_machines_by_owner,
+    compute.virtual_machines_by_template, compute.virtual_machines_by_create_time;
+CREATE INDEX ON audit.changes (tenant_id, resource, position);
 DROP TRIGGER wake ON audit.changes;
 DROP FUNCTION audit.wake_watches;
 ALTER TABLE audit.changes

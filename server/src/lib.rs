@@ -6,6 +6,7 @@
 mod api_keys;
 mod bootstrap;
 mod caller;
+mod changes;
 mod codec;
 mod config;
 mod keys;

@@ -59,7 +59,10 @@ pub(crate) fn from_error(error: Error) -> Status {
         }
         Error::Unavailable { retry_after, .. } => {
             retry(&mut details, Some(*retry_after));
-            tracing::warn!(source = error.source().map(chain), "unavailable: {error}");
+            // What we say ourselves, such as that we are stopping, is no news.
+            if let Some(source) = error.source() {
+                tracing::warn!(source = chain(source), "unavailable: {error}");
+            }
             Code::Unavailable
         }
         Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,

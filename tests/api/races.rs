@@ -63,7 +63,7 @@ async fn end(caller: &Session, name: &str, how: End) -> Result<(), Status> {
     match how {
         End::Deactivate => users.deactivate_user(caller.request(DeactivateUserRequest { name })).await.map(|_| ()),
         End::Delete => {
-            let request = DeleteUserRequest { name, etag: String::new() };
+            let request = DeleteUserRequest { name, ..Default::default() };
             users.delete_user(caller.request(request)).await.map(|_| ())
         }
         End::Unassign => {
@@ -149,7 +149,7 @@ async fn a_role_is_deleted_or_held_and_never_both() {
         let (name, member) = (names[role].clone(), members[member].clone());
         match kind {
             0 | 1 => {
-                let request = DeleteRoleRequest { name, etag: String::new() };
+                let request = DeleteRoleRequest { name, ..Default::default() };
                 roles(&acme).delete_role(acme.request(request)).await.map(|_| ())
             }
             2 | 3 => {

@@ -15,7 +15,7 @@ use virtualstack_proto::google::rpc;
 use crate::support::{ControlPlane, Database, Session};
 
 /// Every rpc that a tenant's client can see: ours, and those that we serve from vendored files.
-pub(super) fn rpcs() -> Vec<MethodDescriptor> {
+pub(crate) fn rpcs() -> Vec<MethodDescriptor> {
     let ours = |package: &str| package.starts_with("virtualstack.") || package == "google.longrunning";
     DESCRIPTOR_POOL
         .services()
@@ -25,12 +25,12 @@ pub(super) fn rpcs() -> Vec<MethodDescriptor> {
 }
 
 /// "package.Service.Method" → "/package.Service/Method".
-pub(super) fn path(rpc: &MethodDescriptor) -> String {
+pub(crate) fn path(rpc: &MethodDescriptor) -> String {
     format!("/{}/{}", rpc.parent_service().full_name(), rpc.name())
 }
 
 /// Calls an rpc with a request and an answer in JSON.
-pub(super) async fn call(
+pub(crate) async fn call(
     channel: &Channel,
     token: Option<&str>,
     rpc: &MethodDescriptor,
@@ -43,7 +43,7 @@ pub(super) async fn call(
 }
 
 /// Calls whatever is at `path` with the bytes of a message.
-pub(super) async fn call_raw(
+pub(crate) async fn call_raw(
     channel: &Channel,
     token: Option<&str>,
     path: &str,
@@ -70,7 +70,7 @@ pub(crate) async fn call_with(
 }
 
 /// All that a caller learns from an error: code, message and details.
-pub(super) fn told(status: &Status) -> Value {
+pub(crate) fn told(status: &Status) -> Value {
     let details = rpc::Status::decode(status.details()).expect("a google.rpc.Status").details;
     let details: Vec<_> = details
         .into_iter()

@@ -28,6 +28,12 @@ words! {
     }
 }
 
+impl MembershipState {
+    /// The words that clients see: who was taken out is no member.
+    pub const SHOWN: &'static [&'static str] =
+        &[Self::Invited.as_str(), Self::Active.as_str(), Self::Inactive.as_str()];
+}
+
 words! {
     /// Where an invitation stands.
     InvitationState {

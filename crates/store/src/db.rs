@@ -148,7 +148,24 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
-        let opening = format!("BEGIN READ ONLY; {}", tenant_opening(scope));
+        self.read_by("BEGIN READ ONLY", scope, f).await
+    }
+
+    /// Reads a tenant's data as it was at one moment, however many queries `f` makes.
+    pub async fn read_consistently<T, F>(&self, scope: &TenantScope, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
+    {
+        self.read_by("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", scope, f).await
+    }
+
+    async fn read_by<T, F>(&self, begin: &str, scope: &TenantScope, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
+    {
+        let opening = format!("{begin}; {}", tenant_opening(scope));
         retrying!({
             let mut tx = TenantTx::<Read>::new(self.open(&opening).await?, scope.tenant);
             tx.account = Some(scope.account);

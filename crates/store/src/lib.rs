@@ -16,7 +16,7 @@ pub mod listing;
 pub mod mail_tokens;
 pub mod migrate;
 pub mod operations;
-pub mod page;
+mod page;
 pub mod password_resets;
 pub mod principals;
 pub mod quotas;
@@ -37,6 +37,7 @@ pub mod tx;
 pub mod users;
 pub mod vm_events;
 pub mod vms;
+pub mod watches;
 
 pub use db::{Config, Store};
 pub use listing::{ListRequest, Listed};

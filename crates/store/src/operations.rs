@@ -16,7 +16,7 @@ use virtualstack_model::operation::{OperationState, Verb};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
-use crate::page::Page;
+use crate::listing::{Field, Kind, ListRequest, Listed, Listing};
 use crate::schema::operations as table;
 use crate::tx::{Due, Mode, TenantTx, Write};
 
@@ -228,20 +228,50 @@ pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: OperationId) -> Result<Opera
         .ok_or_else(|| Error::not_found("OPERATION_NOT_FOUND", id.name()))
 }
 
+/// What filters of operations may name. Verbs, results and what is done are told in words of the contract.
+const LISTING: Listing<table::table> = Listing {
+    collection: OperationId::COLLECTION,
+    id: Field::id("name", OperationId::COLLECTION, &table::id),
+    fields: &[
+        Field::sql("done", Kind::Bool, "state NOT IN ('OPEN', 'QUEUED')"),
+        Field::sql("metadata.target", Kind::Path(&[("vms", "vm_id"), ("snapshots", "snapshot_id")]), "vm_id"),
+        Field::sql(
+            "metadata.verb",
+            Kind::Words(&[
+                "CREATE",
+                "UPDATE",
+                "DELETE",
+                "START",
+                "STOP",
+                "RESTART",
+                "RESET",
+                "SUSPEND",
+                "UNDELETE",
+                "REVERT",
+                "OPEN_CONSOLE",
+            ]),
+            "regexp_replace(verb, '_SNAPSHOT$', '')",
+        ),
+        Field::text("metadata.step", &table::step),
+        Field::int32("metadata.progressPercent", &table::progress_percent),
+        Field::time("metadata.createTime", &table::created_at),
+        Field::time("metadata.startTime", &table::started_at),
+        Field::time("metadata.endTime", &table::ended_at),
+        Field::bool("metadata.cancelRequested", &table::cancel_requested),
+        Field::time("metadata.deadline", &table::deadline_at),
+        // As google.rpc.Code has them: cancelled is 1, unknown 2.
+        Field::sql(
+            "error.code",
+            Kind::Number,
+            "coalesce(error_code, CASE state WHEN 'CANCELLED' THEN 1 WHEN 'FAILED' THEN 2 END)",
+        ),
+    ],
+};
+
 /// Lists operations, newest first.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, page: &Page<OperationId>) -> Result<(Vec<Operation>, String)> {
+pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Operation>> {
     let tenant = tx.tenant();
-    let mut query = table::table
-        .filter(table::tenant_id.eq(tenant))
-        .select(Operation::as_select())
-        .order(table::id.desc())
-        .limit(page.limit())
-        .into_boxed();
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |operation| operation.id)
+    LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant)).into_boxed()).await
 }
 
 /// Asks an operation to cancel; done ones stay as they are.

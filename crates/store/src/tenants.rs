@@ -184,7 +184,7 @@ const LISTING: Listing<table::table> = Listing {
     fields: &[
         Field::text("slug", &table::slug).sorted().searched(),
         Field::text("displayName", &table::display_name).sorted().searched(),
-        Field::words("state", TenantState::WORDS, &table::state).sorted(),
+        Field::words("state", TenantState::SHOWN, &table::state).sorted(),
         Field::time("createTime", &table::created_at).sorted(),
         Field::time("updateTime", &table::updated_at).sorted(),
     ],

@@ -17,10 +17,12 @@ mod users;
 mod vms;
 mod watches;
 
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use virtualstack_model::{Error, Result};
 use virtualstack_store::{MasterKey, Store};
 
+use crate::changes::Changes;
 use crate::config::Config;
 use crate::generated::google::longrunning::operations_server::OperationsServer;
 use crate::generated::virtualstack::compute::v1::quota_service_server::QuotaServiceServer;
@@ -37,6 +39,7 @@ use crate::generated::virtualstack::iam::v1::session_service_server::SessionServ
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
 use crate::generated::virtualstack::watch::v1::watch_service_server::WatchServiceServer;
+use crate::layers::authorize::Authority;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::refusals::Refusals;
@@ -52,6 +55,10 @@ pub(crate) struct Parts {
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) refusals: Refusals,
+    pub(crate) authority: Authority,
+    pub(crate) changes: Changes,
+    /// Cancelled when the server begins to stop.
+    pub(crate) stopping: CancellationToken,
 }
 
 /// Every service there is.
@@ -76,7 +83,7 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         VmServiceServer: vms::Vms { store: store.clone() };
         SnapshotServiceServer: snapshots::Snapshots { store: store.clone() };
         QuotaServiceServer: quotas::Quotas { store: store.clone() };
-        WatchServiceServer: watches::Watches { store: store.clone() };
+        WatchServiceServer: watches::Watches::new(parts.clone(), config);
         TemplateServiceServer: templates::Templates { store: store.clone() };
         OperationsServer: operations::Operations { store: store.clone(), master_key: parts.master_key.clone() };
     }

@@ -17,10 +17,11 @@ use virtualstack_proto::google::longrunning::{
 use virtualstack_proto::google::rpc;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, operation_metadata};
-use virtualstack_store::page::Page;
 use virtualstack_store::snapshots::Snapshot;
 use virtualstack_store::vms::Vm;
-use virtualstack_store::{MasterKey, Mode, Store, TenantTx, console_tickets, operations, snapshots, vms};
+use virtualstack_store::{
+    ListRequest, Listed, MasterKey, Mode, Store, TenantTx, console_tickets, operations, snapshots, vms,
+};
 
 use crate::caller::Caller;
 use crate::generated::google::longrunning::operations_server::Operations as Contract;
@@ -52,20 +53,17 @@ impl Contract for Operations {
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        if !request.filter.is_empty() {
-            return Err(from_error(Error::invalid("filter", "operations cannot be filtered yet")));
-        }
-        if request.page_size < 0 {
+        let ListOperationsRequest { filter, page_size, page_token, .. } = request.into_inner();
+        // The vendored request has no rules of its own.
+        if page_size < 0 {
             return Err(from_error(Error::invalid("page_size", "must not be negative")));
         }
-        let binding = [scope.tenant().to_string(), "operations".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
+        let request = ListRequest { page_size, page_token, filter, ..ListRequest::default() };
         let (operations, next_page_token) = self
             .store
             .read(&scope, async |tx| {
-                let (rows, token) = operations::list(tx, &page).await?;
-                Ok((pack(tx, rows).await?, token))
+                let Listed { rows, next_page_token, .. } = operations::list(tx, &request).await?;
+                Ok((pack(tx, rows).await?, next_page_token))
             })
             .await
             .map_err(from_error)?;

@@ -12,7 +12,6 @@ use virtualstack_model::vm::{Size, VmState};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
-use virtualstack_store::page::Page;
 use virtualstack_store::vms::{self, Vm};
 use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, operations, snapshots, templates, vm_events};
 
@@ -200,20 +199,20 @@ impl VmService for Vms {
         request: Request<proto::ListVmEventsRequest>,
     ) -> Result<Response<proto::ListVmEventsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        let id = VmId::parse("parent", &request.parent).map_err(from_error)?;
-        let binding = [scope.tenant().to_string(), format!("events of {id}")];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) = self
+        let proto::ListVmEventsRequest { parent, page_size, page_token, filter, order_by, show_total } =
+            request.into_inner();
+        let id = VmId::parse("parent", &parent).map_err(from_error)?;
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } = self
             .store
             .read(&scope, async |tx| {
                 vms::get(tx, id).await?;
-                vm_events::list(tx, id, &page).await
+                vm_events::list(tx, &request, id).await
             })
             .await
             .map_err(from_error)?;
         let vm_events = rows.into_iter().map(|row| event_message(id, row)).collect();
-        Ok(Response::new(proto::ListVmEventsResponse { vm_events, next_page_token, total_size: None }))
+        Ok(Response::new(proto::ListVmEventsResponse { vm_events, next_page_token, total_size }))
     }
 }
 

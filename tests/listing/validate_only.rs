@@ -1,0 +1,1 @@
+//! validateOnly runs every check and changes nothing.
