@@ -99,7 +99,7 @@ impl ControlPlane {
 
     /// Starts a worker that passes every point of its steps by `probe`.
     pub(crate) async fn work(&self, probe: Arc<dyn Probe>) -> WorkerTask {
-        let quick = simulated::Config { create_ms: 30, power_ms: 20, ..Default::default() };
+        let quick = simulated::Config { create_ms: 30, power_ms: 20, shut_down_ms: 30, ..Default::default() };
         self.work_on(probe, Arc::new(self.hypervisor(quick))).await
     }
 
@@ -111,7 +111,7 @@ impl ControlPlane {
 
     /// Starts a worker that sends mail by the test's own means.
     pub(crate) async fn work_mailing(&self, mailer: Arc<dyn Mailer>) -> WorkerTask {
-        let quick = simulated::Config { create_ms: 30, power_ms: 20, ..Default::default() };
+        let quick = simulated::Config { create_ms: 30, power_ms: 20, shut_down_ms: 30, ..Default::default() };
         self.work_with(Arc::new(NoProbe), Arc::new(self.hypervisor(quick)), mailer).await
     }
 

@@ -98,7 +98,10 @@ impl Intercepted {
         passing: Passing<'_>,
         real: impl Future<Output = Result<T, Fault>> + Send,
     ) -> Result<T, Fault> {
-        self.hook.pass(passing).await?;
+        match self.hook.pass(passing).await {
+            Err(fault) if fault.reason == HANGS => std::future::pending().await,
+            passed => passed?,
+        }
         let done = real.await?;
         self.hook.pass(Passing { when: When::After, ..passing }).await?;
         Ok(done)
@@ -108,6 +111,13 @@ impl Intercepted {
 /// A fault made by a test.
 pub(crate) fn test_fault(class: FaultClass) -> Fault {
     Fault::new(class, "TEST_FAULT", "it does not work", "made by a test")
+}
+
+const HANGS: &str = "HANGS";
+
+/// Given before a call, it never ends.
+pub(crate) fn hang() -> Fault {
+    Fault::new(FaultClass::Unknown, HANGS, "it hangs", "made by a test")
 }
 
 #[async_trait]

@@ -11,7 +11,7 @@ mod session;
 
 pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask};
 pub(crate) use database::Database;
-pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, test_fault};
+pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};
 pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe};
 pub(crate) use seed::Seed;

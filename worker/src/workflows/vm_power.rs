@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use virtualstack_model::jobs::{VmJob as _, VmPower};
+use virtualstack_model::jobs::VmPower;
 use virtualstack_model::operation::Verb;
 use virtualstack_model::vm::PowerState;
 use virtualstack_store::operations::{End, Failure};

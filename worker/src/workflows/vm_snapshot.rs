@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use virtualstack_model::Result;
-use virtualstack_model::jobs::{VmJob as _, VmSnapshot};
+use virtualstack_model::jobs::VmSnapshot;
 use virtualstack_model::operation::Verb;
 use virtualstack_model::snapshot::SnapshotState;
 use virtualstack_store::operations::{self, End, Failure, Tombstone};
@@ -25,8 +25,6 @@ pub(crate) enum Step {
     Make {
         task: Option<TaskRef>,
     },
-    /// Nothing was done yet: a delete can still be cancelled.
-    Begin,
     Remove {
         task: Option<TaskRef>,
     },
@@ -38,8 +36,6 @@ pub(crate) enum Step {
     Rollback {
         task: Option<TaskRef>,
         failure: Option<Failure>,
-        /// Whether it may have done something to the snapshot.
-        begun: bool,
     },
     Undo {
         task: Option<TaskRef>,
@@ -65,7 +61,7 @@ impl Workflow for VmSnapshot {
 
     fn first(&self) -> Step {
         match self.verb {
-            Verb::DeleteSnapshot => Step::Begin,
+            Verb::DeleteSnapshot => Step::Remove { task: None },
             Verb::RevertSnapshot => Step::Revert { task: None },
             _ => Step::Make { task: None },
         }
@@ -74,7 +70,6 @@ impl Workflow for VmSnapshot {
     fn label(step: &Step) -> (&'static str, Range<i32>) {
         match step {
             Step::Make { .. } => ("make", 5..90),
-            Step::Begin => ("begin", 0..5),
             Step::Remove { .. } => ("remove", 5..90),
             Step::Revert { .. } => ("revert", 5..90),
             Step::Conclude => ("conclude", 90..100),
@@ -97,7 +92,6 @@ impl Workflow for VmSnapshot {
                 let progress = context.ask(hypervisor.ensure_snapshot(vm.id, &spec, task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::Make { task }, Step::Conclude).await
             }
-            Step::Begin => Ok(context.next(Step::Remove { task: None }).await?),
             Step::Remove { task } => {
                 let gone = hypervisor.ensure_no_snapshot(vm.id, self.snapshot, task.as_ref());
                 let progress = context.ask(gone).await?;
@@ -116,14 +110,14 @@ impl Workflow for VmSnapshot {
                 let event = Event { reason, message: message.to_owned(), operation: Some(self.operation) };
                 conclude(self, context, &vm, fate, event, End::Succeeded(None)).await
             }
-            Step::Rollback { task, failure, begun } => {
+            Step::Rollback { task, failure } => {
                 if let Progress::Running { task, percent } = idle(context, vm.id, task.as_ref()).await? {
-                    return Ok(context.wait(Step::Rollback { task, failure, begun }, percent).await?);
+                    return Ok(context.wait(Step::Rollback { task, failure }, percent).await?);
                 }
                 if self.verb == Verb::CreateSnapshot {
                     return Ok(context.next(Step::Undo { task: None, failure }).await?);
                 }
-                let fate = fate(self.verb, failure.as_ref(), begun);
+                let fate = fate(self.verb, failure.as_ref());
                 let (event, end) = taken_back(self, self.verb, failure);
                 conclude(self, context, &vm, fate, event, end).await
             }
@@ -146,14 +140,14 @@ impl Workflow for VmSnapshot {
     fn rollback(&self, step: &Step, failure: Option<Failure>) -> Option<Step> {
         let task = match step {
             Step::Rollback { .. } | Step::Undo { .. } => return None,
-            // What is deleted in part is of no use to anybody.
+            // A delete that was asked to cancel goes on: what is deleted in part is of no use to anybody.
             Step::Remove { .. } if failure.is_none() => return None,
             // It is done.
             Step::Conclude if failure.is_none() && self.verb != Verb::CreateSnapshot => return None,
             Step::Make { task } | Step::Remove { task } | Step::Revert { task } => task.clone(),
-            Step::Begin | Step::Conclude => None,
+            Step::Conclude => None,
         };
-        Some(Step::Rollback { task, failure, begun: !matches!(step, Step::Begin) })
+        Some(Step::Rollback { task, failure })
     }
 
     async fn give_up(&self, context: &StepContext<'_>, failure: Failure) -> Result<Settled<Step>> {
@@ -169,12 +163,10 @@ impl Workflow for VmSnapshot {
 }
 
 /// What became of a snapshot that was to be deleted or gone back to.
-fn fate(verb: Verb, failure: Option<&Failure>, begun: bool) -> Fate {
+fn fate(verb: Verb, failure: Option<&Failure>) -> Fate {
     match (verb, failure) {
-        (Verb::DeleteSnapshot, _) if !begun => Fate::Ready,
-        (Verb::DeleteSnapshot, failure) => {
-            let why = failure.map_or("it was cancelled", |failure| &failure.message);
-            Fate::Unknown(format!("deletion failed: {why}; delete it again"))
+        (Verb::DeleteSnapshot, Some(failure)) => {
+            Fate::Unknown(format!("deletion failed: {}; delete it again", failure.message))
         }
         (_, Some(failure)) if failure.reason == "SNAPSHOT_LOST" => Fate::Unknown(failure.message.clone()),
         _ => Fate::Untouched,
@@ -216,8 +208,7 @@ async fn settle(job: &VmSnapshot, tx: &mut TenantTx<Write>, fate: &Fate, event: 
     match fate {
         Fate::Untouched => {}
         Fate::Ready => {
-            let event = told(if job.verb == Verb::CreateSnapshot { "SNAPSHOT_CREATED" } else { "SNAPSHOT_KEPT" });
-            snapshots::update_state(tx, id, SnapshotState::Ready, "", &event).await?;
+            snapshots::update_state(tx, id, SnapshotState::Ready, "", &told("SNAPSHOT_CREATED")).await?;
         }
         Fate::Gone => {
             let removed = snapshots::remove(tx, id, &told("SNAPSHOT_DELETED")).await?;

@@ -95,6 +95,12 @@ impl VimFault {
             | "NotAuthenticated" => {
                 (FaultClass::Retry, "HYPERVISOR_UNAVAILABLE", "the hypervisor cannot be reached; it is tried again")
             }
+            "CpuHotPlugNotSupported" | "MemoryHotPlugNotSupported" => RESTART_NEEDED,
+            "ToolsUnavailable" | "GuestOperationsUnavailable" => (
+                FaultClass::Guest,
+                "GUEST_TOOLS_UNAVAILABLE",
+                "the guest cannot be asked: it has no VMware Tools, or they do not run",
+            ),
             "ManagedObjectNotFound" => {
                 (FaultClass::Lost, "VM_LOST", "the VM is gone from the hypervisor; delete it or ask the provider")
             }
@@ -131,6 +137,10 @@ impl VimFault {
         }
     }
 }
+
+/// What cannot be changed while a VM runs.
+pub(super) const RESTART_NEEDED: (FaultClass, &str, &str) =
+    (FaultClass::PowerOff, "RESTART_NEEDED", "the VM has to be off for this size; allow a restart");
 
 const NO_ROOM: (FaultClass, &str, &str) = (
     FaultClass::Capacity,
@@ -244,6 +254,20 @@ mod tests {
     fn no_room_is_capacity() {
         for kind in ["NoDiskSpace", "InsufficientResourcesFault", "InsufficientMemoryResourcesFault"] {
             assert_eq!(class(kind), FaultClass::Capacity, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_guest_without_tools_cannot_be_asked() {
+        for kind in ["ToolsUnavailable", "GuestOperationsUnavailable"] {
+            assert_eq!(class(kind), FaultClass::Guest, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_hot_wants_the_vm_off() {
+        for kind in ["CpuHotPlugNotSupported", "MemoryHotPlugNotSupported"] {
+            assert_eq!(class(kind), FaultClass::PowerOff, "{kind}");
         }
     }
 
