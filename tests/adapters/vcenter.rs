@@ -1,136 +1,19 @@
-//! The vCenter adapter against a simulated vCenter, tests/vcsim, over the wire. `VIRTUALSTACK_TEST_VCSIM` names its
-//! binary; without it nothing is tested, except in CI, where that is a failure.
+//! What is the vCenter adapter's own, over the wire: sessions, crowds, settings, the faults that a vCenter has.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use virtualstack_model::id::{OperationId, TenantId, VmId};
 use virtualstack_model::template::TemplateKind;
 use virtualstack_model::vm::{PowerState, Size};
-use virtualstack_worker::adapters::hypervisor::vcenter::{Config, Password, VCenter};
+use virtualstack_worker::adapters::hypervisor::vcenter::{Config, VCenter};
 use virtualstack_worker::adapters::hypervisor::{
     Fault, FaultClass, Hypervisor, Progress, TaskRef, TemplateRef, VmIdentity, VmSpec,
 };
 
-/// The template of the simulator with 1 CPU, 1 GiB of memory and a disk of 10 GiB.
-const DEBIAN: &str = "5027a1de-0000-4000-8000-00000000d012";
-
-#[derive(Deserialize)]
-struct Ready {
-    url: String,
-    username: String,
-    password: String,
-    ca_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Machine {
-    name: String,
-    instance_uuid: String,
-    marker: String,
-    cpus: i32,
-    memory_mib: i32,
-    disk_gib: i32,
-}
-
-/// A vCenter that ends with its test.
-struct Vcsim {
-    ready: Ready,
-    folder: PathBuf,
-    child: Child,
-}
-
-impl Vcsim {
-    async fn start(options: &[&str]) -> Option<Self> {
-        let folder = std::env::temp_dir().join(format!("vcsim-test-{}", VmId::new()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        Self::start_in(folder, options).await
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
-    async fn start_in(folder: PathBuf, options: &[&str]) -> Option<Self> {
-        let Ok(program) = std::env::var("VIRTUALSTACK_TEST_VCSIM") else {
-            assert!(std::env::var_os("CI").is_none(), "VIRTUALSTACK_TEST_VCSIM must name the simulator");
-            eprintln!("skipped: VIRTUALSTACK_TEST_VCSIM does not name the simulator");
-            return None;
-        };
-        let file = folder.join("ready.json");
-        let _ = std::fs::remove_file(&file);
-        let child = Command::new(program)
-            .arg("-stdin-guard")
-            .arg("-ready-file")
-            .arg(&file)
-            .args(options)
-            .env("TMPDIR", &folder)
-            .stdin(Stdio::piped())
-            .stderr(std::fs::File::create(folder.join("log")).expect("a log"))
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the simulator starts");
-        let started = Instant::now();
-        let ready = loop {
-            assert!(started.elapsed() < Duration::from_secs(30), "the simulator is not ready");
-            match std::fs::read(&file) {
-                Ok(text) => break serde_json::from_slice(&text).expect("the ready file"),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        };
-        Some(Self { ready, folder, child })
-    }
-
-    fn config(&self) -> Config {
-        Config {
-            password: Some(Password(self.ready.password.clone())),
-            ca_file: self.ready.ca_file.clone(),
-            ..Config::new(&self.ready.url, &self.ready.username)
-        }
-    }
-
-    fn connect(&self) -> VCenter {
-        VCenter::connect(self.config()).expect("good settings")
-    }
-
-    fn address(&self) -> &str {
-        let rest = self.ready.url.split("//").nth(1).expect("a host");
-        rest.split('/').next().expect("a host")
-    }
-
-    /// Steers or asks a simulator that was started with `-plain`.
-    async fn test(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(self.address()).await.expect("connects");
-        stream.write_all(format!("{request} HTTP/1.0\r\nHost: vcsim\r\n\r\n").as_bytes()).await.expect("sends");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("answers");
-        assert!(text.contains(" 200 OK"), "{text}");
-        text.split("\r\n\r\n").nth(1).expect("a body").to_owned()
-    }
-
-    async fn calls(&self, method: &str) -> u64 {
-        let calls: serde_json::Value = serde_json::from_str(&self.test("GET /test/calls").await).expect("JSON");
-        calls[method].as_u64().unwrap_or_default()
-    }
-
-    async fn machines(&self) -> Vec<Machine> {
-        serde_json::from_str(&self.test("GET /test/vms").await).expect("JSON")
-    }
-}
-
-impl Drop for Vcsim {
-    fn drop(&mut self) {
-        let _ = self.child.start_kill();
-        if std::thread::panicking() {
-            eprintln!("vcsim: {}", std::fs::read_to_string(self.folder.join("log")).unwrap_or_default());
-        }
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
+use super::conformance::drive_every;
+use super::vcsim::{DEBIAN, NETINST, Vcsim};
 
 fn spec(name: &str) -> VmSpec {
     VmSpec {
@@ -148,20 +31,8 @@ fn identity(spec: &VmSpec) -> VmIdentity {
     VmIdentity { id: spec.id, template: spec.template.clone() }
 }
 
-/// Asks until it is done, as a workflow does: with the last task, and again after faults that are not final.
-async fn drive(mut call: impl AsyncFnMut(Option<&TaskRef>) -> Result<Progress, Fault>) {
-    let started = Instant::now();
-    let mut task = None;
-    loop {
-        assert!(started.elapsed() < Duration::from_secs(120), "not done; last task {task:?}");
-        match call(task.as_ref()).await {
-            Ok(Progress::Done) => return,
-            Ok(Progress::Running { task: reference, .. }) => task = reference.or(task),
-            Err(fault) if matches!(fault.class, FaultClass::Retry | FaultClass::Unknown) => {}
-            Err(fault) => panic!("{fault}"),
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+async fn drive(call: impl AsyncFnMut(Option<&TaskRef>) -> Result<Progress, Fault>) {
+    drive_every(Duration::from_millis(200), call).await.expect("done");
 }
 
 async fn create(vcenter: &VCenter, spec: &VmSpec) {
@@ -181,9 +52,14 @@ async fn a_vm_lives_and_dies() {
     let Some(vcsim) = Vcsim::start(&["-clone-delay-min", "300ms", "-clone-delay-max", "500ms"]).await else { return };
     let vcenter = vcsim.connect();
     let templates = vcenter.observe_templates().await.expect("templates");
-    let names: Vec<_> =
-        templates.iter().map(|t| (t.display_name.as_str(), t.cpu_count, t.memory_mib, t.disk_gib)).collect();
-    assert_eq!(names, [("debian-12", 1, 1024, 10), ("ubuntu-24.04", 2, 2048, 20), ("windows-2022", 2, 4096, 40)]);
+    let of = |kind| templates.iter().filter(move |template| template.kind == kind);
+    let sizes: Vec<_> = of(TemplateKind::Ova)
+        .map(|t| (t.display_name.as_str(), t.cpu_count, t.memory_mib, t.disk_gib))
+        .collect();
+    assert_eq!(sizes, [("debian-12", 1, 1024, 10), ("ubuntu-24.04", 2, 2048, 20), ("windows-2022", 2, 4096, 40)]);
+    let media: Vec<_> = of(TemplateKind::Iso).map(|t| (t.display_name.as_str(), t.reference.0.as_str())).collect();
+    let more = "[LocalDS_0] templates/more/ubuntu-24.04-server.iso";
+    assert_eq!(media, [("debian-12-netinst", NETINST), ("ubuntu-24.04-server", more)]);
 
     let mut spec = spec("web-1");
     spec.template = templates[0].reference.clone();

@@ -30,7 +30,7 @@ var templates = []struct {
 }
 
 // Media lie in the folder "templates" of the datastore; one beside it is not on offer.
-var media = []string{"templates/debian-12-netinst.iso", "templates/more/ubuntu-24.04.iso", "other/private.iso"}
+var media = []string{"templates/debian-12-netinst.iso", "templates/more/ubuntu-24.04-server.iso", "other/private.iso"}
 
 // populate lays out an inventory: three templates and two media in folders "templates", and an empty folder "virtualstack".
 func (w *world) populate(ctx context.Context) error {

@@ -86,6 +86,7 @@ func run(o options) error {
 	if err := world.populate(ctx); err != nil {
 		return err
 	}
+	world.takeOver()
 	if o.sessionIdle > 0 {
 		model.Map().OptionManager().UpdateOptions(&types.UpdateOptions{ChangedValue: []types.BaseOptionValue{
 			&types.OptionValue{Key: "config.vmacore.soap.sessionTimeout", Value: o.sessionIdle.String()},

@@ -37,10 +37,13 @@ type plan struct {
 }
 
 func newWorld(model *simulator.Model, cloneDelay func() time.Duration, username string) *world {
-	w := &world{model: model, cloneDelay: cloneDelay, username: username, plans: map[string][]plan{}}
-	model.Map().Handler = w.stand
-	model.Map().AddHandler(owner{w})
-	return w
+	return &world{model: model, cloneDelay: cloneDelay, username: username, plans: map[string][]plan{}}
+}
+
+// takeOver makes clients meet this world; the inventory is laid out before.
+func (w *world) takeOver() {
+	w.model.Map().Handler = w.standIn
+	w.model.Map().AddHandler(owner{w})
 }
 
 // owner names the account on each task, where the simulator names itself.
@@ -60,19 +63,31 @@ func (owner) UpdateObject(*simulator.Context, mo.Reference, []types.PropertyChan
 
 func (owner) RemoveObject(*simulator.Context, types.ManagedObjectReference) {}
 
-// stand names who answers a call in place of the simulator's own object.
-func (w *world) stand(ctx *simulator.Context, call *simulator.Method) (mo.Reference, types.BaseMethodFault) {
+// standIn puts an object of ours in the way of a call, where the simulator's own would not do. The simulator prefers what
+// it finds among the objects of the session; ours leaves again when it is called.
+func (w *world) standIn(ctx *simulator.Context, call *simulator.Method) (mo.Reference, types.BaseMethodFault) {
+	if ctx.Session == nil {
+		return nil, nil
+	}
+	switch call.Name {
+	case "CreateVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "ReconfigVM_Task", "CreateSnapshot_Task", "Destroy_Task",
+		"RevertToSnapshot_Task", "ShutdownGuest", "AcquireTicket":
+	default:
+		return nil, nil
+	}
 	switch object := ctx.Map.Get(call.This).(type) {
 	case *simulator.VirtualMachine:
-		return &guest{object, w}, nil
+		ctx.Session.Registry.Put(&guest{object, w})
 	case *simulator.VirtualMachineSnapshot:
-		return &snapshot{object, w}, nil
+		ctx.Session.Registry.Put(&snapshot{object, w})
 	case *simulator.Folder:
-		if call.Name == "CreateVM_Task" {
-			return &folder{object, w}, nil
-		}
+		ctx.Session.Registry.Put(&folder{object, w})
 	}
 	return nil, nil
+}
+
+func leave(ctx *simulator.Context, object mo.Reference) {
+	ctx.Session.Registry.Remove(ctx, object.Reference())
 }
 
 // take gives the plan for a task of a method, if there is one.
@@ -178,6 +193,7 @@ type folder struct {
 }
 
 func (f *folder) CreateVMTask(ctx *simulator.Context, req *types.CreateVM_Task) soap.HasFault {
+	leave(ctx, f)
 	plan, _ := f.world.take("CreateVM_Task")
 	if plan.delay == 0 {
 		plan.delay = f.world.cloneDelay()
@@ -195,6 +211,7 @@ type guest struct {
 }
 
 func (g *guest) PowerOnVMTask(ctx *simulator.Context, req *types.PowerOnVM_Task) soap.HasFault {
+	leave(ctx, g)
 	plan, planned := g.world.take("PowerOnVM_Task")
 	if !planned {
 		return g.VirtualMachine.PowerOnVMTask(ctx, req)
@@ -206,6 +223,7 @@ func (g *guest) PowerOnVMTask(ctx *simulator.Context, req *types.PowerOnVM_Task)
 }
 
 func (g *guest) PowerOffVMTask(ctx *simulator.Context, req *types.PowerOffVM_Task) soap.HasFault {
+	leave(ctx, g)
 	plan, planned := g.world.take("PowerOffVM_Task")
 	if !planned {
 		return g.VirtualMachine.PowerOffVMTask(ctx, req)
@@ -217,6 +235,7 @@ func (g *guest) PowerOffVMTask(ctx *simulator.Context, req *types.PowerOffVM_Tas
 }
 
 func (g *guest) ReconfigVMTask(ctx *simulator.Context, req *types.ReconfigVM_Task) soap.HasFault {
+	leave(ctx, g)
 	plan, planned := g.world.take("ReconfigVM_Task")
 	if !planned {
 		return g.VirtualMachine.ReconfigVMTask(ctx, req)
@@ -228,6 +247,7 @@ func (g *guest) ReconfigVMTask(ctx *simulator.Context, req *types.ReconfigVM_Tas
 }
 
 func (g *guest) CreateSnapshotTask(ctx *simulator.Context, req *types.CreateSnapshot_Task) soap.HasFault {
+	leave(ctx, g)
 	plan, planned := g.world.take("CreateSnapshot_Task")
 	if !planned {
 		return g.VirtualMachine.CreateSnapshotTask(ctx, req)
@@ -239,6 +259,7 @@ func (g *guest) CreateSnapshotTask(ctx *simulator.Context, req *types.CreateSnap
 }
 
 func (g *guest) DestroyTask(ctx *simulator.Context, req *types.Destroy_Task) soap.HasFault {
+	leave(ctx, g)
 	plan, planned := g.world.take("Destroy_Task")
 	if !planned {
 		return g.VirtualMachine.DestroyTask(ctx, req)
@@ -251,6 +272,7 @@ func (g *guest) DestroyTask(ctx *simulator.Context, req *types.Destroy_Task) soa
 
 // ShutdownGuest needs tools that run, which the simulator does not look for.
 func (g *guest) ShutdownGuest(ctx *simulator.Context, req *types.ShutdownGuest) soap.HasFault {
+	leave(ctx, g)
 	if g.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn && g.Guest.ToolsRunningStatus != toolsRun {
 		return &methods.ShutdownGuestBody{Fault_: simulator.Fault("", new(types.ToolsUnavailable))}
 	}
@@ -258,7 +280,8 @@ func (g *guest) ShutdownGuest(ctx *simulator.Context, req *types.ShutdownGuest) 
 }
 
 // AcquireTicket gives tickets for a console that is not there.
-func (g *guest) AcquireTicket(_ *simulator.Context, req *types.AcquireTicket) soap.HasFault {
+func (g *guest) AcquireTicket(ctx *simulator.Context, req *types.AcquireTicket) soap.HasFault {
+	leave(ctx, g)
 	if req.TicketType != string(types.VirtualMachineTicketTypeWebmks) {
 		return &methods.AcquireTicketBody{Fault_: simulator.Fault("", &types.InvalidArgument{InvalidProperty: "ticketType"})}
 	}
@@ -277,6 +300,7 @@ type snapshot struct {
 }
 
 func (s *snapshot) RevertToSnapshotTask(ctx *simulator.Context, req *types.RevertToSnapshot_Task) soap.HasFault {
+	leave(ctx, s)
 	vm := ctx.Map.Get(s.Vm).(*simulator.VirtualMachine)
 	plan, _ := s.world.take("RevertToSnapshot_Task")
 	task := s.world.begin(ctx, vm, "revertToSnapshot", plan, func() soap.HasFault {
@@ -332,7 +356,10 @@ func (w *world) foreign(ctx *simulator.Context, r *http.Request) error {
 func (w *world) forget(ctx *simulator.Context, r *http.Request) error {
 	vm, err := w.machine(r)
 	if err == nil {
-		ctx.WithLock(vm, func() { vm.UnregisterVM(ctx, &types.UnregisterVM{This: vm.Self}) })
+		ctx.WithLock(vm, func() {
+			vm.Runtime.PowerState = types.VirtualMachinePowerStatePoweredOff
+			vm.UnregisterVM(ctx, &types.UnregisterVM{This: vm.Self})
+		})
 	}
 	return err
 }

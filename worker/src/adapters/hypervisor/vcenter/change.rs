@@ -79,6 +79,9 @@ impl VCenter {
         if machine.power == power {
             return Ok(Progress::Done);
         }
+        if power == PowerState::Paused {
+            must_run(&machine)?;
+        }
         let (method, work) = match power {
             PowerState::On => ("PowerOnVM_Task", Work::PowerOn),
             PowerState::Off => ("PowerOffVM_Task", Work::PowerOff),
