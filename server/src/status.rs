@@ -106,9 +106,12 @@ fn retry(details: &mut ErrorDetails, after: Option<Duration>) {
     }
 }
 
-/// The collection of a full name: what kind of resource it is.
+/// The last collection of a full name: what kind of resource it is.
 fn kind(name: &str) -> &str {
-    name.split('/').next().unwrap_or_default()
+    let segments: Vec<_> = name.split('/').collect();
+    // What there is one of in each parent, or a collection by itself, has no id behind it.
+    let behind = if segments.len().is_multiple_of(2) { 2 } else { 1 };
+    segments[segments.len() - behind]
 }
 
 /// An error and what caused it, down to the last.

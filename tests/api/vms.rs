@@ -131,12 +131,20 @@ async fn a_state_allows_what_it_allows() {
             _ => &[],
         }
     };
-    let states =
-        ["PROVISIONING", "RUNNING", "STOPPED", "SUSPENDED", "STARTING", "STOPPING", "UPDATING", "DELETING", "DELETED", "ERROR"];
+    let states = [
+        "PROVISIONING",
+        "RUNNING",
+        "STOPPED",
+        "SUSPENDED",
+        "STARTING",
+        "STOPPING",
+        "UPDATING",
+        "DELETING",
+        "DELETED",
+        "ERROR",
+    ];
     for state in states {
-        for action in
-            ["start", "stop", "restart", "reset", "suspend", "openConsole", "undelete", "snapshot", "size"]
-        {
+        for action in ["start", "stop", "restart", "reset", "suspend", "openConsole", "undelete", "snapshot", "size"] {
             settle(&plane, state).await;
             // Only to be validated: so the VM stays as it is.
             let reply = match action {
@@ -198,7 +206,8 @@ async fn sizes_change_by_an_operation_and_words_at_once() {
     assert_eq!(patch("", json!({"description": "new"})).await.0, 200);
     assert_eq!(get(&rest, &vm).await, quiet, "what is said again changes nothing, the etag neither");
 
-    let wanted = json!({"cpuCount": 4, "memoryMib": 4096, "diskGib": 20, "description": "larger", "etag": quiet["etag"]});
+    let wanted =
+        json!({"cpuCount": 4, "memoryMib": 4096, "diskGib": 20, "description": "larger", "etag": quiet["etag"]});
     let (status, operation) = patch("allowRestart=true", wanted).await;
     assert_eq!((status, &operation["done"]), (200, &json!(false)), "{operation}");
     let now = get(&rest, &vm).await;
@@ -209,7 +218,8 @@ async fn sizes_change_by_an_operation_and_words_at_once() {
     assert_ne!(now["etag"], quiet["etag"]);
     let jobs = jobs(&plane).await;
     assert_eq!((&jobs[0]["kind"], &jobs[0]["allow_restart"]), (&json!("vm_resize"), &json!(true)));
-    let kept = "SELECT wanted_cpu_count || ' ' || wanted_memory_mib || ' ' || wanted_disk_gib FROM compute.virtual_machines";
+    let kept =
+        "SELECT wanted_cpu_count || ' ' || wanted_memory_mib || ' ' || wanted_disk_gib FROM compute.virtual_machines";
     assert_eq!(texts(&plane.database, kept).await, ["4 4096 20"]);
     let (_, quota) = rest.call("GET", "/v1/quota", None).await;
     let usage = &quota["usage"];
@@ -222,7 +232,8 @@ async fn sizes_change_by_an_operation_and_words_at_once() {
     settle(&plane, "STOPPED").await;
     assert_eq!(get(&rest, &vm).await["diskGib"], 20);
     assert_eq!(invalid(&patch("", json!({"diskGib": 19})).await), ["vm.diskGib"]);
-    let (status, snapshot) = rest.call("POST", &format!("{path}/snapshots"), Some(json!({"displayName": "before"}))).await;
+    let (status, snapshot) =
+        rest.call("POST", &format!("{path}/snapshots"), Some(json!({"displayName": "before"}))).await;
     assert_eq!(status, 200, "{snapshot}");
     settle(&plane, "STOPPED").await;
     refused(&patch("", json!({"diskGib": 30})).await, 400, "FAILED_PRECONDITION", "VM_HAS_SNAPSHOTS");
@@ -357,6 +368,7 @@ async fn a_rehearsal_tells_the_plan_and_changes_nothing() {
     let rest = plane.admin().await.rest();
     let (vm, snapshot) = vm_with_snapshot(&plane, &rest).await;
     let template = plane.templates().await;
+    let from = get(&rest, &template).await;
     plane.database.execute("UPDATE compute.quotas SET max_vms = 5, max_template_bytes = 1099511627776").await;
     let (_, quota) = rest.call("GET", "/v1/quota", None).await;
     let id = Uuid::now_v7();
@@ -382,7 +394,7 @@ async fn a_rehearsal_tells_the_plan_and_changes_nothing() {
         assert_eq!(plan["quota"]["limits"], quota["limits"], "{plan}");
         assert_eq!(plan["quota"]["before"], quota["usage"], "{plan}");
         let (hypervisor, template) = (&plan["placement"]["hypervisor"], &plan["placement"]["template"]);
-        assert_eq!((hypervisor, template), (&json!("simulated"), &json!("debian-12-netinst")), "{plan}");
+        assert_eq!((hypervisor, template), (&json!("simulated"), &from["displayName"]), "{plan}");
         let after = |what: &str| plan["quota"]["after"][what].as_i64().expect("a number");
         let grown = |what: &str| after(what) - quota["usage"][what].as_i64().expect("a number");
         let grown = ["vms", "vcpus", "memoryMib", "diskGib", "snapshots"].map(grown);
@@ -425,7 +437,10 @@ async fn a_repeat_of_any_mutation_is_the_same_operation() {
         settle(&plane, if path.ends_with(":undelete") { "DELETED" } else { "RUNNING" }).await;
         if path.ends_with(":undelete") {
             // Of what the delete before it gave back.
-            plane.database.execute("UPDATE compute.virtual_machines SET display_name = 'of-another' WHERE display_name = 'web-9'").await;
+            plane
+                .database
+                .execute("UPDATE compute.virtual_machines SET display_name = 'of-another' WHERE display_name = 'web-9'")
+                .await;
         }
         let options = json!({"requestId": Uuid::now_v7()});
         let (status, first) = call(&rest, &mutation, &options).await;
@@ -433,7 +448,8 @@ async fn a_repeat_of_any_mutation_is_the_same_operation() {
         let rows = all_rows(&plane).await;
         let (status, again) = call(&rest, &mutation, &options).await;
         assert_eq!((status, &again["name"]), (200, &first["name"]), "{method} {path}: {again}");
-        let audited = |rows: Vec<String>| rows.into_iter().filter(|row| !row.starts_with("audit.logs ")).collect::<Vec<_>>();
+        let audited =
+            |rows: Vec<String>| rows.into_iter().filter(|row| !row.starts_with("audit.logs ")).collect::<Vec<_>>();
         assert_eq!(audited(all_rows(&plane).await), audited(rows), "{method} {path} was done twice");
         // The same id, for something else.
         let other = json!({"displayName": "web-8", "template": template});

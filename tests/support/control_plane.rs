@@ -236,7 +236,8 @@ impl ControlPlane {
     }
 }
 
-fn master_key() -> MasterKey {
+/// What servers and workers of tests seal with.
+pub(crate) fn master_key() -> MasterKey {
     MasterKey::parse(&"07".repeat(32)).expect("a key")
 }
 

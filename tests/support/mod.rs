@@ -9,7 +9,7 @@ mod probes;
 mod seed;
 mod session;
 
-pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask};
+pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask, master_key};
 pub(crate) use database::Database;
 pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};
 pub(crate) use mails::Mails;
