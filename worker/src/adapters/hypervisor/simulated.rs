@@ -374,8 +374,8 @@ fn templates() -> Vec<TemplateInfo> {
         disk_gib,
     };
     vec![
-        template(TemplateKind::Iso, "debian-12-netinst", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
         template(TemplateKind::Ova, "debian-12", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
+        template(TemplateKind::Iso, "debian-12-netinst", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
         template(TemplateKind::Ova, "ubuntu-24.04", "Ubuntu Linux 24.04 (64-bit)", 2, 2048, 20),
         template(TemplateKind::Ova, "windows-2022", "Microsoft Windows Server 2022 (64-bit)", 2, 4096, 40),
     ]
