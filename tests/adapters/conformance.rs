@@ -507,9 +507,7 @@ async fn absent_ends_a_create_that_runs(lab: &dyn Lab) {
 }
 
 async fn absent_ends_a_create_that_nobody_stored(lab: &dyn Lab) {
-    for (spec, change) in
-        [(spec(lab), Change::CreateFromTemplate), (from_medium(lab), Change::CreateFromMedium)]
-    {
+    for (spec, change) in [(spec(lab), Change::CreateFromTemplate), (from_medium(lab), Change::CreateFromMedium)] {
         let troubled = lab.troubled(Trouble::Slow(change)).await;
         troubled.ensure_vm(&spec, None).await.expect("started");
         destroy(&*lab.adapter().await, &spec).await;

@@ -53,9 +53,8 @@ async fn a_vm_lives_and_dies() {
     let vcenter = vcsim.connect();
     let templates = vcenter.observe_templates().await.expect("templates");
     let of = |kind| templates.iter().filter(move |template| template.kind == kind);
-    let sizes: Vec<_> = of(TemplateKind::Ova)
-        .map(|t| (t.display_name.as_str(), t.cpu_count, t.memory_mib, t.disk_gib))
-        .collect();
+    let sizes: Vec<_> =
+        of(TemplateKind::Ova).map(|t| (t.display_name.as_str(), t.cpu_count, t.memory_mib, t.disk_gib)).collect();
     assert_eq!(sizes, [("debian-12", 1, 1024, 10), ("ubuntu-24.04", 2, 2048, 20), ("windows-2022", 2, 4096, 40)]);
     let media: Vec<_> = of(TemplateKind::Iso).map(|t| (t.display_name.as_str(), t.reference.0.as_str())).collect();
     let more = "[LocalDS_0] templates/more/ubuntu-24.04-server.iso";

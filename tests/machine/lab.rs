@@ -10,6 +10,7 @@ use virtualstack_worker::adapters::hypervisor::Hypervisor;
 use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
 
 use super::model::Rules;
+use crate::adapters::vcsim::Vcsim;
 use crate::support::{ControlPlane, Database, Seed};
 
 /// A VM that a hypervisor has.
@@ -99,5 +100,75 @@ impl Lab for SimulatedLab {
             ))
             .await;
         "the hypervisor hung"
+    }
+}
+
+/// A vCenter of our own simulator's making, over the wire.
+pub(super) struct VcsimLab {
+    vcsim: Vcsim,
+}
+
+/// Calls that start a task.
+const TASKS: [&str; 8] = [
+    "CloneVM_Task",
+    "CreateVM_Task",
+    "PowerOnVM_Task",
+    "PowerOffVM_Task",
+    "ReconfigVM_Task",
+    "CreateSnapshot_Task",
+    "RevertToSnapshot_Task",
+    "Destroy_Task",
+];
+
+impl VcsimLab {
+    /// None where there is no simulator to start.
+    pub(super) async fn start() -> Option<Self> {
+        let options = ["-plain", "-clone-delay-min", "20ms", "-clone-delay-max", "400ms"];
+        Some(Self { vcsim: Vcsim::start(&options).await? })
+    }
+}
+
+#[async_trait]
+impl Lab for VcsimLab {
+    fn rules(&self) -> Rules {
+        // The smallest template's VMs get nothing while they run.
+        Rules { grows_hot: Some(false), guests: true, disks_revert: true }
+    }
+
+    fn connect(&self) -> Arc<dyn Hypervisor> {
+        Arc::new(self.vcsim.connect())
+    }
+
+    async fn machines(&self) -> BTreeMap<VmId, Machine> {
+        let machines = self.vcsim.machines().await.into_iter().map(|machine| {
+            assert_eq!(machine.instance_uuid, machine.marker, "two VMs of one making: {machine:?}");
+            let power = match machine.power.as_str() {
+                "poweredOn" => PowerState::On,
+                "suspended" => PowerState::Paused,
+                _ => PowerState::Off,
+            };
+            let size = Size { cpu_count: machine.cpus, memory_mib: machine.memory_mib, disk_gib: machine.disk_gib };
+            // Their names end in our ids.
+            let snapshots = machine.snapshots.iter().map(|name| name[name.len() - 36..].to_owned()).collect();
+            (machine.marker.parse().expect("our id"), Machine { power, size, snapshots })
+        });
+        machines.collect()
+    }
+
+    /// Which VM's task it is to be, cannot be said; see [`Self::storm`].
+    async fn spoil(&self, _vm: VmId, _how: Spoil) -> bool {
+        false
+    }
+
+    async fn storm(&self, seed: &mut Seed) -> &'static str {
+        let method = seed.pick(&TASKS);
+        let (what, request) = match seed.below(4) {
+            0 => ("sessions ended", "end-sessions".to_owned()),
+            1 => ("a reply lost on the wire", format!("lose?method={method}&count=1")),
+            2 => ("a call refused on the wire", format!("refuse?method={method}&count=1")),
+            _ => ("a task of the vCenter slow", format!("slow?method={method}&count=1&ms={}", 100 + seed.below(900))),
+        };
+        self.vcsim.test(&format!("POST /test/{request}")).await;
+        what
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Everything that is asked for and everything that goes wrong is drawn from a seed, each VM's part from its own, so that
 //! VIRTUALSTACK_TEST_SEED repeats each VM's requests and troubles, whatever the time makes of them. VIRTUALSTACK_SOAK_SECONDS
-//! says how long it goes on; `make soak` is the long run.
+//! says how long it goes on, VIRTUALSTACK_SOAK_VCENTER_SECONDS how long on a vCenter; `make soak` is the long run.
 
 mod agreement;
 mod lab;
@@ -18,6 +18,7 @@ mod workers;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -25,7 +26,7 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use virtualstack_proto::virtualstack::compute::v1::template::Kind;
 
-use self::lab::{Lab, SimulatedLab};
+use self::lab::{Lab, SimulatedLab, VcsimLab};
 use self::lane::{Lane, Templates};
 use self::program::{Climate, Program};
 use self::troubles::Troubles;
@@ -33,10 +34,10 @@ use self::workers::Workers;
 use crate::support::{ControlPlane, Seed, Session};
 
 /// VMs that live at once, half of them in each of two tenants.
-const LANES: usize = 6;
+const LANES: usize = 8;
 
 /// Steps of each between two looks at the whole.
-const STEPS: usize = 5;
+const STEPS: usize = 8;
 
 /// A setting of the test run.
 fn setting(name: &str, default: u64) -> u64 {
@@ -85,6 +86,8 @@ async fn soak(plane: &ControlPlane, lab: Arc<dyn Lab>, climate: Climate, duratio
     let mut disturbances = BTreeMap::new();
     let started = Instant::now();
     let mut rounds = 0;
+    // One is enough to end it for all.
+    let failed = AtomicBool::new(false);
     while started.elapsed() < duration {
         let end = CancellationToken::new();
         let mut weather = seed.split(1_000 + rounds);
@@ -93,10 +96,15 @@ async fn soak(plane: &ControlPlane, lab: Arc<dyn Lab>, climate: Climate, duratio
             let parts = lanes.iter_mut().map(|lane| {
                 let part = async {
                     for _ in 0..STEPS {
-                        lane.step().await;
+                        if !failed.load(Ordering::SeqCst) {
+                            lane.step().await;
+                        }
                     }
                 };
-                AssertUnwindSafe(part).catch_unwind()
+                AssertUnwindSafe(part).catch_unwind().map(|part| {
+                    failed.fetch_or(part.is_err(), Ordering::SeqCst);
+                    part
+                })
             });
             let parts = join_all(parts).await;
             end.cancel();
@@ -172,10 +180,31 @@ async fn fail(plane: &ControlPlane, lane: &Lane) {
     }
 }
 
+#[test]
+fn a_seed_makes_one_program() {
+    let seed = Seed::new();
+    let climate = Climate { trouble: 50, meanwhile: 50, isos: true, longest_life: 16 };
+    let steps = |seed: &Seed| {
+        let mut program = Program::new(seed.split(1), climate);
+        (0..500).map(|_| format!("{:?}", program.next())).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&seed), steps(&seed));
+    assert_ne!(steps(&seed), steps(&seed.split(2)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn random_lives_on_the_simulated_hypervisor() {
     let plane = plane().await;
     let lab = Arc::new(SimulatedLab::new(&plane));
     let climate = Climate { trouble: 35, meanwhile: 20, isos: true, longest_life: 16 };
     soak(&plane, lab, climate, Duration::from_secs(setting("VIRTUALSTACK_SOAK_SECONDS", 15))).await;
+}
+
+/// Sessions end, replies are lost and tasks are slow on the wire, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_lives_on_a_vcenter() {
+    let Some(lab) = VcsimLab::start().await else { return };
+    let plane = plane().await;
+    let climate = Climate { trouble: 25, meanwhile: 20, isos: true, longest_life: 16 };
+    soak(&plane, Arc::new(lab), climate, Duration::from_secs(setting("VIRTUALSTACK_SOAK_VCENTER_SECONDS", 10))).await;
 }

@@ -190,8 +190,8 @@ impl Program {
             let made = &nominal.snapshots;
             choices.push((if made.len() < 3 { 8 } else { 1 }, Ask::Snapshot(next)));
             if !made.is_empty() {
-                choices.push((5, Ask::Revert(seed.pick(made))));
-                choices.push((5, Ask::DropSnapshot(seed.pick(made))));
+                choices.push((8, Ask::Revert(seed.pick(made))));
+                choices.push((8, Ask::DropSnapshot(seed.pick(made))));
             }
         };
         match nominal.state {
@@ -327,7 +327,8 @@ fn trouble(seed: &mut Seed, ask: &Ask) -> Trouble {
         2 => Trouble::SlowCall { call, when },
         3..7 => {
             let class = seed.pick(&[FaultClass::Retry, FaultClass::Unknown]);
-            Trouble::Fault { call, when, class, times: 1 + u32::try_from(seed.below(3)).expect("a small number") }
+            // Each time, the step waits longer before it is tried again.
+            Trouble::Fault { call, when, class, times: seed.pick(&[1, 1, 1, 2]) }
         }
         _ => {
             let class = seed.pick(&[FaultClass::Permanent, FaultClass::Capacity, FaultClass::Conflict]);

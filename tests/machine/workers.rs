@@ -66,13 +66,13 @@ impl<'a> Workers<'a> {
         tally: &mut BTreeMap<String, usize>,
     ) {
         loop {
-            let pause = Duration::from_millis(200) + seed.millis(1_300);
+            let pause = Duration::from_millis(300) + seed.millis(2_200);
             tokio::select! {
                 () = end.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
             let what = match seed.below(10) {
-                0..4 => {
+                0..3 => {
                     let points = seed.below(80);
                     let mine = Arc::new(Mine { left: AtomicUsize::new(points), stepped_on: Notify::new() });
                     drop(self.at_work.take());
@@ -81,27 +81,28 @@ impl<'a> Workers<'a> {
                     self.replace().await;
                     if stepped_on.is_ok() { "worker killed at a point" } else { "worker killed" }
                 }
-                4..6 => {
+                3..5 => {
                     drop(self.at_work.take());
                     tokio::time::sleep(seed.millis(300)).await;
                     self.replace().await;
                     "worker killed"
                 }
-                6 => {
+                5 => {
                     if let Some(worker) = self.at_work.take() {
                         worker.drain().await;
                     }
                     self.replace().await;
                     "worker drained"
                 }
-                7 => {
+                6 => {
                     // As if nobody had renewed them; whoever had them goes on until it finds out.
                     let steal = "UPDATE background_jobs.jobs SET available_at = now(), fencing_token = fencing_token + 1 \
-                        WHERE state = 'running' AND queue = 'vm'";
+                        WHERE id IN (SELECT id FROM background_jobs.jobs WHERE state = 'running' AND queue = 'vm' \
+                            FOR UPDATE SKIP LOCKED)";
                     self.plane.database.execute(steal).await;
                     "leases stolen"
                 }
-                8 => {
+                7 => {
                     let second = self.another(Arc::new(NoProbe)).await;
                     tokio::time::sleep(seed.millis(500)).await;
                     drop(self.at_work.replace(second));

@@ -26,7 +26,12 @@ impl VCenter {
         let text = |path: &str| reply.text_at(path).map(str::trim).filter(|text| !text.is_empty());
         let Some(ticket) = text("returnval/ticket") else {
             let message = "the hypervisor gives no console; ask the provider";
-            return Err(Fault::new(FaultClass::Permanent, "HYPERVISOR_REFUSED", message, "AcquireTicket gave no ticket"));
+            return Err(Fault::new(
+                FaultClass::Permanent,
+                "HYPERVISOR_REFUSED",
+                message,
+                "AcquireTicket gave no ticket",
+            ));
         };
         // Without a host it is the vCenter itself.
         let host = text("returnval/host").map_or_else(|| self.session.config().host(), str::to_owned);

@@ -136,10 +136,7 @@ fn clone_call(template: &ManagedRef, hardware: &Hardware, placement: &Placement,
     }
     // A template with snapshots has disks with parents, which do not grow; and what a tenant gets hangs on nothing.
     location = location.text("diskMoveType", "moveAllDiskBackingsAndConsolidate").reference("pool", &placement.pool);
-    let config = Xml::new()
-        .text("instanceUuid", spec.id)
-        .join(&hardware.change_to(&spec.size))
-        .join(&marks(spec));
+    let config = Xml::new().text("instanceUuid", spec.id).join(&hardware.change_to(&spec.size)).join(&marks(spec));
     let clone =
         Xml::new().node("location", location).text("template", false).node("config", config).text("powerOn", false);
     let arguments = Xml::new().reference("folder", &placement.folder).text("name", name).node("spec", clone);
