@@ -41,6 +41,9 @@ pub(crate) struct Shared {
 /// The longest that one call of the hypervisor may take. How such a call ended is not known; it is asked again.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a call still has when the worker is told to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
 /// Progress that is worth telling, in percent: whoever watches the operation sees each.
 const TOLD: i32 = 5;
 
@@ -154,6 +157,9 @@ impl<'a> StepContext<'a> {
                     |answer| answer.map_err(StepError::from),
                 ),
                 () = lost(self.part.as_ref()) => Err(StepError::LeaseLost),
+                () = stopped(&self.shared.stop) => {
+                    Err(StepError::Retry { message: "the worker stops; the outcome is unknown".to_owned(), after: None })
+                }
             }
         };
         self.call(bounded).await
@@ -213,6 +219,12 @@ impl<'a> StepContext<'a> {
             Transition::GiveUp(error) => Outcome::Discard { error: error.clone() },
         })
     }
+}
+
+/// Ends some time after the worker was told to stop: it waits for calls, but not for those that hang.
+async fn stopped(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(STOP_LIMIT).await;
 }
 
 /// Ends when the job is somebody else's.
