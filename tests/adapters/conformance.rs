@@ -19,7 +19,7 @@ use virtualstack_worker::adapters::hypervisor::{
 };
 
 /// How long something slow takes in a lab, at least.
-pub(super) const SLOW: Duration = Duration::from_millis(800);
+pub(super) const SLOW: Duration = Duration::from_millis(600);
 
 /// A kind of change of which the next is in trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,12 +125,12 @@ pub(super) async fn run(lab: &dyn Lab) {
     let mut failed = Vec::new();
     for (name, check) in CHECKS {
         if let Some((_, why)) = hidden.iter().find(|(hidden, _)| hidden == name) {
-            println!("{name}: not shown here: {why}");
+            eprintln!("{name}: not shown here: {why}");
             continue;
         }
         let started = Instant::now();
         let outcome = AssertUnwindSafe(check(lab)).catch_unwind().await;
-        println!("{name}: {} in {:?}", if outcome.is_ok() { "shown" } else { "FAILED" }, started.elapsed());
+        eprintln!("{name}: {} in {:?}", if outcome.is_ok() { "shown" } else { "FAILED" }, started.elapsed());
         if outcome.is_err() {
             failed.push(name);
         }

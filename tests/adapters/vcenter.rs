@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use virtualstack_model::id::{OperationId, TenantId, VmId};
+use virtualstack_model::id::{OperationId, SnapshotId, TenantId, VmId};
 use virtualstack_model::template::TemplateKind;
 use virtualstack_model::vm::{PowerState, Size};
 use virtualstack_worker::adapters::hypervisor::vcenter::{Config, VCenter};
 use virtualstack_worker::adapters::hypervisor::{
-    Fault, FaultClass, Hypervisor, Progress, TaskRef, TemplateRef, VmIdentity, VmSpec,
+    Fault, FaultClass, Hypervisor, Progress, SnapshotSpec, TaskRef, TemplateRef, VmIdentity, VmSpec,
 };
 
 use super::conformance::drive_every;
@@ -297,24 +297,233 @@ async fn a_session_that_was_idle_too_long_is_replaced() {
     }
 }
 
+/// What is asked in the table of faults.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    Create,
+    Start,
+    ShutDown,
+    Grow,
+    Keep,
+    Open,
+    Destroy,
+}
+
+impl Ask {
+    fn method(self) -> &'static str {
+        match self {
+            Self::Create => "CloneVM_Task",
+            Self::Start => "PowerOnVM_Task",
+            Self::ShutDown => "ShutdownGuest",
+            Self::Grow => "ReconfigVM_Task",
+            Self::Keep => "CreateSnapshot_Task",
+            Self::Open => "AcquireTicket",
+            Self::Destroy => "Destroy_Task",
+        }
+    }
+
+    async fn of(self, vcenter: &VCenter, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        let larger = Size { cpu_count: 4, ..spec.size };
+        let snapshot = SnapshotSpec { id: SnapshotId(spec.id.0), display_name: "kept".into() };
+        match self {
+            Self::Create => vcenter.ensure_vm(spec, task).await,
+            Self::Start => vcenter.ensure_power(spec.id, PowerState::On, task).await,
+            Self::ShutDown => vcenter.ask_to_shut_down(spec.id).await.map(|()| Progress::Done),
+            Self::Grow => vcenter.ensure_size(spec.id, &larger, task).await,
+            Self::Keep => vcenter.ensure_snapshot(spec.id, &snapshot, task).await,
+            Self::Open => vcenter.open_console(spec.id).await.map(|_| Progress::Done),
+            Self::Destroy => vcenter.ensure_absent(&identity(spec), task).await,
+        }
+    }
+}
+
+/// A fault that is injected, and what the first call that meets it gives: a class with its reason, or nothing where it
+/// does not matter. All but the final ones are then asked again, and come to their end.
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_have_their_class() {
+    use Ask::{Create, Destroy, Grow, Keep, Open, ShutDown, Start};
+    use FaultClass::{Capacity, Conflict, Guest, Permanent, PowerOff, Retry, Unknown};
+    const BUSY: Option<(FaultClass, &str)> = Some((Retry, "HYPERVISOR_BUSY"));
+    const DOWN: Option<(FaultClass, &str)> = Some((Retry, "HYPERVISOR_UNAVAILABLE"));
+    const CHANGED: Option<(FaultClass, &str)> = Some((Retry, "HYPERVISOR_CHANGED"));
+    const SILENT: Option<(FaultClass, &str)> = Some((Unknown, "HYPERVISOR_NO_ANSWER"));
+    const FULL: Option<(FaultClass, &str)> = Some((Capacity, "HYPERVISOR_FULL"));
+    const REFUSED: Option<(FaultClass, &str)> = Some((Permanent, "HYPERVISOR_REFUSED"));
+    const DENIED: Option<(FaultClass, &str)> = Some((Permanent, "HYPERVISOR_PERMISSION_DENIED"));
+    const TAKEN: Option<(FaultClass, &str)> = Some((Conflict, "HYPERVISOR_NAME_TAKEN"));
+    const RESTART: Option<(FaultClass, &str)> = Some((PowerOff, "RESTART_NEEDED"));
+    const TOOLS: Option<(FaultClass, &str)> = Some((Guest, "GUEST_TOOLS_UNAVAILABLE"));
+    let table = [
+        // Log in again.
+        (Start, "fault", "NotAuthenticated", None),
+        (Grow, "fault", "NotAuthenticated", None),
+        (Open, "fault", "NotAuthenticated", None),
+        // Try again: it was not accepted, or its task ended so.
+        (Start, "fault", "TaskInProgress", BUSY),
+        (Start, "fail", "TaskInProgress", BUSY),
+        (Create, "fault", "ConcurrentAccess", BUSY),
+        (Keep, "fail", "ConcurrentAccess", BUSY),
+        (Grow, "fault", "ResourceInUse", BUSY),
+        (Destroy, "fail", "ResourceInUse", BUSY),
+        (Destroy, "fault", "VAppTaskInProgress", BUSY),
+        (Create, "fail", "HostCommunication", DOWN),
+        (Start, "refuse", "503", DOWN),
+        (Create, "refuse", "503", DOWN),
+        // What became of it has to be found out.
+        (Create, "lose", "EOF", SILENT),
+        (Keep, "lose", "EOF", SILENT),
+        (Grow, "lose", "time-out&ms=1200", SILENT),
+        (Destroy, "lose", "time-out&ms=1200", SILENT),
+        // It was so, or is gone.
+        (Start, "fault", "InvalidPowerState&requested=poweredOn&existing=poweredOn", None),
+        (Start, "fail", "InvalidPowerState&requested=poweredOn&existing=poweredOn", None),
+        (Destroy, "fault", "ManagedObjectNotFound", None),
+        // Its place is taken, and not by it.
+        (Create, "fault", "DuplicateName", TAKEN),
+        (Create, "fail", "DuplicateName", TAKEN),
+        (Create, "fail", "FileAlreadyExists", TAKEN),
+        // It is looked up again.
+        (Create, "fault", "ManagedObjectNotFound", CHANGED),
+        (Create, "fail", "ManagedObjectNotFound", CHANGED),
+        (Start, "fault", "ManagedObjectNotFound", CHANGED),
+        (Keep, "fail", "ManagedObjectNotFound", CHANGED),
+        // It can never work, and somebody can do something about it.
+        (Create, "fault", "NoPermission", DENIED),
+        (Start, "fail", "NoPermission", DENIED),
+        (Open, "fault", "NoPermission", DENIED),
+        (Create, "fail", "InvalidArgument", REFUSED),
+        (Keep, "fault", "NotSupported", REFUSED),
+        // There is no room.
+        (Create, "fail", "NoDiskSpace", FULL),
+        (Create, "fault", "InsufficientResourcesFault", FULL),
+        (Start, "fail", "InsufficientMemoryResourcesFault", FULL),
+        // It does not go while the VM runs, or its guest is not there to be asked.
+        (Grow, "fail", "CpuHotPlugNotSupported", RESTART),
+        (Grow, "fault", "InvalidPowerState&requested=poweredOff&existing=poweredOn", RESTART),
+        (ShutDown, "fault", "ToolsUnavailable", TOOLS),
+    ];
     let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
-    let (vcenter, spec) = (vcsim.connect(), spec("unlucky"));
-    for (kind, class) in [
-        ("InsufficientResourcesFault", FaultClass::Capacity),
-        ("NoPermission", FaultClass::Permanent),
-        ("ResourceInUse", FaultClass::Retry),
-        ("ManagedObjectNotFound", FaultClass::Retry),
-    ] {
-        vcsim.test(&format!("POST /test/fault?method=CloneVM_Task&count=1&type={kind}")).await;
-        assert_eq!(vcenter.ensure_vm(&spec, None).await.expect_err("refused").class, class, "{kind}");
+    let config = Config { request_timeout_seconds: 1, ..vcsim.config() };
+    let vcenter = VCenter::connect(config).expect("good settings");
+    for (number, (ask, how, kind, expected)) in table.into_iter().enumerate() {
+        let row = format!("{ask:?} {how} {kind}");
+        let spec = spec(&format!("row-{number}"));
+        if !matches!(ask, Create) {
+            create(&vcenter, &spec).await;
+        }
+        if matches!(ask, ShutDown | Open) {
+            power(&vcenter, spec.id, PowerState::On).await;
+        }
+        vcsim.test(&format!("POST /test/{how}?method={}&count=1&type={kind}", ask.method())).await;
+        let mut first = None;
+        let end = drive_every(Duration::from_millis(20), async |task| {
+            let answer = ask.of(&vcenter, &spec, task).await;
+            if let Err(fault) = &answer {
+                first.get_or_insert((fault.class, fault.reason));
+            }
+            answer
+        })
+        .await;
+        assert_eq!(first, expected, "{row}");
+        let is_final = expected.is_some_and(|(class, _)| !matches!(class, Retry | Unknown));
+        assert_eq!(end.is_err(), is_final, "{row}: {end:?}");
+        let there = vcsim.machines().await.iter().filter(|machine| machine.marker == spec.id.to_string()).count();
+        let gone = matches!(ask, Destroy) || matches!(ask, Create) && is_final;
+        assert_eq!(there, usize::from(!gone), "{row}");
     }
-    vcsim.test("POST /test/refuse?method=CloneVM_Task&count=1").await;
-    assert_eq!(vcenter.ensure_vm(&spec, None).await.expect_err("503").class, FaultClass::Retry);
-    let spec = VmSpec { template: TemplateRef(VmId::new().to_string()), ..spec };
-    assert_eq!(vcenter.ensure_vm(&spec, None).await.expect_err("no template").reason, "TEMPLATE_GONE");
-    assert!(vcsim.machines().await.is_empty());
+    assert_eq!(vcsim.calls("Login").await, 4, "once, and again for each session that had ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_on_its_way_down_is_not_asked_again() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let (vcenter, spec) = (vcsim.connect(), spec("sleepy"));
+    create(&vcenter, &spec).await;
+    power(&vcenter, spec.id, PowerState::On).await;
+    vcsim.test(&format!("POST /test/guest?uuid={}&state=shuttingDown", spec.id)).await;
+    vcsim.test(&format!("POST /test/tools?uuid={}&running=false", spec.id)).await;
+    vcenter.ask_to_shut_down(spec.id).await.expect("its tools are gone since it does what it was asked to");
+    assert_eq!(vcsim.calls("ShutdownGuest").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_vm_grows_only_where_its_template_allows_it() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let (vcenter, spec) = (vcsim.connect(), spec("fixed"));
+    create(&vcenter, &spec).await;
+    power(&vcenter, spec.id, PowerState::On).await;
+    for larger in [Size { cpu_count: 4, ..spec.size }, Size { memory_mib: 4096, ..spec.size }] {
+        let fault = vcenter.ensure_size(spec.id, &larger, None).await.expect_err("it runs");
+        assert_eq!((fault.class, fault.reason), (FaultClass::PowerOff, "RESTART_NEEDED"));
+    }
+    let larger = Size { disk_gib: 30, ..spec.size };
+    drive(async |task| vcenter.ensure_size(spec.id, &larger, task).await).await;
+    // A snapshot's disk is the parent of the present one.
+    let snapshot = SnapshotSpec { id: SnapshotId::new(), display_name: "kept".into() };
+    drive(async |task| vcenter.ensure_snapshot(spec.id, &snapshot, task).await).await;
+    let fault = vcenter.ensure_size(spec.id, &Size { disk_gib: 40, ..spec.size }, None).await.expect_err("it has one");
+    assert_eq!((fault.class, fault.reason), (FaultClass::Permanent, "VM_HAS_SNAPSHOTS"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn news_of_tasks_saves_reads() {
+    let Some(vcsim) = Vcsim::start(&["-plain", "-clone-delay-min", "2500ms"]).await else { return };
+    let (vcenter, spec) = (vcsim.connect(), spec("patient"));
+    let Ok(Progress::Running { task: Some(task), .. }) = vcenter.ensure_vm(&spec, None).await else {
+        panic!("not started");
+    };
+    // The first look is a read, and starts the loop.
+    vcenter.ensure_vm(&spec, Some(&task)).await.expect("under way");
+    while vcsim.calls("WaitForUpdatesEx").await < 2 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let reads = vcsim.calls("RetrievePropertiesEx").await;
+    for _ in 0..50 {
+        assert!(matches!(vcenter.ensure_vm(&spec, Some(&task)).await, Ok(Progress::Running { .. })));
+    }
+    assert_eq!(vcsim.calls("RetrievePropertiesEx").await, reads, "the loop has told");
+    drive(async |_| vcenter.ensure_vm(&spec, Some(&task)).await).await;
+    assert_eq!((vcsim.calls("CloneVM_Task").await, vcsim.machines().await.len()), (1, 1));
+    vcenter.close().await;
+    assert_eq!(vcsim.test("GET /test/sessions").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_news_tasks_are_read() {
+    let Some(vcsim) = Vcsim::start(&["-plain", "-clone-delay-min", "700ms"]).await else { return };
+    vcsim.test("POST /test/refuse?method=WaitForUpdatesEx&count=1000").await;
+    let vcenter = vcsim.connect();
+    create(&vcenter, &spec("deaf")).await;
+    // And where the session of the loop ends while it waits.
+    vcsim.test("POST /test/refuse?method=WaitForUpdatesEx&count=0").await;
+    let (other, spec) = (vcsim.connect(), spec("interrupted"));
+    let Ok(Progress::Running { task: Some(task), .. }) = other.ensure_vm(&spec, None).await else {
+        panic!("not started");
+    };
+    other.ensure_vm(&spec, Some(&task)).await.expect("under way");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    vcsim.test("POST /test/end-sessions").await;
+    drive(async |_| other.ensure_vm(&spec, Some(&task)).await).await;
+    assert_eq!(vcsim.machines().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_for_a_medium_hangs_on_the_network_of_the_settings() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let medium =
+        |name: &str| VmSpec { template: TemplateRef(NETINST.to_owned()), kind: TemplateKind::Iso, ..spec(name) };
+    for network in ["VM Network", "DC0_DVPG0"] {
+        let config = Config { network: Some(network.to_owned()), ..vcsim.config() };
+        let vcenter = VCenter::connect(config).expect("good settings");
+        create(&vcenter, &medium(network)).await;
+    }
+    for network in ["none", "DVS0-DVUplinks-9"] {
+        let config = Config { network: Some(network.to_owned()), ..vcsim.config() };
+        let vcenter = VCenter::connect(config).expect("good settings");
+        let fault = vcenter.ensure_vm(&medium("astray"), None).await.expect_err("no such network");
+        assert_eq!(fault.reason, "HYPERVISOR_MISCONFIGURED");
+        assert!(fault.detail.starts_with("network"), "{fault}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

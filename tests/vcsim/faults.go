@@ -24,7 +24,8 @@ import (
 //	GET  /test/sessions                    how many sessions there are
 //	GET  /test/vms                         the VMs that are no templates, as JSON
 //	POST /test/end-sessions                ends them all, as a restart of the service does
-//	POST /test/lose?method=M&count=N       the next N calls of M are carried out, their replies lost
+//	POST /test/lose?method=M&count=N       the next N calls of M are carried out, their replies lost; with ms=T,
+//	                                       nothing is heard for so long before
 //	POST /test/refuse?method=M&count=N     the next N calls of M are answered 503 and not carried out
 //	POST /test/fault?method=M&count=N&type=T  the next N calls of M answer the fault T; for InvalidPowerState, with
 //	                                          requested= and existing=
@@ -43,6 +44,7 @@ type faults struct {
 	mu           sync.Mutex
 	calls        map[string]int
 	lose, refuse map[string]int
+	silence      time.Duration
 }
 
 func newFaults(next http.Handler, w *world, loseRate float64) http.Handler {
@@ -105,6 +107,8 @@ func (f *faults) plan(kind map[string]int) http.HandlerFunc {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		kind[r.FormValue("method")] = count
+		ms, _ := strconv.Atoi(r.FormValue("ms"))
+		f.silence = time.Duration(ms) * time.Millisecond
 	}
 }
 
@@ -176,6 +180,10 @@ func (f *faults) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no healthy upstream", http.StatusServiceUnavailable)
 	case lost:
 		f.next.ServeHTTP(httptest.NewRecorder(), r)
+		f.mu.Lock()
+		silence := f.silence
+		f.mu.Unlock()
+		time.Sleep(silence)
 		panic(http.ErrAbortHandler) // closes the connection without a word
 	default:
 		f.next.ServeHTTP(w, r)

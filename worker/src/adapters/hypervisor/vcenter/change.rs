@@ -146,7 +146,14 @@ impl VCenter {
         let refused = |(class, reason, message), detail: &str| {
             Err(Fault::new(class, reason, message, format_args!("{}: {detail}", machine.name)))
         };
-        self.check(ended, Work::Reconfigure)?;
+        // A vCenter may know better than its own settings what goes while a VM runs.
+        let unless_off = |fault: Fault| match fault.reason {
+            "VM_POWER_STATE" => refused(RESTART_NEEDED, &fault.detail),
+            _ => Err(fault),
+        };
+        if let Err(fault) = self.check(ended, Work::Reconfigure) {
+            return unless_off(fault);
+        }
         if ended.is_some_and(|task| task.has_done(Work::Reconfigure)) {
             let message = "the hypervisor does not give the VM this size; choose another";
             let detail = format!("reconfigured, but it has {hardware:?}");
@@ -165,10 +172,7 @@ impl VCenter {
             }
         }
         let arguments = Xml::new().node("spec", hardware.change_to(size));
-        match self.start(&Call::change("ReconfigVM_Task", &machine.reference, arguments)).await {
-            Err(fault) if fault.reason == "VM_POWER_STATE" => refused(RESTART_NEEDED, &fault.detail),
-            progress => progress,
-        }
+        self.start(&Call::change("ReconfigVM_Task", &machine.reference, arguments)).await.or_else(unless_off)
     }
 
     /// Cancels what can be, and awaits all.

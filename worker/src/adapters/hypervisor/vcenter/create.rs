@@ -51,7 +51,6 @@ impl VCenter {
             LookUp::Absent => {}
         }
         match ended.as_ref().map(|task| (task, &task.outcome)) {
-            Some((_, Outcome::Failed(fault))) if fault.is_name_taken() => {}
             Some((task, Outcome::Failed(_))) => self.failure(task).map_or(Ok(()), Err)?,
             Some((Task { work: Work::Create, .. }, Outcome::Succeeded)) => {
                 return Err(lost(spec.id));

@@ -134,6 +134,9 @@ impl VCenter {
     /// same task gets that try.
     fn failure(&self, task: &Task) -> Option<Fault> {
         let Outcome::Failed(fault) = &task.outcome else { return None };
+        if fault.is_already_so() {
+            return None;
+        }
         let mut fault = Fault::from(fault.clone());
         if fault.class == FaultClass::Lost {
             // Not the VM, which is looked for first, but something that it needed.
