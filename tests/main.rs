@@ -9,4 +9,5 @@ mod roles;
 mod schema;
 mod support;
 mod tenancy;
+mod watch;
 mod workflows;

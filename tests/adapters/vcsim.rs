@@ -36,6 +36,7 @@ pub(crate) struct Machine {
     pub(crate) cpus: i32,
     pub(crate) memory_mib: i32,
     pub(crate) disk_gib: i32,
+    pub(crate) power: String,
     pub(crate) medium: String,
     pub(crate) snapshots: Vec<String>,
 }

@@ -14,7 +14,7 @@ use super::model::may_follow;
 use crate::support::ControlPlane;
 
 /// How long open work may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 #[derive(Debug, Deserialize)]
 struct VmRow {

@@ -27,8 +27,9 @@ use super::program::{Ask, Meanwhile, Program, Step, Stop};
 use super::troubles::Troubles;
 use crate::support::{Seed, Session, reason};
 
-/// How long an operation may take here, where tasks take milliseconds and lost workers half a second.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// How long an operation may take here, where tasks take milliseconds, workers that die a second, and steps that fail as
+/// long as they wait for their next try: a minute, when they have often failed.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// How often an operation is looked at.
 const LOOK: Duration = Duration::from_millis(40);

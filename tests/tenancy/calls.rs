@@ -86,7 +86,7 @@ pub(crate) async fn call_with(
 ) -> Result<Bytes, Status> {
     if rpcs().iter().any(|rpc| rpc.is_server_streaming() && self::path(rpc) == path) {
         let mut answers = open(channel, credential, path, message).await?;
-        return Ok(answers.message().await?.unwrap_or_default());
+        return answers.message().await?.ok_or_else(|| Status::internal("the stream ended before its first message"));
     }
     let mut client = client(channel).await;
     Ok(client.unary(with(credential, message), path.parse().expect("a path"), Raw).await?.into_inner())

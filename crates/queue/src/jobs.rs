@@ -1,7 +1,9 @@
 //! Putting jobs in, and saying where one stands.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
@@ -59,34 +61,58 @@ pub enum Outcome {
     },
 }
 
-const INSERT: &str = "INSERT INTO background_jobs.jobs \
-    (id, queue, kind, group_key, payload, max_attempts, available_at, unique_key, traceparent) \
-    VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN 'infinity' ELSE now() END, $8, $9)";
+/// A new job; `or` says what is done where one with its key lives. A query of its own kind, since operations send it, and
+/// `sql_query` is parsed and planned each time.
+struct Insert<'a> {
+    job: &'a NewJob,
+    or: &'static str,
+}
+
+impl QueryId for Insert<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl QueryFragment<Pg> for Insert<'_> {
+    fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let job = self.job;
+        pass.push_sql(
+            "INSERT INTO background_jobs.jobs \
+             (id, queue, kind, group_key, payload, max_attempts, available_at, unique_key, traceparent) VALUES (",
+        );
+        pass.push_bind_param::<SqlUuid, _>(&job.id)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Text, _>(job.queue)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Text, _>(job.kind)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Text, _>(&job.group_key)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Jsonb, _>(&job.payload)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Integer, _>(&job.max_attempts)?;
+        pass.push_sql(", CASE WHEN ");
+        pass.push_bind_param::<Bool, _>(&job.held)?;
+        pass.push_sql(" THEN 'infinity' ELSE now() END, ");
+        pass.push_bind_param::<Nullable<Text>, _>(&job.unique_key)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Nullable<Text>, _>(&job.traceparent)?;
+        pass.push_sql(")");
+        pass.push_sql(self.or);
+        Ok(())
+    }
+}
 
 /// Puts a job in, in the caller's transaction.
 pub async fn insert(connection: &mut AsyncPgConnection, job: &NewJob) -> QueryResult<()> {
-    insert_with(connection, job, INSERT.to_owned()).await.map(|_| ())
+    Insert { job, or: "" }.execute(connection).await?;
+    Ok(())
 }
 
 /// Puts a job in unless a live one has its key; whether it did.
 pub async fn insert_unique(connection: &mut AsyncPgConnection, job: &NewJob) -> QueryResult<bool> {
-    let statement = format!("{INSERT} ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING");
-    insert_with(connection, job, statement).await.map(|rows| rows == 1)
-}
-
-async fn insert_with(connection: &mut AsyncPgConnection, job: &NewJob, statement: String) -> QueryResult<usize> {
-    diesel::sql_query(statement)
-        .bind::<SqlUuid, _>(job.id)
-        .bind::<Text, _>(job.queue)
-        .bind::<Text, _>(job.kind)
-        .bind::<Text, _>(&job.group_key)
-        .bind::<Jsonb, _>(&job.payload)
-        .bind::<Integer, _>(job.max_attempts)
-        .bind::<Bool, _>(job.held)
-        .bind::<Nullable<Text>, _>(&job.unique_key)
-        .bind::<Nullable<Text>, _>(&job.traceparent)
-        .execute(connection)
-        .await
+    let insert = Insert { job, or: " ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING" };
+    insert.execute(connection).await.map(|rows| rows == 1)
 }
 
 /// Makes a held job due.

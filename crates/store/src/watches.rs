@@ -220,6 +220,7 @@ pub async fn after<M: Mode>(
     Ok(Batch { changes, resources, place, more: place.position < log.head })
 }
 
+// Rows of earlier versions, too: a field that joins one of these structs needs a default.
 fn read<T: DeserializeOwned>(rows: Vec<Value>) -> Result<Vec<T>> {
     rows.into_iter().map(|row| serde_json::from_value(row).map_err(Error::internal)).collect()
 }
