@@ -4,6 +4,7 @@ mod adapters;
 mod api;
 mod architecture;
 mod listing;
+mod machine;
 mod roles;
 mod schema;
 mod support;

@@ -5,4 +5,4 @@ mod mail;
 mod simulated;
 mod vcenter;
 mod vcenter_lab;
-mod vcsim;
+pub(crate) mod vcsim;

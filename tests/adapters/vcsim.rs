@@ -13,49 +13,50 @@ use virtualstack_model::id::VmId;
 use virtualstack_worker::adapters::hypervisor::vcenter::{Config, Password, VCenter};
 
 /// The template of the simulator with 1 CPU, 1 GiB of memory and a disk of 10 GiB.
-pub(super) const DEBIAN: &str = "5027a1de-0000-4000-8000-00000000d012";
+pub(crate) const DEBIAN: &str = "5027a1de-0000-4000-8000-00000000d012";
 
 /// One of its media.
-pub(super) const NETINST: &str = "[LocalDS_0] templates/debian-12-netinst.iso";
+pub(crate) const NETINST: &str = "[LocalDS_0] templates/debian-12-netinst.iso";
 /// The template whose VMs get CPUs and memory while they run; it has 2 CPUs, 2 GiB and a disk of 20 GiB.
-pub(super) const UBUNTU: &str = "5027a1de-0000-4000-8000-000000002404";
+pub(crate) const UBUNTU: &str = "5027a1de-0000-4000-8000-000000002404";
 
 #[derive(Deserialize)]
-pub(super) struct Ready {
-    pub(super) url: String,
+pub(crate) struct Ready {
+    pub(crate) url: String,
     username: String,
     password: String,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Machine {
-    pub(super) name: String,
-    pub(super) instance_uuid: String,
-    pub(super) marker: String,
-    pub(super) cpus: i32,
-    pub(super) memory_mib: i32,
-    pub(super) disk_gib: i32,
-    pub(super) medium: String,
-    pub(super) snapshots: Vec<String>,
+pub(crate) struct Machine {
+    pub(crate) name: String,
+    pub(crate) instance_uuid: String,
+    pub(crate) marker: String,
+    pub(crate) cpus: i32,
+    pub(crate) memory_mib: i32,
+    pub(crate) disk_gib: i32,
+    pub(crate) power: String,
+    pub(crate) medium: String,
+    pub(crate) snapshots: Vec<String>,
 }
 
 /// A vCenter that ends with its test.
-pub(super) struct Vcsim {
-    pub(super) ready: Ready,
-    pub(super) folder: PathBuf,
+pub(crate) struct Vcsim {
+    pub(crate) ready: Ready,
+    pub(crate) folder: PathBuf,
     child: Child,
 }
 
 impl Vcsim {
-    pub(super) async fn start(options: &[&str]) -> Option<Self> {
+    pub(crate) async fn start(options: &[&str]) -> Option<Self> {
         let folder = std::env::temp_dir().join(format!("vcsim-test-{}", VmId::new()));
         std::fs::create_dir_all(&folder).expect("a folder");
         Self::start_in(folder, options).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
-    pub(super) async fn start_in(folder: PathBuf, options: &[&str]) -> Option<Self> {
+    pub(crate) async fn start_in(folder: PathBuf, options: &[&str]) -> Option<Self> {
         let Ok(program) = std::env::var("VIRTUALSTACK_TEST_VCSIM") else {
             assert!(std::env::var_os("CI").is_none(), "VIRTUALSTACK_TEST_VCSIM must name the simulator");
             eprintln!("skipped: VIRTUALSTACK_TEST_VCSIM does not name the simulator");
@@ -85,7 +86,7 @@ impl Vcsim {
         Some(Self { ready, folder, child })
     }
 
-    pub(super) fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             password: Some(Password(self.ready.password.clone())),
             ca_file: self.ready.ca_file.clone(),
@@ -93,17 +94,17 @@ impl Vcsim {
         }
     }
 
-    pub(super) fn connect(&self) -> VCenter {
+    pub(crate) fn connect(&self) -> VCenter {
         VCenter::connect(self.config()).expect("good settings")
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         let rest = self.ready.url.split("//").nth(1).expect("a host");
         rest.split('/').next().expect("a host")
     }
 
     /// Steers or asks a simulator that was started with `-plain`.
-    pub(super) async fn test(&self, request: &str) -> String {
+    pub(crate) async fn test(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address()).await.expect("connects");
         stream.write_all(format!("{request} HTTP/1.0\r\nHost: vcsim\r\n\r\n").as_bytes()).await.expect("sends");
         let mut text = String::new();
@@ -112,12 +113,12 @@ impl Vcsim {
         text.split("\r\n\r\n").nth(1).expect("a body").to_owned()
     }
 
-    pub(super) async fn calls(&self, method: &str) -> u64 {
+    pub(crate) async fn calls(&self, method: &str) -> u64 {
         let calls: serde_json::Value = serde_json::from_str(&self.test("GET /test/calls").await).expect("JSON");
         calls[method].as_u64().unwrap_or_default()
     }
 
-    pub(super) async fn machines(&self) -> Vec<Machine> {
+    pub(crate) async fn machines(&self) -> Vec<Machine> {
         serde_json::from_str(&self.test("GET /test/vms").await).expect("JSON")
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct ControlPlane {
     pub(crate) http: String,
     /// What its workers have sent.
     pub(crate) mails: Mails,
+    /// How long a claim of its workers holds: so long it takes until somebody goes on where one was killed.
+    pub(crate) lease_ms: u32,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -89,7 +91,7 @@ impl ControlPlane {
             tokio::spawn(async move { server.serve(server_stop.cancelled_owned()).await.expect("served") }),
             tokio::spawn(async move { gateway.serve(gateway_stop.cancelled_owned()).await.expect("served") }),
         ];
-        Self { database, store, grpc, http, mails: Mails::new(), stop, tasks }
+        Self { database, store, grpc, http, mails: Mails::new(), lease_ms: 400, stop, tasks }
     }
 
     /// The simulated hypervisor of this database, as fast as tests want it.
@@ -122,8 +124,8 @@ impl ControlPlane {
         mailer: Arc<dyn Mailer>,
     ) -> WorkerTask {
         let config = virtualstack_worker::Config {
-            lease_ms: 400,
-            heartbeat_ms: 100,
+            lease_ms: self.lease_ms,
+            heartbeat_ms: self.lease_ms / 4,
             poll_ms: 100,
             task_poll_ms: 20,
             address_wait_seconds: 1,

@@ -36,13 +36,39 @@ pub(crate) enum When {
     After,
 }
 
+/// A call that passes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passing<'a> {
+    pub(crate) vm: VmId,
+    /// Of the VM, where the call says it.
+    pub(crate) display_name: Option<&'a str>,
+    pub(crate) call: Call,
+    pub(crate) when: When,
+}
+
 /// What may go wrong; a fault after a call has done its work is a lost reply.
-pub(crate) type Hook = dyn Fn(Call, When) -> Result<(), Fault> + Send + Sync;
+#[async_trait]
+pub(crate) trait Hook: Send + Sync + 'static {
+    async fn pass(&self, passing: Passing<'_>) -> Result<(), Fault>;
+}
+
+/// A hook that only wants to know the call.
+struct ByCall<F>(F);
+
+#[async_trait]
+impl<F> Hook for ByCall<F>
+where
+    F: Fn(Call, When) -> Result<(), Fault> + Send + Sync + 'static,
+{
+    async fn pass(&self, passing: Passing<'_>) -> Result<(), Fault> {
+        self.0(passing.call, passing.when)
+    }
+}
 
 /// A hypervisor behind a hook.
 pub(crate) struct Intercepted {
     inner: Arc<dyn Hypervisor>,
-    hook: Box<Hook>,
+    hook: Box<dyn Hook>,
 }
 
 impl Intercepted {
@@ -50,16 +76,34 @@ impl Intercepted {
         inner: Arc<dyn Hypervisor>,
         hook: impl Fn(Call, When) -> Result<(), Fault> + Send + Sync + 'static,
     ) -> Self {
+        Self::behind(ByCall(hook), inner)
+    }
+
+    /// With a hook that wants to know more, or takes its time.
+    pub(crate) fn behind(hook: impl Hook, inner: Arc<dyn Hypervisor>) -> Self {
         Self { inner, hook: Box::new(hook) }
     }
 
-    async fn pass<T>(&self, call: Call, real: impl Future<Output = Result<T, Fault>> + Send) -> Result<T, Fault> {
-        match (self.hook)(call, When::Before) {
+    async fn pass<T: Send>(
+        &self,
+        vm: VmId,
+        call: Call,
+        real: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        self.pass_as(Passing { vm, display_name: None, call, when: When::Before }, real).await
+    }
+
+    async fn pass_as<T: Send>(
+        &self,
+        passing: Passing<'_>,
+        real: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        match self.hook.pass(passing).await {
             Err(fault) if fault.reason == HANGS => std::future::pending().await,
             passed => passed?,
         }
         let done = real.await?;
-        (self.hook)(call, When::After)?;
+        self.hook.pass(Passing { when: When::After, ..passing }).await?;
         Ok(done)
     }
 }
@@ -83,7 +127,9 @@ impl Hypervisor for Intercepted {
     }
 
     async fn ensure_vm(&self, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.pass(Call::Create, self.inner.ensure_vm(spec, task)).await
+        let name = Some(spec.display_name.as_str());
+        let passing = Passing { vm: spec.id, display_name: name, call: Call::Create, when: When::Before };
+        self.pass_as(passing, self.inner.ensure_vm(spec, task)).await
     }
 
     async fn ensure_power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
@@ -92,19 +138,19 @@ impl Hypervisor for Intercepted {
             PowerState::Off => Call::PowerOff,
             PowerState::Paused => Call::Suspend,
         };
-        self.pass(call, self.inner.ensure_power(vm, power, task)).await
+        self.pass(vm, call, self.inner.ensure_power(vm, power, task)).await
     }
 
     async fn ask_to_shut_down(&self, vm: VmId) -> Result<(), Fault> {
-        self.pass(Call::ShutDown, self.inner.ask_to_shut_down(vm)).await
+        self.pass(vm, Call::ShutDown, self.inner.ask_to_shut_down(vm)).await
     }
 
     async fn reset(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.pass(Call::Reset, self.inner.reset(vm, task)).await
+        self.pass(vm, Call::Reset, self.inner.reset(vm, task)).await
     }
 
     async fn ensure_size(&self, vm: VmId, size: &Size, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.pass(Call::Resize, self.inner.ensure_size(vm, size, task)).await
+        self.pass(vm, Call::Resize, self.inner.ensure_size(vm, size, task)).await
     }
 
     async fn ensure_snapshot(
@@ -113,7 +159,7 @@ impl Hypervisor for Intercepted {
         snapshot: &SnapshotSpec,
         task: Option<&TaskRef>,
     ) -> Result<Progress, Fault> {
-        self.pass(Call::Snapshot, self.inner.ensure_snapshot(vm, snapshot, task)).await
+        self.pass(vm, Call::Snapshot, self.inner.ensure_snapshot(vm, snapshot, task)).await
     }
 
     async fn ensure_no_snapshot(
@@ -122,27 +168,27 @@ impl Hypervisor for Intercepted {
         snapshot: SnapshotId,
         task: Option<&TaskRef>,
     ) -> Result<Progress, Fault> {
-        self.pass(Call::RemoveSnapshot, self.inner.ensure_no_snapshot(vm, snapshot, task)).await
+        self.pass(vm, Call::RemoveSnapshot, self.inner.ensure_no_snapshot(vm, snapshot, task)).await
     }
 
     async fn revert(&self, vm: VmId, snapshot: SnapshotId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.pass(Call::Revert, self.inner.revert(vm, snapshot, task)).await
+        self.pass(vm, Call::Revert, self.inner.revert(vm, snapshot, task)).await
     }
 
     async fn open_console(&self, vm: VmId) -> Result<ConsoleTicket, Fault> {
-        self.pass(Call::Console, self.inner.open_console(vm)).await
+        self.pass(vm, Call::Console, self.inner.open_console(vm)).await
     }
 
     async fn ensure_idle(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.pass(Call::Idle, self.inner.ensure_idle(vm, task)).await
+        self.pass(vm, Call::Idle, self.inner.ensure_idle(vm, task)).await
     }
 
     async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.pass(Call::Absent, self.inner.ensure_absent(vm, task)).await
+        self.pass(vm.id, Call::Absent, self.inner.ensure_absent(vm, task)).await
     }
 
     async fn observe_vm(&self, vm: VmId) -> Result<Option<Observation>, Fault> {
-        self.pass(Call::Observe, self.inner.observe_vm(vm)).await
+        self.pass(vm, Call::Observe, self.inner.observe_vm(vm)).await
     }
 
     async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault> {

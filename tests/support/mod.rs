@@ -9,9 +9,9 @@ mod probes;
 mod seed;
 mod session;
 
-pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, master_key};
+pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask, master_key};
 pub(crate) use database::Database;
-pub(crate) use intercepted::{Call, Intercepted, When, hang, test_fault};
+pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};
 pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe};
 pub(crate) use seed::Seed;

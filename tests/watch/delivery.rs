@@ -92,8 +92,9 @@ async fn fifty_cuts_lose_nothing_and_repeat_nothing() {
     let writers: Vec<_> = sessions
         .iter()
         .chain(&sessions)
-        .map(|session| {
-            let seed = Seed::of(seed.below(usize::MAX));
+        .enumerate()
+        .map(|(number, session)| {
+            let seed = seed.split(number);
             tokio::spawn(write(session.clone(), vms.clone(), seed, Arc::clone(&stop)))
         })
         .collect();

@@ -69,8 +69,10 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
         let (name, range) = W::label(&step);
         let mut context = StepContext::new(shared, lease, format!("{}.{name}", W::KIND));
         if shared.stop.is_cancelled() || lost.is_cancelled() {
-            // Given back at once, for another worker to go on.
-            context.settle(Transition::Wait(step, TimeDelta::zero()), async |_| Ok(())).await?;
+            // Given back at once, for another worker to go on. It must know of earlier attempts: then the lease runs out.
+            if attempt == 1 {
+                context.settle(Transition::Wait(step, TimeDelta::zero()), async |_| Ok(())).await?;
+            }
             return Ok(());
         }
         let done = match context.snapshot(job.operation(), job.vm()).await {
@@ -93,7 +95,7 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
             ) => {
                 tracing::info!(step = name, reason = failure.reason, message = failure.message, "step failed");
                 match job.rollback(&step, Some(failure.clone())) {
-                    Some(back) => context.next(back).await?,
+                    Some(back) => turn_back(&context, back, attempt).await?,
                     None => job.give_up(&context, failure).await?,
                 }
             }
@@ -134,7 +136,7 @@ async fn advance<W: Workflow>(
     if snapshot.operation.cancel_requested
         && let Some(back) = job.rollback(step, None)
     {
-        return Ok(context.next(back).await?);
+        return Ok(turn_back(context, back, attempt).await?);
     }
     let (name, range) = W::label(step);
     if snapshot.operation.step != name {
@@ -145,6 +147,19 @@ async fn advance<W: Workflow>(
     }
     tracing::debug!(step = name, attempt, "step");
     job.step(context, snapshot, step.clone()).await
+}
+
+/// Goes on with the way back. The call of an earlier attempt, of a worker that died or lost its lease, may still be on its
+/// way: it gets as long as a claim holds to arrive, so that nothing comes to be behind the back of who looks for it.
+async fn turn_back<S>(context: &StepContext<'_>, back: S, attempt: i32) -> Result<Settled<S>>
+where
+    S: Serialize + Send + Sync,
+{
+    if attempt == 1 {
+        return context.next(back).await;
+    }
+    let arrive = TimeDelta::milliseconds(i64::from(context.shared.config.lease_ms));
+    context.settle(Transition::Wait(back, arrive), async |_| Ok(())).await
 }
 
 /// When a step has failed at the latest: at the operation's deadline, or, where there is no way back from it, some time

@@ -126,10 +126,11 @@ pub async fn release(connection: &mut AsyncPgConnection, job: Uuid) -> QueryResu
 
 /// Writes where a job stands. The caller's transaction has locked it by its fencing token.
 pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: &Outcome) -> QueryResult<()> {
-    // A failed step waits as long as its claim said, which grows with the attempt; a new step starts afresh.
+    // A failed step waits as long as its claim said, which grows with the attempt; a new step starts afresh, and where the
+    // claim goes on with it, that is its first attempt.
     const SETTLE: &str = "UPDATE background_jobs.jobs SET \
         state = $3, progress = coalesce($4, progress), last_error = coalesce($5, last_error), \
-        attempt = CASE WHEN $6 THEN attempt ELSE 0 END, \
+        attempt = CASE WHEN $6 THEN attempt WHEN $3 = 'running' THEN 1 ELSE 0 END, \
         available_at = CASE \
             WHEN $3 = 'running' THEN available_at \
             WHEN $6 THEN least(greatest(retry_at, now() + $7 * interval '1 millisecond'), now() + $8 * interval '1 millisecond') \
