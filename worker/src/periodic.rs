@@ -99,7 +99,8 @@ async fn purge(store: &Store, tenant: TenantId, id: VmId) -> Result<()> {
     store
         .write_as_system(tenant, "vm_purge", async |tx| {
             let Some(mut vm) = vms::find_locked(tx, id).await? else { return Ok(()) };
-            if vm.state != VmState::Deleted {
+            // It may have been undeleted since it was found, and deleted again: then it has its window before it.
+            if vm.state != VmState::Deleted || vm.purge_at.is_none_or(|due| due > Utc::now()) {
                 return Ok(());
             }
             let operation = OperationId::new();

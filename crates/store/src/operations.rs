@@ -225,7 +225,25 @@ pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: OperationId) -> Result<Opera
         .await
         .optional()
         .map_err(from_diesel)?
-        .ok_or_else(|| Error::not_found("OPERATION_NOT_FOUND", id.name()))
+        .ok_or_else(|| missing(id))
+}
+
+/// Reads an operation and locks it until the end of the transaction.
+async fn lock(tx: &mut TenantTx<Write>, id: OperationId) -> Result<Operation> {
+    let tenant = tx.tenant();
+    table::table
+        .filter(table::tenant_id.eq(tenant).and(table::id.eq(id)))
+        .select(Operation::as_select())
+        .for_update()
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?
+        .ok_or_else(|| missing(id))
+}
+
+fn missing(id: OperationId) -> Error {
+    Error::not_found("OPERATION_NOT_FOUND", id.name())
 }
 
 /// What filters of operations may name. Verbs, results and what is done are told in words of the contract.
@@ -276,7 +294,7 @@ pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Resul
 
 /// Asks an operation to cancel; done ones stay as they are.
 pub async fn cancel(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
-    let operation = get(tx, id).await?;
+    let operation = lock(tx, id).await?;
     if operation.state.is_done() {
         return Ok(());
     }
@@ -289,7 +307,7 @@ async fn request_cancel(tx: &mut TenantTx<Write>, operation: &Operation) -> Resu
 
 /// Removes a done operation from the list.
 pub async fn remove(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
-    let operation = get(tx, id).await?;
+    let operation = lock(tx, id).await?;
     if !operation.state.is_done() {
         return Err(Error::precondition(
             "OPERATION_IN_PROGRESS",

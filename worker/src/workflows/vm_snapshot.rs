@@ -154,6 +154,10 @@ impl Workflow for VmSnapshot {
         let reason = &failure.message;
         let abandon = async |tx: &mut TenantTx<Write>| {
             abandon(self, tx, &failure).await?;
+            // What was to be gone back to is as good as it was, and may be the way out.
+            if self.verb == Verb::RevertSnapshot {
+                return Ok(());
+            }
             let (reason, message) = ("SNAPSHOT_OPERATION_FAILED", reason.clone());
             let event = Event { reason, message, operation: Some(self.operation) };
             snapshots::update_state(tx, self.snapshot, SnapshotState::Error, &event.message, &event).await
