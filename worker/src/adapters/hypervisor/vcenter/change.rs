@@ -3,6 +3,8 @@
 //! All begin in the same way: whatever is under way on the VM goes first, whoever started it, since the reply of a call
 //! may have been lost and a vCenter does one thing at a time with a VM.
 
+use std::time::Duration;
+
 use virtualstack_model::id::VmId;
 use virtualstack_model::vm::{PowerState, Size};
 
@@ -14,6 +16,9 @@ use super::soap::Call;
 use super::tasks::{Task, Work, started};
 use super::xml::Xml;
 use super::{Followed, VCenter, WAITING};
+
+/// How long a guest that shuts down is awaited before its VM is taken to be at rest: some never get there.
+const GUEST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A VM before a change.
 pub(super) enum Before {
@@ -184,7 +189,9 @@ impl VCenter {
             running.extend(self.session.task(&reference).await?.filter(Task::is_running));
         }
         let started_here = running.len();
+        let mut shuts_down = false;
         if let LookUp::Present(machine) = self.look_up(vm, None).await? {
+            shuts_down = machine.shuts_down;
             let found = self.running_on(&machine).await?;
             running.extend(found.into_iter().filter(|found| task != Some(&found.reference)));
         }
@@ -196,7 +203,13 @@ impl VCenter {
                 self.session.cancel(task).await?;
             }
         }
-        Ok(running.into_iter().next().map_or(Progress::Done, Task::progress))
+        // A guest on its way down goes on with it whatever is cancelled, and soon what was observed would be wrong.
+        let guest = self.ledger.must_await_guest(vm, shuts_down, GUEST_PATIENCE);
+        Ok(match running.into_iter().next() {
+            Some(task) => task.progress(),
+            None if guest => WAITING,
+            None => Progress::Done,
+        })
     }
 }
 
