@@ -72,7 +72,7 @@ impl VCenter {
 
     /// Fails with the fault of a stored task, if it did this work and failed at it.
     pub(super) fn check(&self, ended: Option<&Task>, work: Work) -> Result<(), Fault> {
-        ended.filter(|task| task.work == work).and_then(|task| self.failure(task)).map_or(Ok(()), Err)
+        ended.filter(|task| task.was_for(work)).and_then(|task| self.failure(task)).map_or(Ok(()), Err)
     }
 
     pub(super) async fn power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
@@ -121,7 +121,7 @@ impl VCenter {
             Before::Underway(progress) => return Ok(progress),
             Before::AtRest(machine, ended) => (machine, ended),
         };
-        if ended.as_ref().is_some_and(|task| task.has_done(Work::Reset)) {
+        if ended.as_ref().is_some_and(|task| task.has_served(Work::Reset)) {
             return Ok(Progress::Done);
         }
         must_run(&machine)?;
@@ -159,7 +159,7 @@ impl VCenter {
         if let Err(fault) = self.check(ended, Work::Reconfigure) {
             return unless_off(fault);
         }
-        if ended.is_some_and(|task| task.has_done(Work::Reconfigure)) {
+        if ended.is_some_and(|task| task.has_served(Work::Reconfigure)) {
             let message = "the hypervisor does not give the VM this size; choose another";
             let detail = format!("reconfigured, but it has {hardware:?}");
             return refused((FaultClass::Permanent, "HYPERVISOR_SIZE_REFUSED", message), &detail);
