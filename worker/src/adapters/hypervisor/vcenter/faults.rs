@@ -257,12 +257,9 @@ mod tests {
 
     #[test]
     fn no_room_is_capacity() {
-        for kind in [
-            "NoDiskSpace",
-            "InsufficientResourcesFault",
-            "InsufficientMemoryResourcesFault",
-            "TooManySnapshotLevels",
-        ] {
+        for kind in
+            ["NoDiskSpace", "InsufficientResourcesFault", "InsufficientMemoryResourcesFault", "TooManySnapshotLevels"]
+        {
             assert_eq!(class(kind), FaultClass::Capacity, "{kind}");
         }
     }

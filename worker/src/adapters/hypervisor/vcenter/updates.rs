@@ -197,11 +197,7 @@ impl Session {
     }
 
     /// A collector of our own, so that nobody else's filters are told here, with the tasks of a list that changes.
-    async fn tune_in(
-        self: &Arc<Self>,
-        login: &Login,
-        held: &mut Vec<Held>,
-    ) -> Result<(ManagedRef, ManagedRef), Error> {
+    async fn tune_in(self: &Arc<Self>, login: &Login, held: &mut Vec<Held>) -> Result<(ManagedRef, ManagedRef), Error> {
         let collector = Call::read("CreatePropertyCollector", &login.service("propertyCollector")?, Xml::new());
         let collector = made(&self.call_in(login, &collector).await?)?;
         held.push(("DestroyPropertyCollector", collector.clone()));
