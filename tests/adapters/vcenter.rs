@@ -444,6 +444,10 @@ async fn a_guest_on_its_way_down_is_not_asked_again() {
     vcsim.test(&format!("POST /test/tools?uuid={}&running=false", spec.id)).await;
     vcenter.ask_to_shut_down(spec.id).await.expect("its tools are gone since it does what it was asked to");
     assert_eq!(vcsim.calls("ShutdownGuest").await, 0);
+    // Whoever takes the wish back learns what becomes of it, not what is still to be seen.
+    assert_ne!(vcenter.ensure_idle(spec.id, None).await.expect("awaited"), Progress::Done);
+    power(&vcenter, spec.id, PowerState::Off).await;
+    assert_eq!(vcenter.ensure_idle(spec.id, None).await.expect("it is off"), Progress::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -222,7 +222,7 @@ impl<'a> StepContext<'a> {
 }
 
 /// Ends some time after the worker was told to stop: it waits for calls, but not for those that hang.
-async fn stopped(stop: &CancellationToken) {
+pub(crate) async fn stopped(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(STOP_LIMIT).await;
 }

@@ -14,7 +14,7 @@ use virtualstack_store::{
     Store, SystemPurpose, console_tickets, operations, password_resets, rate_limits, request_ids, sessions,
 };
 
-use crate::context::{CALL_LIMIT, Shared};
+use crate::context::{CALL_LIMIT, Shared, stopped};
 use crate::tenant_purge;
 
 /// Purges that one run starts at most; the next run goes on.
@@ -36,9 +36,12 @@ pub(crate) async fn schedule(store: &Store) -> Result<()> {
 
 /// Publishes the templates that the hypervisor has.
 pub(crate) async fn inventory(shared: &Shared, lease: &Lease) -> Result<()> {
-    let observed = match tokio::time::timeout(CALL_LIMIT, shared.hypervisor.observe_templates()).await {
-        Ok(answer) => answer.map_err(|fault| fault.to_string()),
-        Err(late) => Err(late.to_string()),
+    let observed = tokio::select! {
+        answer = tokio::time::timeout(CALL_LIMIT, shared.hypervisor.observe_templates()) => match answer {
+            Ok(answer) => answer.map_err(|fault| fault.to_string()),
+            Err(late) => Err(late.to_string()),
+        },
+        () = stopped(&shared.stop) => Err("the worker stops".to_owned()),
     };
     let next = Outcome::Wait(json!({}), TimeDelta::seconds(i64::from(shared.config.inventory_seconds)));
     let seen: Vec<_> = match observed {

@@ -3,6 +3,8 @@
 //! All begin in the same way: whatever is under way on the VM goes first, whoever started it, since the reply of a call
 //! may have been lost and a vCenter does one thing at a time with a VM.
 
+use std::time::Duration;
+
 use virtualstack_model::id::VmId;
 use virtualstack_model::vm::{PowerState, Size};
 
@@ -14,6 +16,9 @@ use super::soap::Call;
 use super::tasks::{Task, Work, started};
 use super::xml::Xml;
 use super::{Followed, VCenter, WAITING};
+
+/// How long a guest that shuts down is awaited before its VM is taken to be at rest: some never get there.
+const GUEST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A VM before a change.
 pub(super) enum Before {
@@ -67,7 +72,7 @@ impl VCenter {
 
     /// Fails with the fault of a stored task, if it did this work and failed at it.
     pub(super) fn check(&self, ended: Option<&Task>, work: Work) -> Result<(), Fault> {
-        ended.filter(|task| task.work == work).and_then(|task| self.failure(task)).map_or(Ok(()), Err)
+        ended.filter(|task| task.was_for(work)).and_then(|task| self.failure(task)).map_or(Ok(()), Err)
     }
 
     pub(super) async fn power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
@@ -116,7 +121,7 @@ impl VCenter {
             Before::Underway(progress) => return Ok(progress),
             Before::AtRest(machine, ended) => (machine, ended),
         };
-        if ended.as_ref().is_some_and(|task| task.has_done(Work::Reset)) {
+        if ended.as_ref().is_some_and(|task| task.has_served(Work::Reset)) {
             return Ok(Progress::Done);
         }
         must_run(&machine)?;
@@ -154,7 +159,7 @@ impl VCenter {
         if let Err(fault) = self.check(ended, Work::Reconfigure) {
             return unless_off(fault);
         }
-        if ended.is_some_and(|task| task.has_done(Work::Reconfigure)) {
+        if ended.is_some_and(|task| task.has_served(Work::Reconfigure)) {
             let message = "the hypervisor does not give the VM this size; choose another";
             let detail = format!("reconfigured, but it has {hardware:?}");
             return refused((FaultClass::Permanent, "HYPERVISOR_SIZE_REFUSED", message), &detail);
@@ -184,7 +189,9 @@ impl VCenter {
             running.extend(self.session.task(&reference).await?.filter(Task::is_running));
         }
         let started_here = running.len();
+        let mut shuts_down = false;
         if let LookUp::Present(machine) = self.look_up(vm, None).await? {
+            shuts_down = machine.shuts_down;
             let found = self.running_on(&machine).await?;
             running.extend(found.into_iter().filter(|found| task != Some(&found.reference)));
         }
@@ -196,7 +203,13 @@ impl VCenter {
                 self.session.cancel(task).await?;
             }
         }
-        Ok(running.into_iter().next().map_or(Progress::Done, Task::progress))
+        // A guest on its way down goes on with it whatever is cancelled, and soon what was observed would be wrong.
+        let guest = self.ledger.must_await_guest(vm, shuts_down, GUEST_PATIENCE);
+        Ok(match running.into_iter().next() {
+            Some(task) => task.progress(),
+            None if guest => WAITING,
+            None => Progress::Done,
+        })
     }
 }
 

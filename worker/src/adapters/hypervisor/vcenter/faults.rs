@@ -109,6 +109,11 @@ impl VimFault {
                 "HYPERVISOR_NAME_TAKEN",
                 "something else has the VM's place on the hypervisor; ask the provider",
             ),
+            "TooManySnapshotLevels" => (
+                FaultClass::Capacity,
+                "HYPERVISOR_SNAPSHOT_LIMIT",
+                "the VM has as many snapshots in a row as the hypervisor takes; delete one first",
+            ),
             "NoDiskSpace" | "NoCompatibleHost" => NO_ROOM,
             kind if kind.starts_with("Insufficient") => NO_ROOM,
             "InvalidLogin" => (
@@ -252,7 +257,9 @@ mod tests {
 
     #[test]
     fn no_room_is_capacity() {
-        for kind in ["NoDiskSpace", "InsufficientResourcesFault", "InsufficientMemoryResourcesFault"] {
+        for kind in
+            ["NoDiskSpace", "InsufficientResourcesFault", "InsufficientMemoryResourcesFault", "TooManySnapshotLevels"]
+        {
             assert_eq!(class(kind), FaultClass::Capacity, "{kind}");
         }
     }

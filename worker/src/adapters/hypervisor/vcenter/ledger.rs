@@ -23,6 +23,8 @@ struct Entries {
     known: HashMap<String, Instant>,
     /// Creations of somebody's that a VM's fate may hang on, and since when they are waited for.
     waits: HashMap<VmId, (Instant, Vec<TaskRef>)>,
+    /// Guests that shut down, and since when that is waited for.
+    guests: HashMap<VmId, Instant>,
     /// Tasks whose failure was told.
     told: HashMap<String, Instant>,
 }
@@ -86,6 +88,17 @@ impl Ledger {
         wait
     }
 
+    /// Whether to wait for a guest that shuts down, if it does.
+    pub(super) fn must_await_guest(&self, vm: VmId, shuts_down: bool, at_most: Duration) -> bool {
+        let mut entries = self.entries();
+        entries.guests.retain(|_, since| since.elapsed() < FORGOTTEN);
+        let wait = shuts_down && entries.guests.entry(vm).or_insert_with(Instant::now).elapsed() < at_most;
+        if !wait {
+            entries.guests.remove(&vm);
+        }
+        wait
+    }
+
     /// Whether the failure of a task was told before; it is now.
     pub(super) fn was_told(&self, task: &TaskRef) -> bool {
         remember(&mut self.entries().told, task).is_some()
@@ -118,6 +131,17 @@ mod tests {
         assert!(!ledger.must_wait(vm, &tasks(&["c", "d"]), long), "a and b have ended");
         assert!(ledger.must_wait(vm, &tasks(&["c", "d"]), long), "a new question");
         assert!(!ledger.must_wait(vm, &tasks(&["c", "d"]), Duration::ZERO), "long enough");
+    }
+
+    #[test]
+    fn a_guest_that_shuts_down_is_awaited_for_a_while() {
+        let (ledger, vm, long) = (Ledger::default(), VmId::new(), Duration::from_secs(60));
+        assert!(!ledger.must_await_guest(vm, false, long));
+        assert!(ledger.must_await_guest(vm, true, long));
+        assert!(!ledger.must_await_guest(vm, true, Duration::ZERO), "long enough");
+        assert!(ledger.must_await_guest(vm, true, long), "a new question");
+        assert!(!ledger.must_await_guest(vm, false, long), "it is off");
+        assert!(ledger.entries().guests.is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use virtualstack_model::template::TemplateKind;
 
-use super::super::{TemplateInfo, TemplateRef, VmSpec};
+use super::super::{Fault, FaultClass, TemplateInfo, TemplateRef, VmSpec};
 use super::create::marks;
 use super::faults::Error;
 use super::placement::Placement;
@@ -46,7 +46,15 @@ impl Session {
         let folder = self.config().template_folder.trim_matches('/').to_owned();
         let mut media = Vec::new();
         for (name, browser) in self.browsers(placement).await? {
-            for file in self.files(&browser, &format!("[{name}] {folder}"), "*.iso", true).await? {
+            let files = match self.files(&browser, &format!("[{name}] {folder}"), "*.iso", true).await {
+                // A datastore that the account may not look into hides neither the templates nor other media.
+                Err(error) if is_refusal(&error) => {
+                    tracing::warn!(datastore = name, ?error, "cannot look for media");
+                    continue;
+                }
+                files => files?,
+            };
+            for file in files {
                 let display_name = file.rsplit_once('/').map_or(&*file, |(_, file)| file);
                 media.push(TemplateInfo {
                     display_name: display_name.get(..display_name.len() - 4).unwrap_or(display_name).to_owned(),
@@ -104,6 +112,12 @@ impl Session {
         let folders = if below { result.children.iter().collect() } else { vec![&result] };
         Ok(folders.into_iter().flat_map(paths).collect())
     }
+}
+
+/// Whether a datastore is not to be looked into, now and later. A password that is refused says nothing of a datastore.
+fn is_refusal(error: &Error) -> bool {
+    let refused = matches!(error, Error::Vim(fault) if !fault.is("InvalidLogin"));
+    refused && Fault::from(error.clone()).class == FaultClass::Permanent
 }
 
 /// Of one `HostDatastoreBrowserSearchResults`.

@@ -65,7 +65,7 @@ impl VCenter {
             Before::Underway(progress) => return Ok(progress),
             Before::AtRest(machine, ended) => (machine, ended),
         };
-        if ended.as_ref().is_some_and(|task| task.has_done(Work::Revert)) {
+        if ended.as_ref().is_some_and(|task| task.has_served(Work::Revert)) {
             return Ok(Progress::Done);
         }
         let Some(found) = find(&machine, snapshot) else {

@@ -107,6 +107,17 @@ impl Task {
         self.work == work && matches!(self.outcome, Outcome::Succeeded)
     }
 
+    /// It was this work, for whoever started or awaited it. Of tasks that we did not start, only those are awaited whose
+    /// work we know; so one of other words was started for it, by a vCenter that words it in its own way.
+    pub(super) fn was_for(&self, work: Work) -> bool {
+        self.work == work || self.work == Work::Other
+    }
+
+    /// The same, and it went well.
+    pub(super) fn has_served(&self, work: Work) -> bool {
+        self.was_for(work) && matches!(self.outcome, Outcome::Succeeded)
+    }
+
     pub(super) fn progress(self) -> Progress {
         Progress::Running { task: Some(self.reference), percent: self.percent }
     }
@@ -243,6 +254,14 @@ mod tests {
         ] {
             assert_eq!(Work::of(description), work, "{description}");
         }
+    }
+
+    #[test]
+    fn a_task_of_unknown_words_was_for_what_it_was_started_for() {
+        let unknown = Task { work: Work::of("vm.Snapshot.goBack"), ..task("success") };
+        assert!(unknown.has_served(Work::Revert) && unknown.has_served(Work::Reset));
+        assert!(!unknown.has_done(Work::Destroy));
+        assert!(!task("success").has_served(Work::Revert), "a clone");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Its objects on the vCenter belong to a session and go with it; when that ends, or anything fails, the loop begins anew.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long the end of a task is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// An object on the vCenter, and what ends it.
+type Held = (&'static str, ManagedRef);
 
 /// What was heard of a task.
 #[derive(Debug)]
@@ -145,20 +149,29 @@ impl Updates {
 async fn listen(session: Arc<Session>) {
     loop {
         let Err(error) = session.rounds().await;
-        session.updates.fall_silent();
         tracing::debug!(?error, "no news of tasks from the vCenter; they are read");
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 impl Session {
-    /// Listens until something fails.
-    async fn rounds(self: &Arc<Self>) -> Result<std::convert::Infallible, Error> {
+    /// Listens until something fails, and gives back what it had on the vCenter: the session may live on.
+    async fn rounds(self: &Arc<Self>) -> Result<Infallible, Error> {
         let login = self.login().await?;
-        let (collector, view) = self.tune_in(&login).await?;
+        let mut held = Vec::new();
+        let Err(error) = self.listen_in(&login, &mut held).await;
+        self.updates.fall_silent();
+        for (method, object) in held {
+            let _ = self.call_in(&login, &Call::read(method, &object, Xml::new())).await;
+        }
+        Err(error)
+    }
+
+    async fn listen_in(self: &Arc<Self>, login: &Login, held: &mut Vec<Held>) -> Result<Infallible, Error> {
+        let (collector, view) = self.tune_in(login, held).await?;
         let (mut shown, mut version) = (HashSet::new(), String::new());
         loop {
-            self.show(&login, &view, &mut shown).await?;
+            self.show(login, &view, &mut shown).await?;
             if shown.is_empty() {
                 self.updates.wanted.notified().await;
                 continue;
@@ -166,11 +179,11 @@ impl Session {
             let options = Xml::new().text("maxWaitSeconds", MAX_WAIT.as_secs());
             let arguments = Xml::new().text("version", &version).node("options", options);
             let call = Call::wait("WaitForUpdatesEx", &collector, arguments, MAX_WAIT);
-            let mut answer = pin!(self.call_in(&login, &call));
+            let mut answer = pin!(self.call_in(login, &call));
             let answer = loop {
                 tokio::select! {
                     answer = &mut answer => break answer?,
-                    () = self.updates.wanted.notified() => self.show(&login, &view, &mut shown).await?,
+                    () = self.updates.wanted.notified() => self.show(login, &view, &mut shown).await?,
                 }
             };
             // Without news there is no result.
@@ -184,11 +197,13 @@ impl Session {
     }
 
     /// A collector of our own, so that nobody else's filters are told here, with the tasks of a list that changes.
-    async fn tune_in(self: &Arc<Self>, login: &Login) -> Result<(ManagedRef, ManagedRef), Error> {
+    async fn tune_in(self: &Arc<Self>, login: &Login, held: &mut Vec<Held>) -> Result<(ManagedRef, ManagedRef), Error> {
         let collector = Call::read("CreatePropertyCollector", &login.service("propertyCollector")?, Xml::new());
         let collector = made(&self.call_in(login, &collector).await?)?;
+        held.push(("DestroyPropertyCollector", collector.clone()));
         let view = Call::read("CreateListView", &login.service("viewManager")?, Xml::new());
         let view = made(&self.call_in(login, &view).await?)?;
+        held.push(("DestroyView", view.clone()));
         let traversal =
             Xml::new().text("name", "tasks").text("type", "ListView").text("path", "view").text("skip", false);
         let objects =
