@@ -9,6 +9,29 @@ DELETE FROM iam.permissions WHERE code IN
 ALTER TABLE iam.tenant_role_permissions FORCE ROW LEVEL SECURITY;
 ALTER TABLE iam.permissions FORCE ROW LEVEL SECURITY;
 
+-- What the older release does not know is forgotten, as it can neither read nor do it: what was open of it is given up, and
+-- a delete that waited behind it begins.
+ALTER TABLE compute.operations NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE compute.virtual_machines NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE background_jobs.jobs NO FORCE ROW LEVEL SECURITY;
+CREATE TEMPORARY TABLE newer ON COMMIT DROP AS
+    SELECT tenant_id, id, vm_id, job_id, state FROM compute.operations
+    WHERE verb NOT IN ('CREATE', 'UPDATE', 'DELETE', 'START', 'STOP', 'RESTART') OR verb = 'UPDATE' AND state = 'OPEN';
+UPDATE compute.virtual_machines vm SET state = 'ERROR', state_reason = 'the operation was given up', version = version + 1
+    FROM newer u
+    WHERE u.tenant_id = vm.tenant_id AND u.vm_id = vm.id AND u.state = 'OPEN' AND vm.state NOT IN ('DELETING', 'DELETED');
+DELETE FROM background_jobs.jobs WHERE id IN (SELECT job_id FROM newer);
+DELETE FROM compute.operations o USING newer u WHERE o.tenant_id = u.tenant_id AND o.id = u.id;
+UPDATE background_jobs.jobs SET available_at = now() WHERE id IN (
+    SELECT o.job_id FROM compute.operations o JOIN newer u ON u.tenant_id = o.tenant_id AND u.vm_id = o.vm_id
+    WHERE o.state = 'QUEUED' AND u.state = 'OPEN');
+UPDATE compute.operations o SET state = 'OPEN' FROM newer u
+    WHERE u.tenant_id = o.tenant_id AND u.vm_id = o.vm_id AND o.state = 'QUEUED' AND u.state = 'OPEN';
+DROP TABLE newer;
+ALTER TABLE background_jobs.jobs FORCE ROW LEVEL SECURITY;
+ALTER TABLE compute.virtual_machines FORCE ROW LEVEL SECURITY;
+ALTER TABLE compute.operations FORCE ROW LEVEL SECURITY;
+
 -- What the older simulator does not know is forgotten.
 ALTER TABLE simulated_hypervisor.tasks NO FORCE ROW LEVEL SECURITY;
 DELETE FROM simulated_hypervisor.tasks WHERE action NOT IN ('CREATE', 'POWER_ON', 'POWER_OFF', 'DESTROY');

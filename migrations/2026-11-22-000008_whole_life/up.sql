@@ -47,6 +47,9 @@ CREATE TABLE compute.snapshots (
     description text NOT NULL DEFAULT '',
     state text NOT NULL CHECK (state IN ('CREATING', 'READY', 'DELETING', 'ERROR')),
     state_reason text NOT NULL DEFAULT '',
+    -- What its VM had when it was made, and has again when it is put back to it.
+    cpu_count integer NOT NULL CHECK (cpu_count > 0),
+    memory_mib integer NOT NULL CHECK (memory_mib > 0),
     creator text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),

@@ -203,8 +203,8 @@ impl World {
         gone["purge_at"] = json!("2099-01-01T00:00:00Z");
         let vms = [vm(running, "RUNNING"), vm(stopped, "STOPPED"), gone].map(copy).concat();
         let others = format!(
-            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, creator) \
-                 VALUES ('{of}', '{snapshot}', '{running}', 'before', 'READY', 'system'); \
+            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
+                 VALUES ('{of}', '{snapshot}', '{running}', 'before', 'READY', 1, 1024, 'system'); \
              INSERT INTO iam.users (id, email, display_name) VALUES ('{user}', '{user}@example.com', 'Copy'); \
              INSERT INTO iam.memberships (tenant_id, id, account_id, email, display_name, state) \
                  VALUES ('{of}', '{user}', '{user}', '{user}@example.com', 'Copy', 'ACTIVE'); \

@@ -314,8 +314,8 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
     plane
         .database
         .execute(
-            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, creator) \
-                SELECT tenant_id, gen_random_uuid(), id, 'before', 'READY', 'system' FROM compute.virtual_machines; \
+            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
+                SELECT tenant_id, gen_random_uuid(), id, 'before', 'READY', 1, 1024, 'system' FROM compute.virtual_machines; \
              INSERT INTO compute.console_tickets (tenant_id, operation_id, sealed_ticket, expires_at) \
                 SELECT tenant_id, id, '\\x00', now() + interval '1 hour' FROM compute.operations",
         )

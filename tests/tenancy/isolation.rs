@@ -434,8 +434,8 @@ impl World {
         let deleted = json!({"id": deleted_vm, "display_name": format!("{name}-deleted"), "state": "DELETED", "deleted_at": "2026-01-01T00:00:00Z"});
         let deleted = copy("compute.virtual_machines", deleted, "display_name = 'pattern'");
         let snapshots = format!(
-            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, creator) \
-             VALUES ('{tenant}', '{snapshot}', '{vm}', 'pattern', 'READY', 'system');"
+            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
+             VALUES ('{tenant}', '{snapshot}', '{vm}', 'pattern', 'READY', 1, 1024, 'system');"
         );
         let compute = format!("{vms}{operations}{open}{deleted}{snapshots}");
         let (user, account, role) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());

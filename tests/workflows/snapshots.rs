@@ -39,6 +39,28 @@ async fn a_snapshot_is_made_gone_back_to_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn going_back_to_a_larger_size_needs_room_in_the_quota() {
+    let (plane, tenant) = on(quick()).await;
+    let vm = tenant.running("shrunk").await.name;
+    let sized = async |cpus: i64| done(&tenant, "PATCH", &vm, json!({"cpuCount": cpus})).await;
+    done(&tenant, "POST", &format!("{vm}:stop"), json!({})).await;
+    sized(4).await;
+    let snapshot = done(&tenant, "POST", &format!("{vm}/snapshots"), json!({"displayName": "large"})).await;
+    let revert = format!("{}:revert", snapshot["name"].as_str().expect("a name"));
+    sized(1).await;
+    plane.database.execute("UPDATE compute.quotas SET max_vcpus = 3 WHERE vcpus = 1").await;
+
+    let (status, refused) = tenant.rest().call("POST", &format!("/v1/{revert}"), Some(json!({}))).await;
+    assert_eq!((status, &refused["error"]["details"][1]["reason"]), (429, &json!("QUOTA_EXCEEDED")), "{refused}");
+    agree(&plane, &tenant).await;
+
+    plane.database.execute("UPDATE compute.quotas SET max_vcpus = 4 WHERE vcpus = 1").await;
+    done(&tenant, "POST", &revert, json!({})).await;
+    assert_eq!(read(&tenant, "quota").await["usage"]["vcpus"], 4);
+    agree(&plane, &tenant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_could_not_be_made_leaves_nothing() {
     let fails = Arc::new(AtomicBool::new(true));
     let failing = Arc::clone(&fails);

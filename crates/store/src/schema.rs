@@ -341,6 +341,8 @@ table! {
         description -> Text,
         state -> Text,
         state_reason -> Text,
+        cpu_count -> Integer,
+        memory_mib -> Integer,
         creator -> Text,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub description: String,
     pub state: SnapshotState,
     pub state_reason: String,
+    pub cpu_count: i32,
+    pub memory_mib: i32,
     pub creator: String,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,

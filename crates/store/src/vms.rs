@@ -302,13 +302,7 @@ pub async fn update_metadata(tx: &mut TenantTx<Write>, before: &Vm, vm: &mut Vm,
 }
 
 /// Says what size an operation is to give a VM, within the quota.
-pub async fn want_size(
-    tx: &mut TenantTx<Write>,
-    vm: &mut Vm,
-    state: VmState,
-    size: Size,
-    operation: OperationId,
-) -> Result<()> {
+pub async fn want_size(tx: &mut TenantTx<Write>, vm: &mut Vm, state: VmState, size: Size, event: Event) -> Result<()> {
     let before = vm.clone();
     vm.state = state;
     vm.state_reason.clear();
@@ -317,9 +311,6 @@ pub async fn want_size(
     vm.wanted_disk_gib = Some(size.disk_gib);
     save(tx, &before, vm).await?;
     quotas::reserve(tx, &vm.holding().since(&before.holding())).await?;
-    let Size { cpu_count, memory_mib, disk_gib } = size;
-    let message = format!("A size of {cpu_count} CPUs, {memory_mib} MiB and {disk_gib} GiB was requested");
-    let event = Event { reason: "VM_RESIZE_REQUESTED", message, operation: Some(operation) };
     let change = event.change(vm, ChangeKind::Updated, json!({"wanted": [before.wanted_size(), size]}))?;
     tx.change(change);
     Ok(())

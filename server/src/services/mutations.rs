@@ -112,9 +112,8 @@ pub(crate) async fn begin(tx: &mut TenantTx<Write>, vm: &mut Vm, verb: Verb, ope
         Verb::Delete => ("VM_DELETE_REQUESTED", "Deletion was requested"),
         Verb::CreateSnapshot => ("VM_SNAPSHOT_REQUESTED", "A snapshot was requested"),
         Verb::DeleteSnapshot => ("VM_SNAPSHOT_DELETE_REQUESTED", "Deletion of a snapshot was requested"),
-        Verb::RevertSnapshot => ("VM_REVERT_REQUESTED", "Going back to a snapshot was requested"),
         Verb::OpenConsole => ("VM_CONSOLE_REQUESTED", "A ticket for the console was requested"),
-        Verb::Create | Verb::Update | Verb::Undelete => {
+        Verb::Create | Verb::Update | Verb::Undelete | Verb::RevertSnapshot => {
             return Err(Error::internal("the store writes what this begins with"));
         }
     };

@@ -6,6 +6,7 @@ use virtualstack_model::id::{SnapshotId, VmId};
 use virtualstack_model::jobs::VmSnapshot;
 use virtualstack_model::operation::Verb;
 use virtualstack_model::snapshot::SnapshotState;
+use virtualstack_model::vm::Size;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
@@ -84,6 +85,8 @@ impl SnapshotService for Snapshots {
                     description: wanted.description.clone(),
                     state: SnapshotState::Creating,
                     state_reason: String::new(),
+                    cpu_count: vm.cpu_count,
+                    memory_mib: vm.memory_mib,
                     creator: tx.actor(),
                     created_at: now,
                     updated_at: now,
@@ -136,11 +139,19 @@ impl Snapshots {
                 let job = VmSnapshot { vm: vm.id, operation, snapshot: id, verb };
                 operations::start(tx, operation, verb, (vm.id, id), &job).await?;
                 usable(&snapshot, verb)?;
-                begin(tx, &mut vm, verb, operation).await?;
                 if verb == Verb::DeleteSnapshot {
+                    begin(tx, &mut vm, verb, operation).await?;
                     let message = "Deletion was requested".to_owned();
                     let event = Event { reason: "SNAPSHOT_DELETE_REQUESTED", message, operation: Some(operation) };
                     snapshots::update_state(tx, id, SnapshotState::Deleting, "", &event).await?;
+                } else {
+                    // With its settings the VM gets back its size of then, which the quota must have room for.
+                    let state = vm.state.begin(verb, vm.id)?;
+                    let Snapshot { cpu_count, memory_mib, .. } = snapshot;
+                    let size = Size { cpu_count, memory_mib, disk_gib: vm.disk_gib };
+                    let message = "Going back to a snapshot was requested".to_owned();
+                    let event = Event { reason: "VM_REVERT_REQUESTED", message, operation: Some(operation) };
+                    vms::want_size(tx, &mut vm, state, size, event).await?;
                 }
                 tx.audit_resource(snapshot.name());
                 Ok(())

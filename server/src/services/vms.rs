@@ -12,7 +12,7 @@ use virtualstack_model::vm::{Size, VmState};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
-use virtualstack_store::vms::{self, Vm};
+use virtualstack_store::vms::{self, Event, Vm};
 use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, operations, snapshots, templates, vm_events};
 
 use crate::caller::Caller;
@@ -112,7 +112,10 @@ impl VmService for Vms {
                     let message = "vm.diskGib: the disk of a VM with snapshots cannot grow; delete them first";
                     return Err(Error::precondition("VM_HAS_SNAPSHOTS", target.name(), message));
                 }
-                vms::want_size(tx, &mut vm, state, size, id).await
+                let Size { cpu_count, memory_mib, disk_gib } = size;
+                let message = format!("A size of {cpu_count} CPUs, {memory_mib} MiB and {disk_gib} GiB was requested");
+                let event = Event { reason: "VM_RESIZE_REQUESTED", message, operation: Some(id) };
+                vms::want_size(tx, &mut vm, state, size, event).await
             })
             .await
     }

@@ -196,7 +196,8 @@ async fn conclude(
     event: Event,
     end: End,
 ) -> Result<Settled<Step>, StepError> {
-    let update = observe(context, vm.id, vm.size()).await?;
+    let size = if matches!(end, End::Succeeded(_)) { vm.wanted_size() } else { vm.size() };
+    let update = observe(context, vm.id, size).await?;
     let done = async |tx: &mut TenantTx<Write>| {
         write(job, tx, update.clone(), event.clone()).await?;
         let end = settle(job, tx, &fate, &event, end.clone()).await?;
