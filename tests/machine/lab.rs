@@ -56,7 +56,7 @@ pub(super) struct SimulatedLab {
 
 impl SimulatedLab {
     pub(super) fn new(plane: &ControlPlane) -> Self {
-        let quick = simulated::Config { create_ms: 40, power_ms: 25, shut_down_ms: 60, ..Default::default() };
+        let quick = simulated::Config { create_ms: 80, power_ms: 60, shut_down_ms: 80, ..Default::default() };
         Self { database: plane.database.clone(), hypervisor: Arc::new(plane.hypervisor(quick)) }
     }
 }

@@ -148,13 +148,14 @@ impl Program {
         }
         let ask = self.ask();
         let meanwhile = self.seed.percent(self.climate.meanwhile).then(|| self.meanwhile());
-        let step = Step {
-            twice: self.seed.percent(15),
-            validated: self.seed.percent(10),
-            trouble: self.seed.percent(self.climate.trouble).then(|| trouble(&mut self.seed, &ask)),
-            meanwhile,
-            ask,
-        };
+        let mut trouble = self.seed.percent(self.climate.trouble).then(|| trouble(&mut self.seed, &ask));
+        let interrupted = matches!(meanwhile, Some((_, Meanwhile::Cancel | Meanwhile::Delete { .. })));
+        if interrupted && self.seed.percent(50) {
+            // So that there is something to interrupt.
+            trouble = Some(Trouble::SlowTask);
+        }
+        let (twice, validated) = (self.seed.percent(15), self.seed.percent(10));
+        let step = Step { ask, twice, validated, trouble, meanwhile };
         self.follow(&step);
         step
     }
