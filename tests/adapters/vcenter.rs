@@ -435,6 +435,30 @@ async fn faults_have_their_class() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_is_just_powered_on_is_destroyed_after_that() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let (vcenter, spec) = (vcsim.connect(), spec("rising"));
+    create(&vcenter, &spec).await;
+    vcsim.test("POST /test/slow?method=PowerOnVM_Task&count=1&ms=1500").await;
+    let rising = vcenter.ensure_power(spec.id, PowerState::On, None).await.expect("started");
+    let Progress::Running { task: Some(rising), .. } = rising else { panic!("{rising:?}") };
+    let first = vcenter.ensure_absent(&identity(&spec), None).await.expect("awaited");
+    assert!(matches!(first, Progress::Running { task: Some(task), .. } if task == rising));
+    drive(async |task| vcenter.ensure_absent(&identity(&spec), task).await).await;
+    assert!(vcsim.machines().await.iter().all(|machine| machine.marker != spec.id.to_string()));
+    assert_eq!((vcsim.calls("PowerOffVM_Task").await, vcsim.calls("Destroy_Task").await), (1, 1));
+
+    // What powers it on in between is no reason to leave it there.
+    for how in ["fail", "fault"] {
+        let fault = "type=InvalidPowerState&requested=poweredOff&existing=poweredOn";
+        vcsim.test(&format!("POST /test/{how}?method=Destroy_Task&count=1&{fault}")).await;
+        create(&vcenter, &spec).await;
+        destroy(&vcenter, &identity(&spec)).await;
+    }
+    assert_eq!(vcsim.calls("Destroy_Task").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_on_its_way_down_is_not_asked_again() {
     let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
     let (vcenter, spec) = (vcsim.connect(), spec("sleepy"));

@@ -9,7 +9,7 @@ use virtualstack_model::id::VmId;
 use virtualstack_model::vm::{PowerState, Size};
 
 use super::super::{Fault, FaultClass, Progress, TaskRef};
-use super::faults::{Error, RESTART_NEEDED};
+use super::faults::{Error, POWER_STATE, RESTART_NEEDED};
 use super::lookup::{LookUp, foreign, lost};
 use super::machine::Machine;
 use super::soap::Call;
@@ -153,7 +153,7 @@ impl VCenter {
         };
         // A vCenter may know better than its own settings what goes while a VM runs.
         let unless_off = |fault: Fault| match fault.reason {
-            "VM_POWER_STATE" => refused(RESTART_NEEDED, &fault.detail),
+            POWER_STATE => refused(RESTART_NEEDED, &fault.detail),
             _ => Err(fault),
         };
         if let Err(fault) = self.check(ended, Work::Reconfigure) {

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use virtualstack_model::id::VmId;
 use virtualstack_model::vm::PowerState;
 
 use super::super::{Fault, Progress, TaskRef, VmIdentity};
-use super::faults::Error;
+use super::change::busy;
+use super::faults::{Error, POWER_STATE};
 use super::lookup::{LookUp, foreign};
 use super::machine::Machine;
 use super::soap::Call;
@@ -56,15 +58,24 @@ impl VCenter {
             self.ledger.settled(vm.id);
             return Ok(Progress::Done);
         };
+        // What we see of its power may not hold any more when a task at work on it has ended.
+        if let Some(task) = self.running_on(&machine).await?.into_iter().next() {
+            return Ok(task.progress());
+        }
         if let Some(task) = ended.as_ref().filter(|task| matches!(task.work, Work::PowerOff | Work::Destroy))
             && let Some(fault) = self.failure(task)
         {
-            return Err(fault);
+            // Somebody powered it on or off in between: this is no reason to leave it there.
+            match fault.reason == POWER_STATE {
+                true if self.ledger.was_told(&task.reference) => {}
+                true => return Err(busy(vm.id)),
+                false => return Err(fault),
+            }
         }
-        self.take_down(&machine).await
+        self.take_down(vm.id, &machine).await
     }
 
-    async fn take_down(&self, machine: &Machine) -> Result<Progress, Fault> {
+    async fn take_down(&self, vm: VmId, machine: &Machine) -> Result<Progress, Fault> {
         let methods: &[_] = match machine.power {
             PowerState::Off => &["Destroy_Task"],
             PowerState::On | PowerState::Paused => &["PowerOffVM_Task", "Destroy_Task"],
@@ -75,6 +86,8 @@ impl VCenter {
                 // It went off by itself.
                 Err(Error::Vim(fault)) if fault.is_already_so() => {}
                 Err(error) if error.is("ManagedObjectNotFound") => {}
+                Err(error) if error.is("InvalidPowerState") && *method != "Destroy_Task" => {}
+                Err(error) if error.is("InvalidPowerState") => return Err(busy(vm)),
                 Err(error) => return Err(error.into()),
             }
         }

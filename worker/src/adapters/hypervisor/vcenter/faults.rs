@@ -127,7 +127,7 @@ impl VimFault {
                 "the provider's account on the hypervisor may not do this; ask the provider",
             ),
             "InvalidPowerState" => {
-                (FaultClass::Permanent, "VM_POWER_STATE", "the VM's power state does not allow this; change it first")
+                (FaultClass::Permanent, POWER_STATE, "the VM's power state does not allow this; change it first")
             }
             "RequestCanceled" => (
                 FaultClass::Permanent,
@@ -142,6 +142,9 @@ impl VimFault {
         }
     }
 }
+
+/// Reason where a VM is on, off or suspended, and should not be.
+pub(super) const POWER_STATE: &str = "VM_POWER_STATE";
 
 /// What cannot be changed while a VM runs.
 pub(super) const RESTART_NEEDED: (FaultClass, &str, &str) =
