@@ -23,7 +23,7 @@ use virtualstack_proto::virtualstack::compute::v1::{
 use virtualstack_proto::virtualstack::operations::v1::OperationMetadata;
 
 use super::model::{End, Possible, Prospect, Rules, Seen, Verdict};
-use super::program::{Ask, Meanwhile, Program, Step, Stop};
+use super::program::{Ask, Meanwhile, Program, Step, Stop, Trouble};
 use super::troubles::Troubles;
 use crate::support::{Seed, Session, reason};
 
@@ -208,7 +208,7 @@ impl Lane {
         let (done, second) = tokio::join!(self.wait(&operation), self.interfere(step, &operation));
         let met = self.troubles.disarm(&self.life.display_name);
         let end = end(&done);
-        let is_final = met > 0 && step.trouble.is_some_and(super::program::Trouble::is_final);
+        let is_final = met > 0 && step.trouble.is_some_and(Trouble::is_final);
         self.note(&format!("{end:?}, met trouble {met} times, meanwhile {second:?}"));
         self.count(format!("{} {}", verb(ask), ending(&end)));
         if met > 0 {
@@ -271,6 +271,10 @@ impl Lane {
     /// What is asked for while an operation is under way; nothing is checked here, the operation may be done by then.
     async fn interfere(&self, step: &Step, operation: &Operation) -> Option<(Ask, Result<Operation, Status>)> {
         let (after, what) = step.meanwhile?;
+        if step.trouble == Some(Trouble::SlowTask) {
+            // What is interrupted is that task, on machines that are slow, too.
+            self.troubles.met(&self.life.display_name).await;
+        }
         tokio::time::sleep(after).await;
         let ask = match what {
             Meanwhile::Cancel => {

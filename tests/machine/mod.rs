@@ -186,7 +186,7 @@ async fn fail(plane: &ControlPlane, lane: &Lane) {
 #[test]
 fn a_seed_makes_one_program() {
     let seed = Seed::new();
-    let climate = Climate { trouble: 50, meanwhile: 50, isos: true, longest_life: 16 };
+    let climate = Climate { trouble: 50, meanwhile: 50, isos: true, spoils: true, longest_life: 16 };
     let steps = |seed: &Seed| {
         let mut program = Program::new(seed.split(1), climate);
         (0..500).map(|_| format!("{:?}", program.next())).collect::<Vec<_>>()
@@ -199,7 +199,7 @@ fn a_seed_makes_one_program() {
 async fn random_lives_on_the_simulated_hypervisor() {
     let plane = plane().await;
     let lab = Arc::new(SimulatedLab::new(&plane));
-    let climate = Climate { trouble: 35, meanwhile: 20, isos: true, longest_life: 16 };
+    let climate = Climate { trouble: 35, meanwhile: 20, isos: true, spoils: true, longest_life: 16 };
     soak(&plane, lab, climate, Duration::from_secs(setting("VIRTUALSTACK_SOAK_SECONDS", 15))).await;
 }
 
@@ -208,6 +208,6 @@ async fn random_lives_on_the_simulated_hypervisor() {
 async fn random_lives_on_a_vcenter() {
     let Some(lab) = VcsimLab::start().await else { return };
     let plane = plane().await;
-    let climate = Climate { trouble: 25, meanwhile: 20, isos: true, longest_life: 16 };
+    let climate = Climate { trouble: 25, meanwhile: 20, isos: true, spoils: false, longest_life: 16 };
     soak(&plane, Arc::new(lab), climate, Duration::from_secs(setting("VIRTUALSTACK_SOAK_VCENTER_SECONDS", 10))).await;
 }

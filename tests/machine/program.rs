@@ -94,6 +94,8 @@ pub(super) struct Climate {
     pub(super) meanwhile: usize,
     /// Whether there are media to make VMs from.
     pub(super) isos: bool,
+    /// Whether a task can be made slow or fail.
+    pub(super) spoils: bool,
     /// Steps of a life at most.
     pub(super) longest_life: usize,
 }
@@ -150,7 +152,7 @@ impl Program {
         let meanwhile = self.seed.percent(self.climate.meanwhile).then(|| self.meanwhile());
         let mut trouble = self.seed.percent(self.climate.trouble).then(|| trouble(&mut self.seed, &ask));
         let interrupted = matches!(meanwhile, Some((_, Meanwhile::Cancel | Meanwhile::Delete { .. })));
-        if interrupted && self.seed.percent(50) {
+        if interrupted && self.climate.spoils && self.seed.percent(50) {
             // So that there is something to interrupt.
             trouble = Some(Trouble::SlowTask);
         }

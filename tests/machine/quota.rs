@@ -126,7 +126,8 @@ async fn round(seed: &Seed, tally: &mut BTreeMap<String, usize>) {
     assert_eq!(told(&session).await, usage, "what is asked for is reserved at once");
 
     // Each of the ten lives on, and at each step something goes wrong.
-    let climate = Climate { trouble: 100, meanwhile: 20, isos: templates.iso.is_some(), longest_life: 10 };
+    let climate =
+        Climate { trouble: 100, meanwhile: 20, isos: templates.iso.is_some(), spoils: true, longest_life: 10 };
     let mut lanes = Vec::new();
     let mut begun = Vec::new();
     for (number, answer) in accepted.into_iter().enumerate() {

@@ -62,6 +62,16 @@ impl Troubles {
         waiting.met.remove(name).unwrap_or_default()
     }
 
+    /// Waits until a VM has met its trouble, but not for long.
+    pub(super) async fn met(&self, name: &str) {
+        for _ in 0..200 {
+            if self.waiting().met.contains_key(name) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Says which VM has a name.
     pub(super) fn named(&self, vm: VmId, name: &str) {
         self.waiting().names.insert(vm, name.to_owned());
