@@ -50,8 +50,10 @@ pub struct Config {
     pub calls_per_second: u32,
     /// Of those at once, after a rest.
     pub calls_burst: u32,
-    /// Watches at most, of this server, and of one session or API key there.
+    /// Watches at most, of this server, and of one tenant, and one session or API key, there.
     pub max_watches: usize,
+    /// See there.
+    pub max_watches_per_tenant: usize,
     /// See there.
     pub max_watches_per_principal: usize,
     /// Seconds that a watch that was cut off may be taken up again.
@@ -85,6 +87,7 @@ impl Default for Config {
             calls_per_second: 200,
             calls_burst: 400,
             max_watches: 1000,
+            max_watches_per_tenant: 200,
             max_watches_per_principal: 20,
             watch_resume_seconds: 24 * 3600,
             watch_heartbeat_ms: 10_000,

@@ -26,6 +26,9 @@ use crate::wire::vm::{event_message, vm_message};
 /// What a tenant may change: the first three at once, the others by an operation.
 const UPDATABLE: [&str; 6] = ["display_name", "description", "labels", "cpu_count", "memory_mib", "disk_gib"];
 
+/// Those of them that an operation changes.
+const SIZES: [&str; 3] = ["cpu_count", "memory_mib", "disk_gib"];
+
 pub(crate) struct Vms {
     pub(crate) store: Store,
 }
@@ -101,7 +104,10 @@ impl VmService for Vms {
                 if vm != before {
                     vms::update_metadata(tx, &before, &mut vm, id).await?;
                 }
-                if size == vm.wanted_size() {
+                // A size that another operation is at work on is not there yet, and may never be.
+                let sized =
+                    fields.iter().any(|field| SIZES.contains(field)) && (size, size) != (vm.size(), vm.wanted_size());
+                if !sized {
                     operations::record_done(tx, id, Verb::Update, target).await?;
                     return Ok(());
                 }

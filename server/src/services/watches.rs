@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 use uuid::Uuid;
 use virtualstack_model::audit::ChangeKind;
+use virtualstack_model::id::TenantId;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
 use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsRequest, WatchVmsRequest};
@@ -64,7 +65,12 @@ pub(crate) struct Watches {
 impl Watches {
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
         let Parts { store, master_key, authority, changes, stopping, .. } = parts;
-        let slots = Slots { open: Arc::default(), most: config.max_watches, each: config.max_watches_per_principal };
+        let slots = Slots {
+            open: Arc::default(),
+            most: config.max_watches,
+            of_tenant: config.max_watches_per_tenant,
+            of_credential: config.max_watches_per_principal,
+        };
         Self {
             store,
             master_key,
@@ -112,7 +118,7 @@ impl Watches {
             return Err(stopping());
         }
         let standing = self.authority.standing(caller, metadata).await?;
-        let slot = self.slots.take(standing.caller.credential())?;
+        let slot = self.slots.take(standing.caller.tenant_id(), standing.caller.credential())?;
         let scope = standing.caller.tenant();
         let follower = self.changes.follow(scope.tenant());
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
@@ -343,48 +349,59 @@ impl Stream for Messages {
     }
 }
 
-/// How many watches are open, by credential.
+/// How many watches are open: all, and by tenant and credential.
 #[derive(Clone)]
 struct Slots {
     open: Arc<Mutex<HashMap<Uuid, usize>>>,
+    /// At most: of the server, of a tenant, of a credential.
     most: usize,
-    each: usize,
+    of_tenant: usize,
+    of_credential: usize,
 }
 
 /// One that is open.
 struct Slot {
     open: Arc<Mutex<HashMap<Uuid, usize>>>,
-    credential: Uuid,
+    /// Under which ids it is counted.
+    holders: [Uuid; 3],
 }
 
+/// Under which all are counted.
+const ALL: Uuid = Uuid::nil();
+
 impl Slots {
-    fn take(&self, credential: Uuid) -> Result<Slot> {
-        let exhausted = |message: String| Error::ResourceExhausted {
-            reason: "WATCHES_EXHAUSTED",
-            message,
-            retry_after: Some(RETRY_AFTER),
-        };
+    fn take(&self, tenant: TenantId, credential: Uuid) -> Result<Slot> {
+        let holders = [
+            (credential, self.of_credential, "this session or API key has as many watches open as it may; close one"),
+            (tenant.0, self.of_tenant, "the tenant has as many watches open as it may; close one"),
+            (ALL, self.most, "the server has as many watches open as it takes; try again"),
+        ];
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = open.get(&credential).copied().unwrap_or_default();
-        if own >= self.each {
-            return Err(exhausted(format!("this session or API key has {own} watches open already; close one")));
+        for (holder, most, message) in holders {
+            if open.get(&holder).is_some_and(|open| *open >= most) {
+                return Err(Error::ResourceExhausted {
+                    reason: "WATCHES_EXHAUSTED",
+                    message: message.to_owned(),
+                    retry_after: Some(RETRY_AFTER),
+                });
+            }
         }
-        if open.values().sum::<usize>() >= self.most {
-            return Err(exhausted("the server has as many watches open as it takes; try again".to_owned()));
-        }
-        open.insert(credential, own + 1);
+        let holders = holders.map(|(holder, ..)| holder);
+        holders.iter().for_each(|holder| *open.entry(*holder).or_default() += 1);
         metrics::gauge!("virtualstack_watches_open").increment(1.0);
-        Ok(Slot { open: Arc::clone(&self.open), credential })
+        Ok(Slot { open: Arc::clone(&self.open), holders })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = open.get_mut(&self.credential) {
-            *own -= 1;
-            if *own == 0 {
-                open.remove(&self.credential);
+        for holder in self.holders {
+            if let Some(count) = open.get_mut(&holder) {
+                *count -= 1;
+                if *count == 0 {
+                    open.remove(&holder);
+                }
             }
         }
         metrics::gauge!("virtualstack_watches_open").decrement(1.0);
@@ -398,28 +415,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_counted_by_credential_and_altogether() {
-        let slots = Slots { open: Arc::default(), most: 3, each: 2 };
-        let (ada, ben) = (Uuid::now_v7(), Uuid::now_v7());
-        let refused = |who| slots.take(who).err().map(|error| error.reason());
-        let first = slots.take(ada).expect("a slot");
-        let _second = slots.take(ada).expect("a slot");
-        assert_eq!(refused(ada), Some("WATCHES_EXHAUSTED"));
-        let third = slots.take(ben).expect("a slot");
-        assert_eq!(refused(ben), Some("WATCHES_EXHAUSTED"));
+    fn slots_are_counted_by_credential_and_tenant_and_altogether() {
+        let slots = Slots { open: Arc::default(), most: 4, of_tenant: 3, of_credential: 2 };
+        let [ada, ben, eve] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
+        let (tenant, other) = (TenantId::new(), TenantId::new());
+        let refused = |tenant, who| slots.take(tenant, who).err().map(|error| error.to_string());
+        let first = slots.take(tenant, ada).expect("a slot");
+        let _second = slots.take(tenant, ada).expect("a slot");
+        assert!(refused(tenant, ada).is_some_and(|message| message.starts_with("this session")));
+        let third = slots.take(tenant, ben).expect("a slot");
+        assert!(refused(tenant, ben).is_some_and(|message| message.starts_with("the tenant")));
+        let fourth = slots.take(other, eve).expect("a slot");
+        assert!(refused(other, eve).is_some_and(|message| message.starts_with("the server")));
         drop(first);
-        drop(slots.take(ada).expect("there is room again"));
-        drop(third);
-        assert_eq!(slots.open.lock().expect("no panic").len(), 1, "nothing is left of who has none");
+        drop(slots.take(tenant, ada).expect("there is room again"));
+        drop((third, fourth));
+        assert_eq!(slots.open.lock().expect("no panic").len(), 3, "nothing is left of who has none");
     }
 
     #[tokio::test]
     async fn the_end_goes_past_what_waits() {
-        let slots = Slots { open: Arc::default(), most: 3, each: 2 };
+        let slots = Slots { open: Arc::default(), most: 3, of_tenant: 3, of_credential: 3 };
         let open = || {
             let ((messages, waiting), (end, ended)) = (mpsc::channel(WAITING), oneshot::channel());
             messages.try_send(WatchMessage::default()).expect("room");
-            (messages, end, Messages { waiting, ended: Some(ended), _slot: slots.take(Uuid::nil()).expect("a slot") })
+            (
+                messages,
+                end,
+                Messages {
+                    waiting,
+                    ended: Some(ended),
+                    _slot: slots.take(TenantId::new(), Uuid::now_v7()).expect("a slot"),
+                },
+            )
         };
         let (messages, end, mut stream) = open();
         assert!(stream.next().await.expect("a message").is_ok());
