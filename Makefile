@@ -47,3 +47,7 @@ chaos-outage: ## Take its PostgreSQL away for 20 s under load; ARGS="--outage S 
 	@scripts/tools.sh run
 	cargo build $(PROFILE)
 	tests/chaos/outage.py $(PROFILE) $(ARGS)
+
+.PHONY: soak
+soak: ## Trouble VMs for 10 minutes on the simulated hypervisor and 3 on vcsim, and quotas for 20 rounds; ARGS="VIRTUALSTACK_TEST_SEED=7"
+	scripts/soak.sh $(ARGS)

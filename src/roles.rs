@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use virtualstack_store::Store;
 use virtualstack_store::simulated::Simulation;
+use virtualstack_store::{MasterKey, Store};
 use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
 use virtualstack_worker::adapters::hypervisor::vcenter::VCenter;
 use virtualstack_worker::adapters::hypervisor::{self as hypervisor};
@@ -48,7 +48,7 @@ pub(crate) async fn gateway(config: Config, metrics: PrometheusHandle) -> anyhow
 /// The worker.
 pub(crate) async fn worker(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     let store = Store::new(config.required_database()?)?;
-    let deps = worker_deps(&config, store.clone())?;
+    let deps = worker_deps(&config, store.clone(), config.required_master_key()?)?;
     let worker = virtualstack_worker::bind(config.worker.clone(), deps).await?;
     tracing::info!("working");
     let work = async |stop: CancellationToken| {
@@ -78,7 +78,11 @@ pub(crate) async fn bind_gateway(
 }
 
 /// What a worker needs, with the hypervisor and the mailer of the settings.
-pub(crate) fn worker_deps(config: &Config, store: Store) -> anyhow::Result<virtualstack_worker::Deps> {
+pub(crate) fn worker_deps(
+    config: &Config,
+    store: Store,
+    master_key: MasterKey,
+) -> anyhow::Result<virtualstack_worker::Deps> {
     let hypervisor: Arc<dyn hypervisor::Hypervisor> = match (config.hypervisor.kind, &config.vcenter) {
         (HypervisorKind::VCenter, Some(settings)) => {
             Arc::new(VCenter::connect(settings.clone()).map_err(|error| Wrong(error.to_string()))?)
@@ -93,7 +97,8 @@ pub(crate) fn worker_deps(config: &Config, store: Store) -> anyhow::Result<virtu
         Some(at) => Arc::new(CrashAt::new(at.clone(), config.hypervisor.crash_after)),
         None => Arc::new(NoProbe),
     };
-    Ok(virtualstack_worker::Deps { store, hypervisor, mailer, link_base: config.mail.link_base.clone(), probe })
+    let link_base = config.mail.link_base.clone();
+    Ok(virtualstack_worker::Deps { store, hypervisor, mailer, link_base, master_key, probe })
 }
 
 /// Ready when the database answers, soon enough for a probe that has little patience itself.

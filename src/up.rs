@@ -57,14 +57,14 @@ async fn serve(
     let admin = first_admin(config)?;
     let first_start = bootstrap(&store, &admin).await?;
 
-    let deps = virtualstack_server::Deps { store: store.clone(), master_key };
+    let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key.clone() };
     let server = roles::bind_server(config.server.clone(), deps).await?;
     let grpc = format!("http://{}", server.address());
     let mut gateway_config = config.gateway.clone();
     gateway_config.upstream.clone_from(&grpc);
     let gateway = roles::bind_gateway(gateway_config).await?;
     let http = format!("http://{}", gateway.local_addr());
-    let deps = roles::worker_deps(config, store.clone())?;
+    let deps = roles::worker_deps(config, store.clone(), master_key)?;
     let worker = virtualstack_worker::bind(config.worker.clone(), deps).await?;
     let ops = ops::bind(config.ops.listen, metrics, roles::database_ready(store)).await?;
 

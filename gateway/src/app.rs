@@ -97,8 +97,8 @@ impl App {
         let taken = body::take(route, &parts.headers, body, limits.0, limits.1);
         let patience = start + asked.unwrap_or(self.config.default_timeout);
         let content = timeout_at(patience, taken).await.map_err(|_| Problem::deadline())??;
-        let resume = parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
-        let message = transcode::request(route, values, parts.uri.query(), content, resume)?;
+        let resume = headers::last_event_id(&parts.headers);
+        let message = transcode::request(route, values, parts.uri.query(), content, resume.as_deref())?;
 
         let deadline = asked.or_else(|| self.default_timeout(route, &message)).map(|timeout| start + timeout);
         let metadata = headers::to_server(&parts.headers, peer, &self.config.trusted_proxies);

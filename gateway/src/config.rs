@@ -14,7 +14,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The gRPC server, "http://host:port".
     pub upstream: String,
-    /// Connections kept to the gRPC server. Each carries as many calls at once as the server allows streams.
+    /// Connections kept to the gRPC server for calls; streams have others. Each carries as many calls at once as the server
+    /// allows streams.
     pub upstream_connections: usize,
     /// Largest JSON body, in bytes.
     pub max_json_body: usize,

@@ -1,6 +1,7 @@
 //! Headers ⇄ metadata. From outside only what is listed here goes through; everything else stays out, so that no
 //! client can speak in the gateway's or the server's name.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -95,6 +96,13 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> 
     };
     let message = "The header Grpc-Timeout must be up to eight digits and a unit of H, M, S, m, u or n, such as 500m.";
     parse().map(Some).ok_or_else(|| Problem::invalid("INVALID_TIMEOUT", message))
+}
+
+/// The event that a stream's client saw last: not the one that it began with, so it counts more than a token in the query,
+/// which a client that connects again repeats. What is no text is left to the server to refuse.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let id = headers.get("last-event-id").filter(|id| !id.is_empty())?;
+    Some(String::from_utf8_lossy(id.as_bytes()))
 }
 
 /// Bytes that the header block takes, as HTTP/1 writes it.

@@ -153,6 +153,8 @@ mod tests {
         for (method, path, name, values) in [
             (Method::GET, "/v1/vms", "virtualstack.compute.v1.VmService.ListVms", vec![]),
             (Method::GET, "/v1/vms/7", "virtualstack.compute.v1.VmService.GetVm", vec!["vms/7"]),
+            (Method::GET, "/v1/vms:watch", "virtualstack.watch.v1.WatchService.WatchVms", vec![]),
+            (Method::GET, "/v1/operations:watch", "virtualstack.watch.v1.WatchService.WatchOperations", vec![]),
             (Method::PATCH, "/v1/vms/7", "virtualstack.compute.v1.VmService.UpdateVm", vec!["vms/7"]),
             (Method::POST, "/v1/vms/7:start", "virtualstack.compute.v1.VmService.StartVm", vec!["vms/7"]),
             (Method::GET, "/v1/vms/7/events", "virtualstack.compute.v1.VmService.ListVmEvents", vec!["vms/7"]),

@@ -20,11 +20,30 @@ use crate::{Config, Error};
 /// Larger plain documents than this the server does not have.
 const MAX_DOCUMENT: usize = 1 << 20;
 
-/// The connections to the gRPC server, taken in turn: one connection carries only as many streams as the server allows.
+/// Bytes of one reply that may be under way to us and not yet taken. Whoever reads a stream slowly keeps as much, so a
+/// connection has room for every stream that it carries: none holds up the others.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// Streams that the server allows on a connection.
+const STREAMS: u32 = 256;
+
+/// Connections, taken in turn: one carries only as many calls at once as the server allows.
 #[derive(Debug)]
-pub(crate) struct Upstream {
+struct Channels {
     channels: Vec<Channel>,
     next: AtomicUsize,
+}
+
+impl Channels {
+    fn next(&self) -> Channel {
+        self.channels[self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len()].clone()
+    }
+}
+
+/// The connections to the gRPC server. Streams last, and have their own, so that no call waits for one of them to end.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    calls: Channels,
+    streams: Channels,
     max_response: usize,
 }
 
@@ -38,21 +57,22 @@ impl Upstream {
             .ok_or_else(|| Error::Upstream(config.upstream.clone()))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * STREAMS)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);
-        let channels = (0..config.upstream_connections.max(1)).map(|_| endpoint.connect_lazy()).collect();
-        Ok(Self { channels, next: AtomicUsize::new(0), max_response: config.max_response_bytes })
-    }
-
-    fn channel(&self) -> Channel {
-        self.channels[self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len()].clone()
-    }
-
-    async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
-        let mut client = Grpc::new(self.channel()).max_decoding_message_size(self.max_response);
-        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-        Ok(client)
+        let channels = |count: usize| {
+            let channels = (0..count.max(1)).map(|_| endpoint.connect_lazy()).collect();
+            Channels { channels, next: AtomicUsize::new(0) }
+        };
+        // Streams end when they will, so some connections carry more of them than others.
+        let for_streams = config.max_streams.div_ceil(STREAMS as usize / 2);
+        Ok(Self {
+            calls: channels(config.upstream_connections),
+            streams: channels(for_streams),
+            max_response: config.max_response_bytes,
+        })
     }
 
     /// Calls an rpc that answers once.
@@ -60,7 +80,8 @@ impl Upstream {
     where
         S: Stream<Item = Bytes> + Send + 'static,
     {
-        let (metadata, mut messages, extensions) = self.streaming(path, request).await?.into_parts();
+        let response = self.call(self.calls.next(), path, request).await?;
+        let (metadata, mut messages, extensions) = response.into_parts();
         let message = messages.message().await?.ok_or_else(|| Status::internal("The server sent no reply."))?;
         // The status comes last: a reply counts only once that is known to be good.
         messages.trailers().await?;
@@ -76,7 +97,21 @@ impl Upstream {
     where
         S: Stream<Item = Bytes> + Send + 'static,
     {
-        self.grpc().await?.streaming(request, path.clone(), Raw).await
+        self.call(self.streams.next(), path, request).await
+    }
+
+    async fn call<S>(
+        &self,
+        channel: Channel,
+        path: &PathAndQuery,
+        request: Request<S>,
+    ) -> Result<Response<Streaming<Bytes>>, Status>
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        let mut client = Grpc::new(channel).max_decoding_message_size(self.max_response);
+        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        client.streaming(request, path.clone(), Raw).await
     }
 
     /// Asks whether the server can serve; the text says why not.
@@ -104,7 +139,7 @@ impl Upstream {
 
     /// Fetches a document that the server has beside its rpcs, over the same connection.
     pub(crate) async fn document(&self, path: &'static str) -> Option<http::Response<Bytes>> {
-        let mut channel = self.channel();
+        let mut channel = self.calls.next();
         std::future::poll_fn(|context| channel.poll_ready(context)).await.ok()?;
         let mut request = http::Request::new(tonic::body::Body::empty());
         *request.uri_mut() = http::Uri::from_static(path);

@@ -9,7 +9,7 @@ use prost_reflect::DescriptorPool;
 
 pub mod vendored;
 
-#[expect(missing_docs, reason = "generated")]
+#[expect(missing_docs, clippy::large_enum_variant, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }
@@ -69,7 +69,7 @@ pub fn policy(path: &str) -> Option<Policy> {
         .or_else(|| POLICIES.binary_search_by(|(known, _)| (*known).cmp(path)).ok().map(|index| POLICIES[index].1))
 }
 
-/// The catalogue of permissions, those of vendored services included.
+/// The catalogue of permissions.
 pub fn permissions() -> impl Iterator<Item = &'static Permission> {
-    PERMISSIONS.iter().chain(vendored::PERMISSIONS)
+    PERMISSIONS.iter()
 }

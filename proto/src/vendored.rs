@@ -1,6 +1,6 @@
 //! Policies and HTTP rules of services whose `.proto` files are not ours: long-running operations, health, reflection.
 
-use crate::{Permission, Policy, Scope};
+use crate::{Policy, Scope};
 
 /// An HTTP route of a vendored rpc, in the words of `google.api.HttpRule`.
 #[derive(Clone, Copy, Debug)]
@@ -42,22 +42,6 @@ pub const HTTP_RULES: &[HttpRule] = &[
         verb: "POST",
         path: "/v1/{name=operations/*}:wait",
         body: "*",
-    },
-];
-
-/// Permissions that vendored services need.
-pub const PERMISSIONS: &[Permission] = &[
-    Permission {
-        code: "operation:cancel",
-        title: "Cancel operations",
-        description: "Ask operations to cancel, and delete finished ones from the list.",
-        module: "operations",
-    },
-    Permission {
-        code: "operation:read",
-        title: "See operations",
-        description: "List, read and wait for long-running operations.",
-        module: "operations",
     },
 ];
 

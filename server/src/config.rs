@@ -50,8 +50,18 @@ pub struct Config {
     pub calls_per_second: u32,
     /// Of those at once, after a rest.
     pub calls_burst: u32,
-    /// Whether to listen for changed access on a connection of its own. Off where the database is behind a pooler that
-    /// cannot: caches then find out at the next use.
+    /// Watches at most, of this server, and of one tenant, and one session or API key, there.
+    pub max_watches: usize,
+    /// See there.
+    pub max_watches_per_tenant: usize,
+    /// See there.
+    pub max_watches_per_principal: usize,
+    /// Seconds that a watch that was cut off may be taken up again.
+    pub watch_resume_seconds: u64,
+    /// Milliseconds at most between looks whether a watch may go on, and between messages: where there is none, a bookmark.
+    pub watch_heartbeat_ms: u64,
+    /// Whether to listen for changed access and for changes to watch, on a connection of its own. Off where the database
+    /// is behind a pooler that cannot: caches then find out at the next use, and watches within a second.
     pub listen_for_access: bool,
     /// Seconds to finish what is at work when asked to stop.
     pub drain_seconds: u64,
@@ -76,6 +86,11 @@ impl Default for Config {
             auth_per_address_per_minute: 100,
             calls_per_second: 200,
             calls_burst: 400,
+            max_watches: 1000,
+            max_watches_per_tenant: 200,
+            max_watches_per_principal: 20,
+            watch_resume_seconds: 24 * 3600,
+            watch_heartbeat_ms: 10_000,
             listen_for_access: true,
             drain_seconds: 30,
         }

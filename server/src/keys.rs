@@ -17,10 +17,9 @@ use virtualstack_model::audit::{Actor, Audit, Outcome};
 use virtualstack_model::{Error, Result};
 use virtualstack_store::access_events::AccessEvent;
 use virtualstack_store::signing_keys::{self, SigningKey};
-use virtualstack_store::{Store, SystemPurpose};
+use virtualstack_store::{MasterKey, Store, SystemPurpose};
 
 use crate::config::Config;
-use crate::seal::MasterKey;
 
 /// Where the public keys are, for whoever verifies our tokens.
 pub(crate) const JWKS_PATH: &str = "/.well-known/jwks.json";

@@ -6,6 +6,7 @@
 mod api_keys;
 mod bootstrap;
 mod caller;
+mod changes;
 mod codec;
 mod config;
 mod keys;
@@ -15,7 +16,6 @@ mod limits;
 mod passwords;
 mod principals;
 mod refusals;
-mod seal;
 mod server;
 mod services;
 mod status;
@@ -30,6 +30,6 @@ mod generated {
 pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
 pub use config::{Config, WRONG_SETTING};
 pub use keys::rotate_keys;
-pub use seal::MasterKey;
 pub use server::{Deps, Server, bind};
 pub use virtualstack_model::password;
+pub use virtualstack_store::MasterKey;

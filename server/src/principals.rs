@@ -1,9 +1,11 @@
 //! Who a credential is, cached. Every transaction checks again what a decision rests on, so nothing here is the truth:
 //! an entry that has become wrong costs a second look, never a wrong answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use quick_cache::sync::Cache;
 use virtualstack_model::Result;
 use virtualstack_model::access::Credential;
@@ -24,9 +26,19 @@ const TTL: Duration = Duration::from_secs(60);
 /// What a request is authenticated by.
 pub(crate) enum Presented<'h> {
     /// An access token.
-    Token(&'h str),
+    Token(Cow<'h, str>),
     /// An API key.
     Key(api_keys::Presented),
+}
+
+impl Presented<'_> {
+    /// The same, for a call that outlives its headers.
+    pub(crate) fn into_owned(self) -> Presented<'static> {
+        match self {
+            Self::Token(token) => Presented::Token(token.into_owned().into()),
+            Self::Key(key) => Presented::Key(key),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -79,6 +91,14 @@ impl Principals {
         let principal = Arc::new(read.await?);
         self.cache.insert(key, (Arc::clone(&principal), kept));
         Ok(Found { principal, cached: false })
+    }
+
+    /// When a credential ends by what it says itself: an access token does, an API key does not.
+    pub(crate) async fn expires_at(&self, presented: &Presented<'_>) -> Result<Option<DateTime<Utc>>> {
+        match presented {
+            Presented::Token(token) => Ok(Some(self.tokens.verify(token).await?.expires_at())),
+            Presented::Key(_) => Ok(None),
+        }
     }
 
     /// Forgets what may have changed.

@@ -19,8 +19,10 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use virtualstack_model::{Error, Result};
-use virtualstack_store::Store;
+use virtualstack_store::access_events::Heard;
+use virtualstack_store::{MasterKey, Store};
 
+use crate::changes::Changes;
 use crate::codec;
 use crate::config::{Config, wrong};
 use crate::keys::{JWKS_PATH, Keys};
@@ -31,7 +33,6 @@ use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::principals::Principals;
 use crate::refusals::refusals;
-use crate::seal::MasterKey;
 use crate::services::{self, Parts};
 use crate::tokens::Tokens;
 
@@ -50,6 +51,8 @@ pub struct Server {
     routes: Routes,
     cors: CorsLayer,
     drain: Duration,
+    /// Ends what would outlast the drain.
+    stopping: CancellationToken,
     background: Background,
 }
 
@@ -62,7 +65,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let address = listener.local_addr().map_err(listen)?;
 
     codec::preload();
-    let keys = Keys::load(store.clone(), master_key).await?;
+    let keys = Keys::load(store.clone(), master_key.clone()).await?;
     let tokens = Tokens::new(keys.clone(), &config);
     let passwords = Passwords::new(config.concurrent_hashes).await?;
     let limits = Limits::new(store.clone(), &config)?;
@@ -78,14 +81,21 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     background.spawn(|stop| refusal_writer.run(store.clone(), stop));
     let fresh = keys.clone();
     background.spawn(|stop| async move { fresh.keep_fresh(stop).await });
+    let changes = Changes::default();
     if config.listen_for_access {
         let (store, keys) = (store.clone(), keys.clone());
-        let heard = move |event| {
-            principals.forget(event);
-            keys.hear(event);
+        let changes = changes.clone();
+        let on = move |heard| match heard {
+            Heard::Access(event) => {
+                principals.forget(event);
+                keys.hear(event);
+            }
+            Heard::Changes(tenant) => changes.hear(tenant),
         };
-        background.spawn(|stop| async move { store.listen_for_access(stop, heard).await });
+        background.spawn(|stop| async move { store.listen(stop, on).await });
     }
+    background.spawn(|stop| changes.clone().look(store.clone(), stop));
+    let stopping = background.stop.child_token();
 
     let public = keys.clone();
     let jwks =
@@ -103,16 +113,24 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         // Guessing is bounded before anybody's credentials are looked at.
         .layer(layer_fn(limits.clone(), rate_limit::addresses))
         // Nobody gets past here whom the policy does not let in.
-        .layer(layer_fn(authority, authorize::layer))
+        .layer(layer_fn(authority.clone(), authorize::layer))
         // Nobody takes more than their share.
         .layer(layer_fn(limits.clone(), rate_limit::principals));
-    let routes = services::routes(&config, &Parts { store, tokens, passwords, limits, refusals })?
-        .into_axum_router()
-        .route(JWKS_PATH, jwks)
-        .layer(layers);
+    let parts = Parts {
+        store,
+        master_key,
+        tokens,
+        passwords,
+        limits,
+        refusals,
+        authority,
+        changes,
+        stopping: stopping.clone(),
+    };
+    let routes = services::routes(&config, &parts)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);
     let drain = Duration::from_secs(config.drain_seconds);
     let (routes, cors) = (Routes::from(routes), cors(&config.cors_origins)?);
-    Ok(Server { listener, address, routes, cors, drain, background })
+    Ok(Server { listener, address, routes, cors, drain, stopping, background })
 }
 
 impl Server {
@@ -144,6 +162,7 @@ impl Server {
             result = &mut serving => return result.map_err(Error::internal),
             () = shutdown => {}
         }
+        self.stopping.cancel();
         let _ = stop.send(());
         let served = tokio::time::timeout(self.drain, serving).await;
         self.background.end().await;

@@ -1,6 +1,7 @@
 //! [`Error`] → gRPC status with google.rpc details, in one place. What went wrong inside is logged here, once, and
 //! never sent.
 
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use virtualstack_model::Error;
 use virtualstack_model::error::RateLimit;
+use virtualstack_model::quota::Excess;
 
 /// Domain of the reasons in ErrorInfo.
 const DOMAIN: &str = "virtualstack";
@@ -16,8 +18,7 @@ const DOMAIN: &str = "virtualstack";
 /// The status that a caller gets.
 pub(crate) fn from_error(error: Error) -> Status {
     let mut details = ErrorDetails::new();
-    let metadata = std::collections::HashMap::new();
-    details.set_error_info(error.reason(), DOMAIN, metadata);
+    details.set_error_info(error.reason(), DOMAIN, metadata(&error));
     let code = match &error {
         Error::InvalidArgument { violations, .. } => {
             for violation in violations {
@@ -44,13 +45,24 @@ pub(crate) fn from_error(error: Error) -> Status {
             retry(&mut details, Some(*retry_after));
             Code::ResourceExhausted
         }
+        Error::QuotaExceeded { excesses, .. } => {
+            for excess in excesses {
+                let Excess { name, limit, used, asked } = excess;
+                let told = format!("limit {limit}, used {used}, asked {asked}");
+                details.add_quota_failure_violation(*name, told);
+            }
+            Code::ResourceExhausted
+        }
         Error::ResourceExhausted { retry_after, .. } => {
             retry(&mut details, *retry_after);
             Code::ResourceExhausted
         }
         Error::Unavailable { retry_after, .. } => {
             retry(&mut details, Some(*retry_after));
-            tracing::warn!(source = error.source().map(chain), "unavailable: {error}");
+            // What we say ourselves, such as that we are stopping, is no news.
+            if let Some(source) = error.source() {
+                tracing::warn!(source = chain(source), "unavailable: {error}");
+            }
             Code::Unavailable
         }
         Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
@@ -65,6 +77,16 @@ pub(crate) fn from_error(error: Error) -> Status {
         tell_limit(status.metadata_mut(), *limit, *retry_after);
     }
     status
+}
+
+/// Numbers for programs: a violation of a quota has only words for them.
+fn metadata(error: &Error) -> HashMap<String, String> {
+    let Error::QuotaExceeded { excesses, .. } = error else { return HashMap::new() };
+    let numbers = |Excess { name, limit, used, asked }: &Excess| {
+        [("limit", limit), ("used", used), ("asked", asked)]
+            .map(|(what, number)| (format!("{name}.{what}"), number.to_string()))
+    };
+    excesses.iter().flat_map(numbers).collect()
 }
 
 /// The limit and what is left of it, as draft-ietf-httpapi-ratelimit-headers has it.
@@ -84,9 +106,12 @@ fn retry(details: &mut ErrorDetails, after: Option<Duration>) {
     }
 }
 
-/// The collection of a full name: what kind of resource it is.
+/// The last collection of a full name: what kind of resource it is.
 fn kind(name: &str) -> &str {
-    name.split('/').next().unwrap_or_default()
+    let segments: Vec<_> = name.split('/').collect();
+    // What there is one of in each parent, or a collection by itself, has no id behind it.
+    let behind = if segments.len().is_multiple_of(2) { 2 } else { 1 };
+    segments[segments.len() - behind]
 }
 
 /// An error and what caused it, down to the last.

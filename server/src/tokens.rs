@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation};
 use quick_cache::sync::Cache;
@@ -40,6 +40,13 @@ pub(crate) struct Claims {
     /// The role that they have there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     role: Option<String>,
+}
+
+impl Claims {
+    /// When the token ends.
+    pub(crate) fn expires_at(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(self.exp, 0).unwrap_or_default()
+    }
 }
 
 /// Who really acts.
@@ -141,12 +148,15 @@ impl Tokens {
         validation.leeway = 0;
         let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);
         decoded.map(|token| (token.claims, kid)).map_err(|error| match error.kind() {
-            ErrorKind::ExpiredSignature => {
-                Error::unauthenticated("TOKEN_EXPIRED", "the access token has expired; refresh it")
-            }
+            ErrorKind::ExpiredSignature => expired(),
             _ => invalid(),
         })
     }
+}
+
+/// A token that was good.
+pub(crate) fn expired() -> Error {
+    Error::unauthenticated("TOKEN_EXPIRED", "the access token has expired; refresh it")
 }
 
 fn invalid() -> Error {

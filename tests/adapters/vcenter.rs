@@ -1,135 +1,19 @@
-//! The vCenter adapter against a simulated vCenter, tests/vcsim, over the wire. `VIRTUALSTACK_TEST_VCSIM` names its
-//! binary; without it nothing is tested, except in CI, where that is a failure.
+//! What is the vCenter adapter's own, over the wire: sessions, crowds, settings, the faults that a vCenter has.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-use virtualstack_model::id::{OperationId, TenantId, VmId};
-use virtualstack_model::vm::PowerState;
-use virtualstack_worker::adapters::hypervisor::vcenter::{Config, Password, VCenter};
+use virtualstack_model::id::{OperationId, SnapshotId, TenantId, VmId};
+use virtualstack_model::template::TemplateKind;
+use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_worker::adapters::hypervisor::vcenter::{Config, VCenter};
 use virtualstack_worker::adapters::hypervisor::{
-    Fault, FaultClass, Hypervisor, Progress, TaskRef, TemplateRef, VmIdentity, VmSpec,
+    Fault, FaultClass, Hypervisor, Progress, SnapshotSpec, TaskRef, TemplateRef, VmIdentity, VmSpec,
 };
 
-/// The template of the simulator with 1 CPU, 1 GiB of memory and a disk of 10 GiB.
-const DEBIAN: &str = "5027a1de-0000-4000-8000-00000000d012";
-
-#[derive(Deserialize)]
-struct Ready {
-    url: String,
-    username: String,
-    password: String,
-    ca_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Machine {
-    name: String,
-    instance_uuid: String,
-    marker: String,
-    cpus: i32,
-    memory_mib: i32,
-    disk_gib: i32,
-}
-
-/// A vCenter that ends with its test.
-struct Vcsim {
-    ready: Ready,
-    folder: PathBuf,
-    child: Child,
-}
-
-impl Vcsim {
-    async fn start(options: &[&str]) -> Option<Self> {
-        let folder = std::env::temp_dir().join(format!("vcsim-test-{}", VmId::new()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        Self::start_in(folder, options).await
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
-    async fn start_in(folder: PathBuf, options: &[&str]) -> Option<Self> {
-        let Ok(program) = std::env::var("VIRTUALSTACK_TEST_VCSIM") else {
-            assert!(std::env::var_os("CI").is_none(), "VIRTUALSTACK_TEST_VCSIM must name the simulator");
-            eprintln!("skipped: VIRTUALSTACK_TEST_VCSIM does not name the simulator");
-            return None;
-        };
-        let file = folder.join("ready.json");
-        let _ = std::fs::remove_file(&file);
-        let child = Command::new(program)
-            .arg("-stdin-guard")
-            .arg("-ready-file")
-            .arg(&file)
-            .args(options)
-            .env("TMPDIR", &folder)
-            .stdin(Stdio::piped())
-            .stderr(std::fs::File::create(folder.join("log")).expect("a log"))
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the simulator starts");
-        let started = Instant::now();
-        let ready = loop {
-            assert!(started.elapsed() < Duration::from_secs(30), "the simulator is not ready");
-            match std::fs::read(&file) {
-                Ok(text) => break serde_json::from_slice(&text).expect("the ready file"),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        };
-        Some(Self { ready, folder, child })
-    }
-
-    fn config(&self) -> Config {
-        Config {
-            password: Some(Password(self.ready.password.clone())),
-            ca_file: self.ready.ca_file.clone(),
-            ..Config::new(&self.ready.url, &self.ready.username)
-        }
-    }
-
-    fn connect(&self) -> VCenter {
-        VCenter::connect(self.config()).expect("good settings")
-    }
-
-    fn address(&self) -> &str {
-        let rest = self.ready.url.split("//").nth(1).expect("a host");
-        rest.split('/').next().expect("a host")
-    }
-
-    /// Steers or asks a simulator that was started with `-plain`.
-    async fn test(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(self.address()).await.expect("connects");
-        stream.write_all(format!("{request} HTTP/1.0\r\nHost: vcsim\r\n\r\n").as_bytes()).await.expect("sends");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("answers");
-        assert!(text.contains(" 200 OK"), "{text}");
-        text.split("\r\n\r\n").nth(1).expect("a body").to_owned()
-    }
-
-    async fn calls(&self, method: &str) -> u64 {
-        let calls: serde_json::Value = serde_json::from_str(&self.test("GET /test/calls").await).expect("JSON");
-        calls[method].as_u64().unwrap_or_default()
-    }
-
-    async fn machines(&self) -> Vec<Machine> {
-        serde_json::from_str(&self.test("GET /test/vms").await).expect("JSON")
-    }
-}
-
-impl Drop for Vcsim {
-    fn drop(&mut self) {
-        let _ = self.child.start_kill();
-        if std::thread::panicking() {
-            eprintln!("vcsim: {}", std::fs::read_to_string(self.folder.join("log")).unwrap_or_default());
-        }
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
+use super::conformance::drive_every;
+use super::vcsim::{DEBIAN, NETINST, Vcsim};
 
 fn spec(name: &str) -> VmSpec {
     VmSpec {
@@ -138,9 +22,8 @@ fn spec(name: &str) -> VmSpec {
         operation: OperationId::new(),
         display_name: name.to_owned(),
         template: TemplateRef(DEBIAN.to_owned()),
-        cpu_count: 2,
-        memory_mib: 2048,
-        disk_gib: 16,
+        kind: TemplateKind::Ova,
+        size: Size { cpu_count: 2, memory_mib: 2048, disk_gib: 16 },
     }
 }
 
@@ -148,20 +31,8 @@ fn identity(spec: &VmSpec) -> VmIdentity {
     VmIdentity { id: spec.id, template: spec.template.clone() }
 }
 
-/// Asks until it is done, as a workflow does: with the last task, and again after faults that are not final.
-async fn drive(mut call: impl AsyncFnMut(Option<&TaskRef>) -> Result<Progress, Fault>) {
-    let started = Instant::now();
-    let mut task = None;
-    loop {
-        assert!(started.elapsed() < Duration::from_secs(120), "not done; last task {task:?}");
-        match call(task.as_ref()).await {
-            Ok(Progress::Done) => return,
-            Ok(Progress::Running { task: reference, .. }) => task = reference.or(task),
-            Err(fault) if matches!(fault.class, FaultClass::Retry | FaultClass::Unknown) => {}
-            Err(fault) => panic!("{fault}"),
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+async fn drive(call: impl AsyncFnMut(Option<&TaskRef>) -> Result<Progress, Fault>) {
+    drive_every(Duration::from_millis(200), call).await.expect("done");
 }
 
 async fn create(vcenter: &VCenter, spec: &VmSpec) {
@@ -181,9 +52,13 @@ async fn a_vm_lives_and_dies() {
     let Some(vcsim) = Vcsim::start(&["-clone-delay-min", "300ms", "-clone-delay-max", "500ms"]).await else { return };
     let vcenter = vcsim.connect();
     let templates = vcenter.observe_templates().await.expect("templates");
-    let names: Vec<_> =
-        templates.iter().map(|t| (t.display_name.as_str(), t.cpu_count, t.memory_mib, t.disk_gib)).collect();
-    assert_eq!(names, [("debian-12", 1, 1024, 10), ("ubuntu-24.04", 2, 2048, 20), ("windows-2022", 2, 4096, 40)]);
+    let of = |kind| templates.iter().filter(move |template| template.kind == kind);
+    let sizes: Vec<_> =
+        of(TemplateKind::Ova).map(|t| (t.display_name.as_str(), t.cpu_count, t.memory_mib, t.disk_gib)).collect();
+    assert_eq!(sizes, [("debian-12", 1, 1024, 10), ("ubuntu-24.04", 2, 2048, 20), ("windows-2022", 2, 4096, 40)]);
+    let media: Vec<_> = of(TemplateKind::Iso).map(|t| (t.display_name.as_str(), t.reference.0.as_str())).collect();
+    let more = "[LocalDS_0] templates/more/ubuntu-24.04-server.iso";
+    assert_eq!(media, [("debian-12-netinst", NETINST), ("ubuntu-24.04-server", more)]);
 
     let mut spec = spec("web-1");
     spec.template = templates[0].reference.clone();
@@ -234,7 +109,7 @@ async fn a_clone_has_its_size_and_our_marks() {
     assert_eq!(vcsim.calls("ReconfigVM_Task").await, 0, "the clone has it all");
 
     // The specification of a VM that is there but smaller, as after an adoption.
-    let larger = VmSpec { cpu_count: 4, disk_gib: 20, ..spec };
+    let larger = VmSpec { size: Size { cpu_count: 4, memory_mib: 2048, disk_gib: 20 }, ..spec };
     create(&vcenter, &larger).await;
     let machine = &vcsim.machines().await[0];
     assert_eq!((machine.cpus, machine.memory_mib, machine.disk_gib), (4, 2048, 20));
@@ -422,24 +297,261 @@ async fn a_session_that_was_idle_too_long_is_replaced() {
     }
 }
 
+/// What is asked in the table of faults.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    Create,
+    Start,
+    ShutDown,
+    Grow,
+    Keep,
+    Open,
+    Destroy,
+}
+
+impl Ask {
+    fn method(self) -> &'static str {
+        match self {
+            Self::Create => "CloneVM_Task",
+            Self::Start => "PowerOnVM_Task",
+            Self::ShutDown => "ShutdownGuest",
+            Self::Grow => "ReconfigVM_Task",
+            Self::Keep => "CreateSnapshot_Task",
+            Self::Open => "AcquireTicket",
+            Self::Destroy => "Destroy_Task",
+        }
+    }
+
+    async fn of(self, vcenter: &VCenter, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        let larger = Size { cpu_count: 4, ..spec.size };
+        let snapshot = SnapshotSpec { id: SnapshotId(spec.id.0), display_name: "kept".into() };
+        match self {
+            Self::Create => vcenter.ensure_vm(spec, task).await,
+            Self::Start => vcenter.ensure_power(spec.id, PowerState::On, task).await,
+            Self::ShutDown => vcenter.ask_to_shut_down(spec.id).await.map(|()| Progress::Done),
+            Self::Grow => vcenter.ensure_size(spec.id, &larger, task).await,
+            Self::Keep => vcenter.ensure_snapshot(spec.id, &snapshot, task).await,
+            Self::Open => vcenter.open_console(spec.id).await.map(|_| Progress::Done),
+            Self::Destroy => vcenter.ensure_absent(&identity(spec), task).await,
+        }
+    }
+}
+
+/// A fault that is injected, and what the first call that meets it gives: a class with its reason, or nothing where it
+/// does not matter. All but the final ones are then asked again, and come to their end.
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_have_their_class() {
+    use Ask::{Create, Destroy, Grow, Keep, Open, ShutDown, Start};
+    use FaultClass::{Capacity, Conflict, Guest, Permanent, PowerOff, Retry, Unknown};
+    const BUSY: Option<(FaultClass, &str)> = Some((Retry, "HYPERVISOR_BUSY"));
+    const DOWN: Option<(FaultClass, &str)> = Some((Retry, "HYPERVISOR_UNAVAILABLE"));
+    const CHANGED: Option<(FaultClass, &str)> = Some((Retry, "HYPERVISOR_CHANGED"));
+    const SILENT: Option<(FaultClass, &str)> = Some((Unknown, "HYPERVISOR_NO_ANSWER"));
+    const FULL: Option<(FaultClass, &str)> = Some((Capacity, "HYPERVISOR_FULL"));
+    const REFUSED: Option<(FaultClass, &str)> = Some((Permanent, "HYPERVISOR_REFUSED"));
+    const DENIED: Option<(FaultClass, &str)> = Some((Permanent, "HYPERVISOR_PERMISSION_DENIED"));
+    const TAKEN: Option<(FaultClass, &str)> = Some((Conflict, "HYPERVISOR_NAME_TAKEN"));
+    const RESTART: Option<(FaultClass, &str)> = Some((PowerOff, "RESTART_NEEDED"));
+    const TOOLS: Option<(FaultClass, &str)> = Some((Guest, "GUEST_TOOLS_UNAVAILABLE"));
+    let table = [
+        // Log in again.
+        (Start, "fault", "NotAuthenticated", None),
+        (Grow, "fault", "NotAuthenticated", None),
+        (Open, "fault", "NotAuthenticated", None),
+        // Try again: it was not accepted, or its task ended so.
+        (Start, "fault", "TaskInProgress", BUSY),
+        (Start, "fail", "TaskInProgress", BUSY),
+        (Create, "fault", "ConcurrentAccess", BUSY),
+        (Keep, "fail", "ConcurrentAccess", BUSY),
+        (Grow, "fault", "ResourceInUse", BUSY),
+        (Destroy, "fail", "ResourceInUse", BUSY),
+        (Destroy, "fault", "VAppTaskInProgress", BUSY),
+        (Create, "fail", "HostCommunication", DOWN),
+        (Start, "refuse", "503", DOWN),
+        (Create, "refuse", "503", DOWN),
+        // What became of it has to be found out.
+        (Create, "lose", "EOF", SILENT),
+        (Keep, "lose", "EOF", SILENT),
+        (Grow, "lose", "time-out&ms=1200", SILENT),
+        (Destroy, "lose", "time-out&ms=1200", SILENT),
+        // It was so, or is gone.
+        (Start, "fault", "InvalidPowerState&requested=poweredOn&existing=poweredOn", None),
+        (Start, "fail", "InvalidPowerState&requested=poweredOn&existing=poweredOn", None),
+        (Destroy, "fault", "ManagedObjectNotFound", None),
+        // Its place is taken, and not by it.
+        (Create, "fault", "DuplicateName", TAKEN),
+        (Create, "fail", "DuplicateName", TAKEN),
+        (Create, "fail", "FileAlreadyExists", TAKEN),
+        // It is looked up again.
+        (Create, "fault", "ManagedObjectNotFound", CHANGED),
+        (Create, "fail", "ManagedObjectNotFound", CHANGED),
+        (Start, "fault", "ManagedObjectNotFound", CHANGED),
+        (Keep, "fail", "ManagedObjectNotFound", CHANGED),
+        // It can never work, and somebody can do something about it.
+        (Create, "fault", "NoPermission", DENIED),
+        (Start, "fail", "NoPermission", DENIED),
+        (Open, "fault", "NoPermission", DENIED),
+        (Create, "fail", "InvalidArgument", REFUSED),
+        (Keep, "fault", "NotSupported", REFUSED),
+        // There is no room.
+        (Create, "fail", "NoDiskSpace", FULL),
+        (Create, "fault", "InsufficientResourcesFault", FULL),
+        (Start, "fail", "InsufficientMemoryResourcesFault", FULL),
+        // It does not go while the VM runs, or its guest is not there to be asked.
+        (Grow, "fail", "CpuHotPlugNotSupported", RESTART),
+        (Grow, "fault", "InvalidPowerState&requested=poweredOff&existing=poweredOn", RESTART),
+        (ShutDown, "fault", "ToolsUnavailable", TOOLS),
+    ];
     let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
-    let (vcenter, spec) = (vcsim.connect(), spec("unlucky"));
-    for (kind, class) in [
-        ("InsufficientResourcesFault", FaultClass::Capacity),
-        ("NoPermission", FaultClass::Permanent),
-        ("ResourceInUse", FaultClass::Retry),
-        ("ManagedObjectNotFound", FaultClass::Retry),
-    ] {
-        vcsim.test(&format!("POST /test/fault?method=CloneVM_Task&count=1&type={kind}")).await;
-        assert_eq!(vcenter.ensure_vm(&spec, None).await.expect_err("refused").class, class, "{kind}");
+    let config = Config { request_timeout_seconds: 1, ..vcsim.config() };
+    let vcenter = VCenter::connect(config).expect("good settings");
+    for (number, (ask, how, kind, expected)) in table.into_iter().enumerate() {
+        let row = format!("{ask:?} {how} {kind}");
+        let spec = spec(&format!("row-{number}"));
+        if !matches!(ask, Create) {
+            create(&vcenter, &spec).await;
+        }
+        if matches!(ask, ShutDown | Open) {
+            power(&vcenter, spec.id, PowerState::On).await;
+        }
+        vcsim.test(&format!("POST /test/{how}?method={}&count=1&type={kind}", ask.method())).await;
+        let mut first = None;
+        let end = drive_every(Duration::from_millis(20), async |task| {
+            let answer = ask.of(&vcenter, &spec, task).await;
+            if let Err(fault) = &answer {
+                first.get_or_insert((fault.class, fault.reason));
+            }
+            answer
+        })
+        .await;
+        assert_eq!(first, expected, "{row}");
+        let is_final = expected.is_some_and(|(class, _)| !matches!(class, Retry | Unknown));
+        assert_eq!(end.is_err(), is_final, "{row}: {end:?}");
+        let there = vcsim.machines().await.iter().filter(|machine| machine.marker == spec.id.to_string()).count();
+        let gone = matches!(ask, Destroy) || matches!(ask, Create) && is_final;
+        assert_eq!(there, usize::from(!gone), "{row}");
     }
-    vcsim.test("POST /test/refuse?method=CloneVM_Task&count=1").await;
-    assert_eq!(vcenter.ensure_vm(&spec, None).await.expect_err("503").class, FaultClass::Retry);
-    let spec = VmSpec { template: TemplateRef(VmId::new().to_string()), ..spec };
-    assert_eq!(vcenter.ensure_vm(&spec, None).await.expect_err("no template").reason, "TEMPLATE_GONE");
-    assert!(vcsim.machines().await.is_empty());
+    assert_eq!(vcsim.calls("Login").await, 4, "once, and again for each session that had ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_is_just_powered_on_is_destroyed_after_that() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let (vcenter, spec) = (vcsim.connect(), spec("rising"));
+    create(&vcenter, &spec).await;
+    vcsim.test("POST /test/slow?method=PowerOnVM_Task&count=1&ms=1500").await;
+    let rising = vcenter.ensure_power(spec.id, PowerState::On, None).await.expect("started");
+    let Progress::Running { task: Some(rising), .. } = rising else { panic!("{rising:?}") };
+    let first = vcenter.ensure_absent(&identity(&spec), None).await.expect("awaited");
+    assert!(matches!(first, Progress::Running { task: Some(task), .. } if task == rising));
+    drive(async |task| vcenter.ensure_absent(&identity(&spec), task).await).await;
+    assert!(vcsim.machines().await.iter().all(|machine| machine.marker != spec.id.to_string()));
+    assert_eq!((vcsim.calls("PowerOffVM_Task").await, vcsim.calls("Destroy_Task").await), (1, 1));
+
+    // What powers it on in between is no reason to leave it there.
+    for how in ["fail", "fault"] {
+        let fault = "type=InvalidPowerState&requested=poweredOff&existing=poweredOn";
+        vcsim.test(&format!("POST /test/{how}?method=Destroy_Task&count=1&{fault}")).await;
+        create(&vcenter, &spec).await;
+        destroy(&vcenter, &identity(&spec)).await;
+    }
+    assert_eq!(vcsim.calls("Destroy_Task").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_on_its_way_down_is_not_asked_again() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let (vcenter, spec) = (vcsim.connect(), spec("sleepy"));
+    create(&vcenter, &spec).await;
+    power(&vcenter, spec.id, PowerState::On).await;
+    vcsim.test(&format!("POST /test/guest?uuid={}&state=shuttingDown", spec.id)).await;
+    vcsim.test(&format!("POST /test/tools?uuid={}&running=false", spec.id)).await;
+    vcenter.ask_to_shut_down(spec.id).await.expect("its tools are gone since it does what it was asked to");
+    assert_eq!(vcsim.calls("ShutdownGuest").await, 0);
+    // Whoever takes the wish back learns what becomes of it, not what is still to be seen.
+    assert_ne!(vcenter.ensure_idle(spec.id, None).await.expect("awaited"), Progress::Done);
+    power(&vcenter, spec.id, PowerState::Off).await;
+    assert_eq!(vcenter.ensure_idle(spec.id, None).await.expect("it is off"), Progress::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_vm_grows_only_where_its_template_allows_it() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let (vcenter, spec) = (vcsim.connect(), spec("fixed"));
+    create(&vcenter, &spec).await;
+    power(&vcenter, spec.id, PowerState::On).await;
+    for larger in [Size { cpu_count: 4, ..spec.size }, Size { memory_mib: 4096, ..spec.size }] {
+        let fault = vcenter.ensure_size(spec.id, &larger, None).await.expect_err("it runs");
+        assert_eq!((fault.class, fault.reason), (FaultClass::PowerOff, "RESTART_NEEDED"));
+    }
+    let larger = Size { disk_gib: 30, ..spec.size };
+    drive(async |task| vcenter.ensure_size(spec.id, &larger, task).await).await;
+    // A snapshot's disk is the parent of the present one.
+    let snapshot = SnapshotSpec { id: SnapshotId::new(), display_name: "kept".into() };
+    drive(async |task| vcenter.ensure_snapshot(spec.id, &snapshot, task).await).await;
+    let fault = vcenter.ensure_size(spec.id, &Size { disk_gib: 40, ..spec.size }, None).await.expect_err("it has one");
+    assert_eq!((fault.class, fault.reason), (FaultClass::Permanent, "VM_HAS_SNAPSHOTS"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn news_of_tasks_saves_reads() {
+    let Some(vcsim) = Vcsim::start(&["-plain", "-clone-delay-min", "2500ms"]).await else { return };
+    let (vcenter, spec) = (vcsim.connect(), spec("patient"));
+    let Ok(Progress::Running { task: Some(task), .. }) = vcenter.ensure_vm(&spec, None).await else {
+        panic!("not started");
+    };
+    // The first look is a read, and starts the loop.
+    vcenter.ensure_vm(&spec, Some(&task)).await.expect("under way");
+    while vcsim.calls("WaitForUpdatesEx").await < 2 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let reads = vcsim.calls("RetrievePropertiesEx").await;
+    for _ in 0..50 {
+        assert!(matches!(vcenter.ensure_vm(&spec, Some(&task)).await, Ok(Progress::Running { .. })));
+    }
+    assert_eq!(vcsim.calls("RetrievePropertiesEx").await, reads, "the loop has told");
+    drive(async |_| vcenter.ensure_vm(&spec, Some(&task)).await).await;
+    assert_eq!((vcsim.calls("CloneVM_Task").await, vcsim.machines().await.len()), (1, 1));
+    vcenter.close().await;
+    assert_eq!(vcsim.test("GET /test/sessions").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_news_tasks_are_read() {
+    let Some(vcsim) = Vcsim::start(&["-plain", "-clone-delay-min", "700ms"]).await else { return };
+    vcsim.test("POST /test/refuse?method=WaitForUpdatesEx&count=1000").await;
+    let vcenter = vcsim.connect();
+    create(&vcenter, &spec("deaf")).await;
+    // And where the session of the loop ends while it waits.
+    vcsim.test("POST /test/refuse?method=WaitForUpdatesEx&count=0").await;
+    let (other, spec) = (vcsim.connect(), spec("interrupted"));
+    let Ok(Progress::Running { task: Some(task), .. }) = other.ensure_vm(&spec, None).await else {
+        panic!("not started");
+    };
+    other.ensure_vm(&spec, Some(&task)).await.expect("under way");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    vcsim.test("POST /test/end-sessions").await;
+    drive(async |_| other.ensure_vm(&spec, Some(&task)).await).await;
+    assert_eq!(vcsim.machines().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_for_a_medium_hangs_on_the_network_of_the_settings() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let medium =
+        |name: &str| VmSpec { template: TemplateRef(NETINST.to_owned()), kind: TemplateKind::Iso, ..spec(name) };
+    for network in ["VM Network", "DC0_DVPG0"] {
+        let config = Config { network: Some(network.to_owned()), ..vcsim.config() };
+        let vcenter = VCenter::connect(config).expect("good settings");
+        create(&vcenter, &medium(network)).await;
+    }
+    for network in ["none", "DVS0-DVUplinks-9"] {
+        let config = Config { network: Some(network.to_owned()), ..vcsim.config() };
+        let vcenter = VCenter::connect(config).expect("good settings");
+        let fault = vcenter.ensure_vm(&medium("astray"), None).await.expect_err("no such network");
+        assert_eq!(fault.reason, "HYPERVISOR_MISCONFIGURED");
+        assert!(fault.detail.starts_with("network"), "{fault}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

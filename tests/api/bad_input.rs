@@ -131,7 +131,7 @@ async fn queries_and_routes_that_are_not_there() {
     refused(&get("/v1/vms?pageToken=%zz").await, 400, "INVALID_ARGUMENT", "MALFORMED_QUERY");
     assert_eq!(invalid(&get("/v1/vms?pageSize=-1").await), ["pageSize"]);
     assert_eq!(invalid(&get("/v1/operations?pageSize=-1").await), ["pageSize"]);
-    assert_eq!(invalid(&get("/v1/operations?filter=done").await), ["filter"]);
+    assert_eq!(invalid(&get("/v1/operations?filter=colour%3Dblue").await), ["filter"]);
     for path in ["/v1/vms", "/v1/templates", "/v1/operations", "/v1/tenants"] {
         for token in ["nonsense", "eyJrIjoxfQ", "%00"] {
             assert_eq!(invalid(&get(&format!("{path}?pageToken={token}")).await), ["pageToken"], "{path} {token}");
@@ -274,7 +274,7 @@ async fn vms_that_meet_another() {
 
     // Changes of what cannot be changed, or not like this.
     let patch = async |query: &str, body: Value| rest.call("PATCH", &format!("{path}?{query}"), Some(body)).await;
-    for mask in ["colour", "state", "description,cpuCount", "displayName,colour"] {
+    for mask in ["colour", "state", "description,owner", "displayName,colour"] {
         let fields = invalid(&patch(&format!("updateMask={mask}"), json!({"description": "x"})).await);
         assert_eq!(fields, ["updateMask"], "{mask}");
     }

@@ -162,7 +162,7 @@ async fn the_same_over_grpc() {
         expire_time: Some(ends),
         ..Default::default()
     };
-    let create = proto::CreateInvitationRequest { invitation: Some(wanted), request_id };
+    let create = proto::CreateInvitationRequest { invitation: Some(wanted), request_id, ..Default::default() };
     let made = client.create_invitation(acme.request(create.clone())).await.expect("an invitation").into_inner();
     assert_eq!(made.expire_time, Some(ends));
     let token = token_of(&plane.next_mail_to(NEW).await);

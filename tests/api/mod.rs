@@ -3,24 +3,29 @@
 mod api_keys;
 mod auth;
 mod bad_input;
+mod consoles;
 mod invitations;
 mod operations;
 mod passwords;
+mod quotas;
 mod races;
 mod rate_limits;
 mod roles;
 mod sessions;
+mod snapshots;
 mod story;
 mod support;
 mod tenants;
 mod users;
+mod vms;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use virtualstack_worker::NoProbe;
 
-use crate::support::ControlPlane;
+use crate::support::{ControlPlane, Rest};
+use crate::tenancy::calls::texts;
 
 /// Status and JSON of a reply.
 type Reply = (u16, Value);
@@ -32,6 +37,40 @@ async fn idle_plane() -> ControlPlane {
     plane.templates().await;
     worker.drain().await;
     plane
+}
+
+/// Ends what is open as a worker would, with the VMs in a state and all snapshots there.
+async fn settle(plane: &ControlPlane, state: &str) {
+    plane
+        .database
+        .execute(&format!(
+            "UPDATE compute.operations SET state = 'SUCCEEDED', ended_at = now() WHERE state IN ('OPEN', 'QUEUED'); \
+             UPDATE compute.snapshots SET state = 'READY'; \
+             UPDATE compute.virtual_machines SET state = '{state}', cpu_count = coalesce(wanted_cpu_count, cpu_count), \
+                memory_mib = coalesce(wanted_memory_mib, memory_mib), disk_gib = coalesce(wanted_disk_gib, disk_gib), \
+                wanted_cpu_count = NULL, wanted_memory_mib = NULL, wanted_disk_gib = NULL, \
+                deleted_at = CASE WHEN '{state}' = 'DELETED' THEN now() END, \
+                purge_at = CASE WHEN '{state}' = 'DELETED' THEN now() + interval '1 day' END; \
+             DELETE FROM background_jobs.jobs WHERE queue = 'vm'"
+        ))
+        .await;
+}
+
+/// A VM of the demo tenant that nobody works on, in a state.
+async fn settled_vm(plane: &ControlPlane, rest: &Rest, display_name: &str, state: &str) -> String {
+    let body = json!({"displayName": display_name, "template": plane.templates().await});
+    let (status, operation) = rest.call("POST", "/v1/vms", Some(body)).await;
+    assert_eq!(status, 200, "{operation}");
+    settle(plane, state).await;
+    operation["metadata"]["target"].as_str().expect("a target").to_owned()
+}
+
+/// A digest of all that a mutation of VMs could write.
+async fn all_rows(plane: &ControlPlane) -> Vec<String> {
+    let tables = "SELECT schemaname || '.' || tablename || ' ' || \
+        md5(query_to_xml(format('SELECT * FROM %I.%I', schemaname, tablename), true, false, '')::text) FROM pg_tables \
+        WHERE schemaname IN ('compute', 'background_jobs', 'audit') OR tablename = 'request_ids' ORDER BY 1";
+    texts(&plane.database, tables).await
 }
 
 /// Status and JSON of a request that says more than [`crate::support::Rest::call`] can.

@@ -17,50 +17,10 @@ use virtualstack_proto::virtualstack::iam::v1::{
 };
 
 use super::token_of;
-use crate::support::{ControlPlane, PASSWORD, Rest, Session, reason};
+use crate::support::{ControlPlane, PASSWORD, Rest, Seed, Session, reason};
 
 /// How many call at once.
 const CALLERS: usize = 50;
-
-/// Makes an order of its seed: SplitMix64.
-struct Seed(u64);
-
-impl Seed {
-    /// A new one, or the one that is asked for.
-    fn new() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "asks this run of the tests to repeat another one")]
-        let given = std::env::var("VIRTUALSTACK_TEST_SEED").ok();
-        let seed = given.map_or_else(
-            || chrono::Utc::now().timestamp_micros().unsigned_abs(),
-            |seed| seed.parse().expect("VIRTUALSTACK_TEST_SEED: a number"),
-        );
-        #[expect(clippy::print_stdout, reason = "shown when the test fails")]
-        let () = println!("VIRTUALSTACK_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// A number below `end`.
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let end = u64::try_from(end).expect("a small number");
-        usize::try_from((mixed ^ (mixed >> 31)) % end).expect("a small number")
-    }
-
-    /// Less than so many milliseconds.
-    fn millis(&mut self, end: usize) -> Duration {
-        Duration::from_millis(u64::try_from(self.below(end)).expect("a small number"))
-    }
-
-    /// The same things in another order.
-    fn shuffle<T>(&mut self, things: &mut [T]) {
-        for last in (1..things.len()).rev() {
-            things.swap(last, self.below(last + 1));
-        }
-    }
-}
 
 /// Repeats a call while the answer is that something else got in between, as its client would.
 async fn insisting<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
@@ -103,7 +63,7 @@ async fn end(caller: &Session, name: &str, how: End) -> Result<(), Status> {
     match how {
         End::Deactivate => users.deactivate_user(caller.request(DeactivateUserRequest { name })).await.map(|_| ()),
         End::Delete => {
-            let request = DeleteUserRequest { name, etag: String::new() };
+            let request = DeleteUserRequest { name, ..Default::default() };
             users.delete_user(caller.request(request)).await.map(|_| ())
         }
         End::Unassign => {
@@ -189,7 +149,7 @@ async fn a_role_is_deleted_or_held_and_never_both() {
         let (name, member) = (names[role].clone(), members[member].clone());
         match kind {
             0 | 1 => {
-                let request = DeleteRoleRequest { name, etag: String::new() };
+                let request = DeleteRoleRequest { name, ..Default::default() };
                 roles(&acme).delete_role(acme.request(request)).await.map(|_| ())
             }
             2 | 3 => {

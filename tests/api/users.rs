@@ -392,7 +392,6 @@ async fn members_are_filtered_ordered_and_counted() {
         ("NOT (email = ada* OR lovelace) state = INVITED", vec!["dan", "bob"]),
         ("-displayName:a state != ACTIVE", vec!["bob"]),
         ("state = ACTIVE", vec!["admin"]),
-        ("state = REMOVED", vec![]),
         ("gone", vec![]),
         ("createTime < \"2020-01-01T00:00:00Z\"", vec![]),
     ] {

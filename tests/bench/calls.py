@@ -6,7 +6,8 @@
 `virtualstack up` runs in its default configuration, but for the rate limits, which stand above what is called here. Authenticated
 GetVm, and ListVms of 50 among 10,000 VMs, go over gRPC with eight calls in flight; pgbench sends the same SELECT, as
 PostgreSQL has logged it, over as many connections to the same database; and the rest of the transaction likewise. Logins
-stand beside bare Argon2id. What counts is CPU time, and not the client's. What is told is the median of the rounds, each of
+stand beside bare Argon2id. CreateVm, as a commit (VM, quota, operation, job, audit, change), stands beside pgbench doing the
+same statements, with ids and names of its own; the worker takes no jobs meanwhile. What counts is CPU time, and not the client's. What is told is the median of the rounds, each of
 which measures all of it.
 """
 
@@ -30,14 +31,15 @@ from virtualstack.iam.v1 import auth_pb2, auth_pb2_grpc
 IN_FLIGHT = 8
 VMS = 10_000
 PAGE = 50
-GETS, LISTS = 5_000, 1_500
+GETS, LISTS, CREATES = 5_000, 1_500, 2_000
 LOGINS = 60
 REFUSALS = 200
 # Of what is called so often before it counts: connections are open then, statements prepared, caches warm.
 WARM = 0.1
 LIMITS = {"server_calls_per_second": 1_000_000, "server_calls_burst": 1_000_000, "server_auth_per_minute": 100_000,
           "server_auth_per_address_per_minute": 100_000}
-AIMS = {"(server + PostgreSQL) / bare SELECT": 3, "server / PostgreSQL": 1, "login / bare Argon2id": 1.2}
+SAME = "(server + PostgreSQL) / PostgreSQL by pgbench"
+AIMS = {"(server + PostgreSQL) / bare SELECT": 3, SAME: 3, "server / PostgreSQL": 1, "login / bare Argon2id": 1.2}
 
 
 def cpu(pid, ended=False):
@@ -69,6 +71,7 @@ class Client:
         options = [("grpc.use_local_subchannel_pool", 1)]
         self.channels = [grpc.aio.insecure_channel(address, options) for _ in range(IN_FLIGHT)]
         self.metadata = None
+        self.created = 0
 
     async def login(self, channel):
         request = auth_pb2.LoginRequest(email=EMAIL, password=PASSWORD, tenant="demo")
@@ -87,6 +90,12 @@ class Client:
         page = await vm_pb2_grpc.VmServiceStub(channel).ListVms(request, metadata=self.metadata, timeout=30)
         if len(page.vms) != PAGE:
             raise Wrong(f"a page of {len(page.vms)} VMs instead of {PAGE}")
+
+    async def create(self, channel, template):
+        self.created += 1
+        vm = vm_pb2.Vm(display_name=f"made-{os.getpid()}-{self.created}", template=template)
+        request = vm_pb2.CreateVmRequest(vm=vm)
+        await vm_pb2_grpc.VmServiceStub(channel).CreateVm(request, metadata=self.metadata, timeout=30)
 
     async def repeat(self, count, call, in_flight=IN_FLIGHT):
         async def some(channel):
@@ -135,6 +144,68 @@ class Transaction:
             raise Wrong("the transaction opens with a prepared statement, which this program does not replay yet")
 
 
+class Commit:
+    """What the server sent to create one VM, as a script of pgbench: every statement prepared, those that go in one message
+    in one pipeline. What was new in it (ids, the name) is new in each run; the rest stays as it was bound."""
+
+    # pgbench leaves it to PostgreSQL to find out what parameters are, which these statements do not tell.
+    TYPES = {"audit.change_heads": "uuid text text[] text[] text[] text[] uuid[] jsonb[] text[] jsonb[]".split()}
+    UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+    def __init__(self, log, known):
+        """`known` tells whether there was something with an id before."""
+        messages = self._messages(log)
+        bound = [value for _, _, parameters in messages for value in parameters.values() if value]
+        ids = [value for value in dict.fromkeys(bound) if re.fullmatch(self.UUID, value)]
+        self.fresh = [value for value in ids if not known(value)]
+        self.name = next(value for value in bound if re.fullmatch(r"made-\d+-\d+", value))
+        self.variables, self.lines = {}, ["\\set n :n + 1", f"\\set id :n * {IN_FLIGHT} + :client_id"]
+        for kind, text, parameters in messages:
+            if kind == "statement":
+                parts = [part.strip() + ";" for part in text.split(";") if part.strip()]
+                self.lines += ["\\startpipeline", *parts, "\\endpipeline"] if len(parts) > 1 else parts
+            else:
+                types = next((types for table, types in self.TYPES.items() if table in text), None)
+                self.lines.append(re.sub(r"\$(\d+)", lambda at: self._value(at[1], parameters, types), text) + ";")
+        self.statements = sum(kind == "execute" for kind, _, _ in messages)
+
+    @staticmethod
+    def _messages(log):
+        by_backend = {}
+        for line in log.splitlines():
+            found = re.search(r"\[(\d+)\] (?:LOG|DETAIL):  (statement|execute|parameters)(?: [^ :]+)?: (.*)$", line)
+            if not found:
+                continue
+            backend, kind, text = found.groups()
+            messages = by_backend.setdefault(backend, [])
+            if kind == "parameters":
+                pairs = re.findall(r"\$(\d+) = (?:'((?:[^']|'')*)'|(NULL))", text)
+                messages[-1][2].update({n: None if null else value.replace("''", "'") for n, value, null in pairs})
+                continue
+            if text.startswith("BEGIN"):
+                messages.clear()
+            messages.append((kind, text, {}))
+            if text == "COMMIT" and any('INSERT INTO "compute"."virtual_machines"' in message[1] for message in messages):
+                return messages
+        raise Wrong("PostgreSQL has not logged a CreateVm")
+
+    def _value(self, number, parameters, types):
+        value, cast = parameters[number], f"::{types[int(number) - 1]}" if types else ""
+        if value is None:
+            return f"NULL{cast}"
+        if value in self.fresh:
+            # Rising, as the server's are; each kind of its own.
+            return f"lpad(to_hex(:id::bigint * {len(self.fresh)} + {self.fresh.index(value)}), 32, '0')::uuid"
+        if value == self.name:
+            return "('pgbench-' || :id::bigint)"
+        if value == "":
+            return f"''{cast}"
+        # One variable for each value: what is bound twice is the same.
+        name = next((name for name, known in self.variables.items() if known == value), f"v{len(self.variables)}")
+        self.variables[name] = value
+        return f":{name}{cast}"
+
+
 class Pgbench:
     """Runs scripts on the product's database. What connections cost is counted out: by a run of few transactions."""
 
@@ -142,6 +213,7 @@ class Pgbench:
 
     def __init__(self, folder, cluster, meter):
         self.folder, self.cluster, self.meter = folder, cluster, meter
+        self.began = 0
 
     def _run(self, script, mode, user, options, count, variables):
         command = [self.cluster.binaries / "pgbench", "-n", "-h", self.cluster.sockets, "-U", user, "-M", mode,
@@ -165,8 +237,9 @@ class Pgbench:
         script = self.folder / f"{name}.sql"
         script.write_text("\n".join(lines) + "\n")
         count //= IN_FLIGHT
-        few = self._run(script, mode, user, options, self.FEW, variables or {})
-        all_of_it = self._run(script, mode, user, options, self.FEW + count, variables or {})
+        given = variables if callable(variables) else lambda: variables or {}
+        few = self._run(script, mode, user, options, self.FEW, given())
+        all_of_it = self._run(script, mode, user, options, self.FEW + count, given())
         return [(a - f) / (count * IN_FLIGHT) * 1e6 for a, f in zip(all_of_it, few)]
 
     def select(self, transaction, count, **role):
@@ -174,6 +247,14 @@ class Pgbench:
         text = re.sub(r"\$(\d+)", r":p\1", transaction.select)
         variables = {f"p{number}": value for number, value in transaction.parameters.items()}
         return self.cost("select", [f"{text};"], count, "prepared", variables=variables, **role)
+
+    def commit(self, commit, count):
+        """The whole transaction, as the server made it."""
+        # Each run goes on where the one before has ended, so that nothing is made twice.
+        def variables():
+            self.began += 1_000_000
+            return commit.variables | {"n": self.began}
+        return self.cost("commit", commit.lines, count, "prepared", variables=variables)
 
     def messages(self, messages, count):
         """Messages that the server sends as text, as who it is."""
@@ -252,6 +333,47 @@ def bare_hash(count=40):
     return (run(count + 2) - few) / count * 1e6
 
 
+async def measure_creates(product, folder, rounds, note):
+    """CreateVm beside pgbench. The product is started anew, with a worker that takes no jobs: its CPU is not the commit's."""
+    product.process.terminate()
+    if not product.ended(45):
+        raise Wrong("it does not stop on SIGTERM")
+    product.start(worker_concurrency=0, worker_mail_concurrency=0)
+    if not product.wait(90):
+        raise Wrong(f"it does not start again:\n{product.log.read_text()[-2000:]}")
+    cluster = Cluster(product.data)
+    meter, pgbench = Meter(product, cluster), None
+    client = Client(product.ready["grpc"].removeprefix("http://"))
+    try:
+        await client.authenticate()
+        (template,) = cluster.query("SELECT id FROM compute.provider_templates WHERE kind = 'OVA' ORDER BY id LIMIT 1")
+        create = lambda channel: client.create(channel, f"templates/{template['id']}")
+        await client.repeat(IN_FLIGHT * 4, create)
+        before = cluster.query("SELECT now() AS at")[0]["at"]
+        log = await logged(cluster, lambda: create(client.channels[0]))
+        known = lambda id: not cluster.query(
+            f"SELECT 1 FROM (SELECT id FROM compute.virtual_machines WHERE created_at >= '{before}' UNION ALL "
+            f"SELECT id FROM compute.operations WHERE created_at >= '{before}' UNION ALL "
+            f"SELECT id FROM background_jobs.jobs WHERE created_at >= '{before}' UNION ALL "
+            f"SELECT id FROM audit.logs WHERE created_at >= '{before}') made WHERE id = '{id}'")
+        commit = Commit(log, known)
+        pgbench = Pgbench(folder, cluster, meter)
+        for number in range(rounds):
+            say(f"CreateVm, round {number + 1} of {rounds}")
+            server, postgres, took = await client.cost(meter, CREATES, create)
+            same, of_pgbench = pgbench.commit(commit, CREATES)
+            for what, value in {"server": server, "postgres": postgres, "took": took, "same": same, "pgbench": of_pgbench,
+                                SAME: (server + postgres) / same}.items():
+                note(("CreateVm", what), value)
+        (made,) = cluster.query("SELECT count(*) FILTER (WHERE display_name LIKE 'made-%') AS server, "
+                                "count(*) FILTER (WHERE display_name LIKE 'pgbench-%') AS pgbench FROM compute.virtual_machines")
+        if min(made.values()) < rounds * CREATES * 0.9:
+            raise Wrong(f"VMs that were made: {made}")
+        return commit
+    finally:
+        await client.close()
+
+
 async def run(arguments, folder):
     product = Product(folder, "release", {"log_format": "pretty", "log_filter": "info"} | LIMITS)
     cluster = Cluster(product.data)
@@ -314,6 +436,7 @@ async def run(arguments, folder):
             note(("Login", "bare"), bare)
             note(("Login", "login / bare Argon2id"), server / bare)
         refused = await refused_logins(client, cluster)
+        commit = await measure_creates(product, folder, arguments.rounds, note)
     finally:
         if client:
             await client.close()
@@ -334,6 +457,13 @@ async def run(arguments, folder):
             (*us(name, "pgbench"), "pgbench itself, meanwhile"),
             (*us(name, "took"), "wall, with the client's share: no measure, but a call that waits for nothing shows here"),
         ])
+    table(f"CreateVm: {CREATES} commits, {IN_FLIGHT} in flight, {commit.statements} statements each", ["µs", "range", "of"], [
+        (*us("CreateVm", "server"), "server, and a worker that takes no jobs"),
+        (*us("CreateVm", "postgres"), "PostgreSQL"),
+        (*us("CreateVm", "same"), "PostgreSQL, by pgbench: the same statements, prepared, roles and row-level security too"),
+        (*us("CreateVm", "pgbench"), "pgbench itself, meanwhile"),
+        (*us("CreateVm", "took"), "wall, as above"),
+    ])
     parts = [(*us("empty"), "PostgreSQL: a transaction of nothing, in two messages"),
              (f"{middle['opening'] - middle['empty']:.0f}", "", "PostgreSQL: the opening's check, role and tenant, more than that")]
     for name in calls:

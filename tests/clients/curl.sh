@@ -12,6 +12,15 @@ rest() {
     ${3:+--data-binary @-} <<<"${3:-}"
 }
 
+# What a watch tells within two seconds, as server-sent events; $1 is the id of the last one that was seen.
+watch_vms() {
+  local told status=0
+  told=$(curl --silent --no-buffer --max-time 2 "$address/v1/vms:watch" --header "Accept: text/event-stream" \
+    --header @<(printf 'Authorization: Bearer %s\n' "$token") ${1:+--header "Last-Event-ID: $1"}) || status=$?
+  sed -n 's/^data: //p' <<<"$told"
+  [ $status = 28 ] # the two seconds were over; the stream was not
+}
+
 login() { rest POST auth:login "$1"; }
 list_templates() { rest GET 'templates?pageSize=10'; }
 create_vm() { rest POST "vms?requestId=$1" "$2"; }

@@ -2,6 +2,7 @@
 # these, each of which prints the reply, or fails and prints the error as JSON, on standard output both:
 #   login BODY · list_templates · list_vms · create_vm REQUEST_ID VM · get_vm NAME · stop_vm NAME · delete_vm NAME
 #   wait_operation NAME · create_key KEY · delete_key NAME
+# and may define watch_vms TOKEN, which prints what a watch tells for a while, a message a line.
 # Once it is known, $token is the access token. Where $key is an API key, it is the credential instead.
 # shellcheck shell=bash disable=SC2034
 
@@ -83,9 +84,26 @@ expect "$(json state <<<"$vm")" RUNNING
 name=$(json name <<<"$vm")
 vm=$(ok get_vm "$name")
 expect "$(json state <<<"$vm")" RUNNING
+if declare -F watch_vms >/dev/null; then
+  begun=$(ok watch_vms | python3 -c '
+import json, sys
+messages = list(map(json.loads, sys.stdin))
+synced = [each["type"] for each in messages].index("SYNCED")
+states = {each["vm"]["name"]: each["vm"]["state"] for each in messages[:synced]}
+assert states[sys.argv[1]] == "RUNNING", states
+print(messages[synced]["resumeToken"])' "$name")
+fi
 stopped=$(ok stop_vm "$name")
 vm=$(finish "$stopped")
 expect "$(json state <<<"$vm")" STOPPED
+if declare -F watch_vms >/dev/null; then
+  states=$(ok watch_vms "$begun" | python3 -c '
+import json, sys
+messages = map(json.loads, sys.stdin)
+print(",".join(each["vm"]["state"] for each in messages if each.get("vm", {}).get("name") == sys.argv[1]))' "$name")
+  expect "$states" STOPPING,STOPPED
+  echo "watched: $states"
+fi
 
 created=$(ok create_key '{"displayName": "shell", "permissions": ["vm:read"]}')
 key=$(json secret <<<"$created")

@@ -1,5 +1,9 @@
 //! Filters, orders, pages and totals of lists, against PostgreSQL: VMs, which have fields of every kind, and tenants.
 
+mod buffers;
+mod resources;
+mod validate_only;
+
 use std::collections::BTreeSet;
 
 use base64::Engine as _;

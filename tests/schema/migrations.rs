@@ -92,6 +92,40 @@ async fn each_migration_goes_down_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_release_cannot_read_is_gone_after_the_way_down() {
+    let database = Database::empty().await;
+    migrate::run(url(&database)).await.expect("migrations");
+    let newer = folders().into_iter().rev().take_while(|folder| !folder.ends_with("2026-11-22-000007_rate_limits"));
+    let down: String = newer.map(|folder| fs::read_to_string(folder.join("down.sql")).expect("down.sql")).collect();
+    database
+        .execute(&format!(
+            "BEGIN; SET LOCAL session_replication_role = replica; \
+             WITH made AS (SELECT gen_random_uuid() AS tenant, gen_random_uuid() AS vm, gen_random_uuid() AS job, \
+                 gen_random_uuid() AS held), \
+             vm AS (INSERT INTO compute.virtual_machines (tenant_id, id, display_name, state, cpu_count, memory_mib, disk_gib, \
+                 template_id, template_reference, template_display_name, guest_os, owner_id) \
+                 SELECT tenant, vm, 'web', 'STOPPING', 1, 1, 1, vm, '', '', '', vm FROM made), \
+             jobs AS (INSERT INTO background_jobs.jobs (id, queue, kind, group_key, payload, max_attempts, available_at) \
+                 SELECT job, 'vm', 'vm_power', '', jsonb '{{}}', 1, now() FROM made \
+                 UNION ALL SELECT held, 'vm', 'vm_delete', '', jsonb '{{}}', 1, 'infinity' FROM made) \
+             INSERT INTO compute.operations (tenant_id, id, verb, state, vm_id, job_id, actor, deadline_at) \
+                 SELECT tenant, gen_random_uuid(), 'SUSPEND', 'OPEN', vm, job, 'system', now() FROM made \
+                 UNION ALL SELECT tenant, gen_random_uuid(), 'DELETE', 'QUEUED', vm, held, 'system', now() FROM made; \
+             COMMIT; BEGIN; {down}; COMMIT"
+        ))
+        .await;
+    for found in [
+        "SELECT count(*) FROM compute.operations WHERE verb = 'DELETE' AND state = 'OPEN'",
+        "SELECT count(*) FROM compute.operations",
+        "SELECT count(*) FROM background_jobs.jobs WHERE kind = 'vm_delete' AND available_at <= now()",
+        "SELECT count(*) FROM background_jobs.jobs",
+        "SELECT count(*) FROM compute.virtual_machines WHERE state = 'ERROR'",
+    ] {
+        assert_eq!(database.count(found).await, 1, "{found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_run_does_nothing() {
     let database = Database::empty().await;
     assert!(!migrate::run(url(&database)).await.expect("migrations").is_empty());

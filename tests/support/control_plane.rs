@@ -33,6 +33,8 @@ pub(crate) struct ControlPlane {
     pub(crate) http: String,
     /// What its workers have sent.
     pub(crate) mails: Mails,
+    /// How long a claim of its workers holds: so long it takes until somebody goes on where one was killed.
+    pub(crate) lease_ms: u32,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -76,8 +78,7 @@ impl ControlPlane {
         bootstrap(&store, &admin).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = virtualstack_server::Config { listen, ..server };
-        let master_key = MasterKey::parse(&"07".repeat(32)).expect("a key");
-        let deps = virtualstack_server::Deps { store: store.clone(), master_key };
+        let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key() };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
         let grpc = format!("http://{}", server.address());
         let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
@@ -90,7 +91,7 @@ impl ControlPlane {
             tokio::spawn(async move { server.serve(server_stop.cancelled_owned()).await.expect("served") }),
             tokio::spawn(async move { gateway.serve(gateway_stop.cancelled_owned()).await.expect("served") }),
         ];
-        Self { database, store, grpc, http, mails: Mails::new(), stop, tasks }
+        Self { database, store, grpc, http, mails: Mails::new(), lease_ms: 400, stop, tasks }
     }
 
     /// The simulated hypervisor of this database, as fast as tests want it.
@@ -100,7 +101,7 @@ impl ControlPlane {
 
     /// Starts a worker that passes every point of its steps by `probe`.
     pub(crate) async fn work(&self, probe: Arc<dyn Probe>) -> WorkerTask {
-        let quick = simulated::Config { create_ms: 30, power_ms: 20, ..Default::default() };
+        let quick = simulated::Config { create_ms: 30, power_ms: 20, shut_down_ms: 30, ..Default::default() };
         self.work_on(probe, Arc::new(self.hypervisor(quick))).await
     }
 
@@ -112,7 +113,7 @@ impl ControlPlane {
 
     /// Starts a worker that sends mail by the test's own means.
     pub(crate) async fn work_mailing(&self, mailer: Arc<dyn Mailer>) -> WorkerTask {
-        let quick = simulated::Config { create_ms: 30, power_ms: 20, ..Default::default() };
+        let quick = simulated::Config { create_ms: 30, power_ms: 20, shut_down_ms: 30, ..Default::default() };
         self.work_with(Arc::new(NoProbe), Arc::new(self.hypervisor(quick)), mailer).await
     }
 
@@ -123,15 +124,22 @@ impl ControlPlane {
         mailer: Arc<dyn Mailer>,
     ) -> WorkerTask {
         let config = virtualstack_worker::Config {
-            lease_ms: 400,
-            heartbeat_ms: 100,
+            lease_ms: self.lease_ms,
+            heartbeat_ms: self.lease_ms / 4,
             poll_ms: 100,
             task_poll_ms: 20,
             address_wait_seconds: 1,
             ..Default::default()
         };
         let link_base = mail::Config::default().link_base;
-        let deps = virtualstack_worker::Deps { store: self.store.clone(), hypervisor, mailer, link_base, probe };
+        let deps = virtualstack_worker::Deps {
+            store: self.store.clone(),
+            hypervisor,
+            mailer,
+            link_base,
+            master_key: master_key(),
+            probe,
+        };
         let worker = virtualstack_worker::bind(config, deps).await.expect("a worker");
         let stop = self.stop.child_token();
         let stopped = stop.clone().cancelled_owned();
@@ -158,6 +166,14 @@ impl ControlPlane {
     /// The text of the first mail to an address that was not given yet; waits 10 s for it.
     pub(crate) async fn next_mail_to(&self, address: &str) -> String {
         self.mails.next_to(address).await
+    }
+
+    /// Stops server and gateway in order, as a signal does.
+    pub(crate) async fn drain(&mut self) {
+        self.stop.cancel();
+        for task in self.tasks.drain(..) {
+            task.await.expect("no panic");
+        }
     }
 
     /// Signs in.
@@ -228,6 +244,11 @@ impl ControlPlane {
         }
         panic!("jobs are left after 20 s")
     }
+}
+
+/// What servers and workers of tests seal with.
+pub(crate) fn master_key() -> MasterKey {
+    MasterKey::parse(&"07".repeat(32)).expect("a key")
 }
 
 impl Drop for ControlPlane {

@@ -73,6 +73,21 @@ impl Database {
         let number = diesel::dsl::sql::<diesel::sql_types::BigInt>(&format!("({query})"));
         diesel::select(number).get_result(&mut self.admin().await).await.expect("a number")
     }
+
+    /// How many rows a statement changes.
+    pub(crate) async fn changed(&self, statement: &str) -> usize {
+        use diesel_async::RunQueryDsl;
+        diesel::sql_query(statement).execute(&mut self.admin().await).await.expect("a change")
+    }
+
+    /// The rows of a query.
+    pub(crate) async fn rows<T: serde::de::DeserializeOwned>(&self, query: &str) -> Vec<T> {
+        use diesel_async::RunQueryDsl;
+        let rows = format!("(SELECT coalesce(json_agg(found), '[]')::text FROM ({query}) found)");
+        let rows = diesel::dsl::sql::<diesel::sql_types::Text>(&rows);
+        let rows: String = diesel::select(rows).get_result(&mut self.admin().await).await.expect("rows");
+        serde_json::from_str(&rows).expect("rows of this form")
+    }
 }
 
 async fn connect(url: &str) -> AsyncPgConnection {

@@ -3,12 +3,16 @@
 
 mod control_plane;
 mod database;
+mod intercepted;
 mod mails;
 mod probes;
+mod seed;
 mod session;
 
-pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD};
+pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask, master_key};
 pub(crate) use database::Database;
+pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};
 pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe};
+pub(crate) use seed::Seed;
 pub(crate) use session::{Rest, Session, reason};

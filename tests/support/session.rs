@@ -77,7 +77,7 @@ impl Session {
     pub(crate) async fn create(&self, display_name: &str) -> Result<Operation, Status> {
         let template = self.list_templates().await.pop().expect("a template").name;
         let vm = Vm { display_name: display_name.to_owned(), template, ..Default::default() };
-        let request = CreateVmRequest { vm: Some(vm), request_id: String::new() };
+        let request = CreateVmRequest { vm: Some(vm), ..Default::default() };
         Ok(self.vms().create_vm(self.request(request)).await?.into_inner())
     }
 
@@ -92,12 +92,12 @@ impl Session {
     }
 
     pub(crate) async fn stop(&self, name: &str) -> Result<Operation, Status> {
-        let request = StopVmRequest { name: name.to_owned(), request_id: String::new() };
+        let request = StopVmRequest { name: name.to_owned(), ..Default::default() };
         Ok(self.vms().stop_vm(self.request(request)).await?.into_inner())
     }
 
     pub(crate) async fn start(&self, name: &str) -> Result<Operation, Status> {
-        let request = StartVmRequest { name: name.to_owned(), request_id: String::new() };
+        let request = StartVmRequest { name: name.to_owned(), ..Default::default() };
         Ok(self.vms().start_vm(self.request(request)).await?.into_inner())
     }
 

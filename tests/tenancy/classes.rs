@@ -24,11 +24,15 @@ use Class::{Account, Machinery, Shared, Tenant};
 
 /// Every table of ours. The key of a tenant's or an account's table is the column that row-level security compares.
 const TABLES: &[(&str, Class, &str)] = &[
+    ("audit.change_heads", Tenant, "tenant_id"),
     ("audit.changes", Tenant, "tenant_id"),
     ("audit.logs", Tenant, "tenant_id"),
     ("background_jobs.jobs", Machinery, ""),
+    ("compute.console_tickets", Tenant, "tenant_id"),
     ("compute.operations", Tenant, "tenant_id"),
     ("compute.provider_templates", Shared, ""),
+    ("compute.quotas", Tenant, "tenant_id"),
+    ("compute.snapshots", Tenant, "tenant_id"),
     ("compute.virtual_machines", Tenant, "tenant_id"),
     ("iam.api_keys", Tenant, "tenant_id"),
     ("iam.invitations", Tenant, "tenant_id"),
@@ -45,6 +49,7 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("iam.tenants", Tenant, "id"),
     ("iam.user_tenant_roles", Tenant, "tenant_id"),
     ("iam.users", Account, "id"),
+    ("simulated_hypervisor.snapshots", Machinery, ""),
     ("simulated_hypervisor.tasks", Machinery, ""),
     ("simulated_hypervisor.vms", Machinery, ""),
 ];
@@ -296,6 +301,7 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
         let request = virtualstack_proto::virtualstack::compute::v1::StopVmRequest {
             name: vm.name,
             request_id: uuid::Uuid::now_v7().to_string(),
+            ..Default::default()
         };
         session.vms().stop_vm(session.request(request)).await.expect("accepted");
         let key = serde_json::json!({"displayName": "ci", "permissions": ["vm:read"]});
@@ -304,6 +310,16 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
         assert_eq!(session.rest().call("POST", "/v1/invitations", Some(invitation)).await.0, 200);
     }
     plane.idle().await;
+    // What its worker would take away at once, or takes a while to make.
+    plane
+        .database
+        .execute(
+            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
+                SELECT tenant_id, gen_random_uuid(), id, 'before', 'READY', 1, 1024, 'system' FROM compute.virtual_machines; \
+             INSERT INTO compute.console_tickets (tenant_id, operation_id, sealed_ticket, expires_at) \
+                SELECT tenant_id, id, '\\x00', now() + interval '1 hour' FROM compute.operations",
+        )
+        .await;
     let id = |name: &str| name.strip_prefix("tenants/").expect("a full name").to_owned();
     let (me, them) = (id(&mine.tokens.tenant), id(&other.tokens.tenant));
     let mut login = AsyncPgConnection::establish(&plane.database.config.url).await.expect("a connection");

@@ -20,6 +20,12 @@ struct Ids {
     role: String,
     /// An operation that is done.
     operation: String,
+    /// One that is not.
+    open_operation: String,
+    /// A snapshot of the VM.
+    snapshot: String,
+    /// A VM that is deleted and not purged.
+    deleted_vm: String,
     api_key: String,
     /// A session of the account that is signed in.
     session: String,
@@ -47,6 +53,9 @@ impl Ids {
             user: id(),
             role: id(),
             operation: id(),
+            open_operation: id(),
+            snapshot: id(),
+            deleted_vm: id(),
             api_key: id(),
             invitation: id(),
             session: id(),
@@ -56,13 +65,17 @@ impl Ids {
 
     /// Something of `other`'s, by the same caller.
     fn of(&self, other: &Self) -> Self {
-        let Self { tenant, vm, user, role, operation, api_key, session, invitation, .. } = other.clone();
-        Self { tenant, vm, user, role, operation, api_key, session, invitation, ..self.clone() }
+        let Self {
+            email, refresh_token, template, invitation_token, reset_token, doomed_tenant, deleted_tenant, ..
+        } = self.clone();
+        let callers = Self { email, refresh_token, template, invitation_token, reset_token, ..other.clone() };
+        Self { doomed_tenant, deleted_tenant, ..callers }
     }
 
-    fn named(&self) -> [&str; 8] {
-        let Self { tenant, vm, user, role, operation, api_key, session, invitation, .. } = self;
-        [tenant, vm, user, role, operation, api_key, session, invitation]
+    fn named(&self) -> [&str; 11] {
+        let Self { tenant, vm, user, role, operation, open_operation, snapshot, deleted_vm, .. } = self;
+        let Self { api_key, session, invitation, .. } = self;
+        [tenant, vm, user, role, operation, open_operation, snapshot, deleted_vm, api_key, session, invitation]
     }
 }
 
@@ -88,6 +101,26 @@ const SAMPLES: &[(&str, Sample)] = &[
     ("google.longrunning.Operations.GetOperation", ById(operation)),
     ("google.longrunning.Operations.ListOperations", List(|_| json!({}))),
     ("google.longrunning.Operations.WaitOperation", ById(operation)),
+    ("virtualstack.compute.v1.QuotaService.GetQuota", NotByTenantId("it reads the tenant of the token", |_| json!({}))),
+    (
+        "virtualstack.compute.v1.QuotaService.GetTenantQuota",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("{}/quota", tenant_name(ids))})),
+    ),
+    (
+        "virtualstack.compute.v1.QuotaService.UpdateTenantQuota",
+        NotByTenantId(
+            OPERATORS,
+            |ids| json!({"quota": {"name": format!("{}/quota", tenant_name(ids)), "limits": {"templates": 7}}}),
+        ),
+    ),
+    (
+        "virtualstack.compute.v1.SnapshotService.CreateSnapshot",
+        ById(|ids| json!({"parent": vm_name(ids), "snapshot": {"displayName": "another"}})),
+    ),
+    ("virtualstack.compute.v1.SnapshotService.DeleteSnapshot", ById(snapshot)),
+    ("virtualstack.compute.v1.SnapshotService.GetSnapshot", ById(snapshot)),
+    ("virtualstack.compute.v1.SnapshotService.ListSnapshots", ById(|ids| json!({"parent": vm_name(ids)}))),
+    ("virtualstack.compute.v1.SnapshotService.RevertSnapshot", ById(snapshot)),
     (
         "virtualstack.compute.v1.TemplateService.GetTemplate",
         NotByTenantId("provider templates are shared", |ids| json!({"name": ids.template})),
@@ -107,9 +140,13 @@ const SAMPLES: &[(&str, Sample)] = &[
     ("virtualstack.compute.v1.VmService.GetVm", ById(vm)),
     ("virtualstack.compute.v1.VmService.ListVmEvents", ById(|ids| json!({"parent": vm_name(ids)}))),
     ("virtualstack.compute.v1.VmService.ListVms", List(|_| json!({"showDeleted": true}))),
+    ("virtualstack.compute.v1.VmService.OpenConsole", ById(vm)),
+    ("virtualstack.compute.v1.VmService.ResetVm", ById(vm)),
     ("virtualstack.compute.v1.VmService.RestartVm", ById(vm)),
     ("virtualstack.compute.v1.VmService.StartVm", ById(vm)),
     ("virtualstack.compute.v1.VmService.StopVm", ById(vm)),
+    ("virtualstack.compute.v1.VmService.SuspendVm", ById(vm)),
+    ("virtualstack.compute.v1.VmService.UndeleteVm", ById(|ids| json!({"name": format!("vms/{}", ids.deleted_vm)}))),
     (
         "virtualstack.compute.v1.VmService.UpdateVm",
         ById(|ids| json!({"vm": {"name": vm_name(ids), "description": "changed"}, "updateMask": "description"})),
@@ -263,6 +300,9 @@ const SAMPLES: &[(&str, Sample)] = &[
         "virtualstack.iam.v1.TenantService.UpdateTenant",
         NotByTenantId(OPERATORS, |ids| json!({"tenant": {"name": tenant_name(ids), "displayName": "Renamed"}})),
     ),
+    // What comes by itself is all that there is; a token of another tenant's stream is tried by the tests of watches.
+    ("virtualstack.watch.v1.WatchService.WatchOperations", List(|_| json!({}))),
+    ("virtualstack.watch.v1.WatchService.WatchVms", List(|_| json!({}))),
 ];
 
 /// Why an rpc of the platform takes any tenant.
@@ -293,6 +333,10 @@ fn user(ids: &Ids) -> Value {
 
 fn vm(ids: &Ids) -> Value {
     json!({"name": vm_name(ids)})
+}
+
+fn snapshot(ids: &Ids) -> Value {
+    json!({"name": format!("{}/snapshots/{}", vm_name(ids), ids.snapshot)})
 }
 
 fn invitation(ids: &Ids) -> Value {
@@ -384,6 +428,16 @@ impl World {
         let vms = copy("compute.virtual_machines", json!({"id": vm, "display_name": name}), "display_name = 'pattern'");
         let which = "verb = 'CREATE' AND state = 'SUCCEEDED' ORDER BY created_at LIMIT 1";
         let operations = copy("compute.operations", json!({"id": operation, "vm_id": vm}), which);
+        let (open_operation, snapshot, deleted_vm) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        let open = json!({"id": open_operation, "vm_id": Uuid::now_v7(), "state": "OPEN", "ended_at": null});
+        let open = copy("compute.operations", open, which);
+        let deleted = json!({"id": deleted_vm, "display_name": format!("{name}-deleted"), "state": "DELETED", "deleted_at": "2026-01-01T00:00:00Z"});
+        let deleted = copy("compute.virtual_machines", deleted, "display_name = 'pattern'");
+        let snapshots = format!(
+            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
+             VALUES ('{tenant}', '{snapshot}', '{vm}', 'pattern', 'READY', 1, 1024, 'system');"
+        );
+        let compute = format!("{vms}{operations}{open}{deleted}{snapshots}");
         let (user, account, role) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
         let accounts = format!(
             "INSERT INTO iam.users (id, email, display_name) VALUES ('{account}', '{account}@example.com', 'Copy');"
@@ -392,7 +446,7 @@ impl World {
         let admin = format!("email = 'admin@{slug}.example.com'");
         let users = copy("iam.memberships", change, &admin);
         let roles = copy("iam.tenant_roles", json!({"id": role, "display_name": name}), "display_name = 'pattern'");
-        self.plane.database.execute(&format!("{vms}{operations}{accounts}{users}{roles}")).await;
+        self.plane.database.execute(&format!("{compute}{accounts}{users}{roles}")).await;
         let email = format!("admin@{slug}.example.com");
         let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");
         let (api_key, session_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
@@ -430,6 +484,9 @@ impl World {
             user: user.to_string(),
             role: role.to_string(),
             operation,
+            open_operation: open_operation.to_string(),
+            snapshot: snapshot.to_string(),
+            deleted_vm: deleted_vm.to_string(),
             api_key,
             session: session_id,
             email,
@@ -458,6 +515,9 @@ impl World {
             ("iam.refresh_tokens", "tenant_id"),
             ("compute.virtual_machines", "tenant_id"),
             ("compute.operations", "tenant_id"),
+            ("compute.snapshots", "tenant_id"),
+            ("compute.quotas", "tenant_id"),
+            ("compute.console_tickets", "tenant_id"),
             ("background_jobs.jobs", "group_key::uuid"),
             ("audit.logs", "tenant_id"),
             ("audit.changes", "tenant_id"),

@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -22,33 +24,32 @@ import (
 //	GET  /test/sessions                    how many sessions there are
 //	GET  /test/vms                         the VMs that are no templates, as JSON
 //	POST /test/end-sessions                ends them all, as a restart of the service does
-//	POST /test/lose?method=M&count=N       the next N calls of M are carried out, their replies lost
+//	POST /test/lose?method=M&count=N       the next N calls of M are carried out, their replies lost; with ms=T,
+//	                                       nothing is heard for so long before
 //	POST /test/refuse?method=M&count=N     the next N calls of M are answered 503 and not carried out
-//	POST /test/fault?method=M&count=N&type=T  the next N calls of M answer the fault T of those below
+//	POST /test/fault?method=M&count=N&type=T  the next N calls of M answer the fault T; for InvalidPowerState, with
+//	                                          requested= and existing=
+//	POST /test/fail?method=M&count=N&type=T   the tasks of the next N calls of M fail with the fault T
+//	POST /test/slow?method=M&count=N&ms=T     the tasks of the next N calls of M take T milliseconds
+//	POST /test/foreign?name=N&uuid=U       makes a VM in our folder that is not ours, and not new
+//	POST /test/forget?uuid=U               takes a VM out of the inventory
+//	POST /test/drop-snapshots?uuid=U       removes its snapshots
+//	POST /test/tools?uuid=U&running=false  stops the tools in its guest
+//	POST /test/guest?uuid=U&state=S        what its guest is doing, e.g. shuttingDown
 type faults struct {
+	*world
 	next     http.Handler
-	service  *simulator.Service
-	sessions *simulator.SessionManager
-	world    *sync.RWMutex
 	loseRate float64
 
 	mu           sync.Mutex
 	calls        map[string]int
 	lose, refuse map[string]int
+	silence      time.Duration
 }
 
-var faultTypes = map[string]simulator.FaultType{
-	"NotAuthenticated":           simulator.FaultTypeNotAuthenticated,
-	"NoPermission":               simulator.FaultTypeNoPermission,
-	"InvalidArgument":            simulator.FaultTypeInvalidArgument,
-	"ManagedObjectNotFound":      simulator.FaultTypeManagedObjectNotFound,
-	"ResourceInUse":              simulator.FaultTypeResourceInUse,
-	"InsufficientResourcesFault": simulator.FaultTypeInsufficientResourcesFault,
-}
-
-func newFaults(next http.Handler, model *simulator.Model, world *sync.RWMutex, loseRate float64) http.Handler {
+func newFaults(next http.Handler, w *world, loseRate float64) http.Handler {
 	f := &faults{
-		next: next, service: model.Service, sessions: model.Map().SessionManager(), world: world, loseRate: loseRate,
+		world: w, next: next, loseRate: loseRate,
 		calls: map[string]int{}, lose: map[string]int{}, refuse: map[string]int{},
 	}
 	mux := http.NewServeMux()
@@ -61,27 +62,38 @@ func newFaults(next http.Handler, model *simulator.Model, world *sync.RWMutex, l
 		_, _ = io.WriteString(w, strconv.Itoa(len(f.sessionKeys())))
 	})
 	mux.HandleFunc("GET /test/vms", func(w http.ResponseWriter, _ *http.Request) {
-		world.RLock()
-		defer world.RUnlock()
-		_ = json.NewEncoder(w).Encode(machines(model.Map()))
+		f.making.RLock()
+		defer f.making.RUnlock()
+		_ = json.NewEncoder(w).Encode(machines(f.model.Map()))
 	})
 	mux.HandleFunc("POST /test/end-sessions", func(_ http.ResponseWriter, _ *http.Request) {
 		for _, key := range f.sessionKeys() {
 			caller := &simulator.Context{Session: &simulator.Session{}}
-			f.sessions.TerminateSession(caller, &types.TerminateSession{SessionId: []string{key}})
+			f.model.Map().SessionManager().TerminateSession(caller, &types.TerminateSession{SessionId: []string{key}})
 		}
 	})
 	mux.HandleFunc("POST /test/lose", f.plan(f.lose))
 	mux.HandleFunc("POST /test/refuse", f.plan(f.refuse))
 	mux.HandleFunc("POST /test/fault", f.inject)
+	mux.HandleFunc("POST /test/fail", f.planTask)
+	mux.HandleFunc("POST /test/slow", f.planTask)
+	for path, change := range map[string]func(*simulator.Context, *http.Request) error{
+		"foreign": f.foreign, "forget": f.forget, "drop-snapshots": f.dropSnapshots, "tools": f.tools, "guest": f.guest,
+	} {
+		mux.HandleFunc("POST /test/"+path, func(w http.ResponseWriter, r *http.Request) {
+			if err := change(f.own(), r); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+			}
+		})
+	}
 	mux.HandleFunc("/", f.serve)
 	return mux
 }
 
 // sessionKeys asks the simulator as a client would: its own list is private.
 func (f *faults) sessionKeys() []string {
-	own := &simulator.Session{Registry: simulator.NewRegistry(), Map: f.service.Context.Map}
-	list := own.Get(f.sessions.Self).(*simulator.SessionManager).SessionList
+	own := &simulator.Session{Registry: simulator.NewRegistry(), Map: f.model.Map()}
+	list := own.Get(f.model.Map().SessionManager().Self).(*simulator.SessionManager).SessionList
 	keys := make([]string, len(list))
 	for i := range list {
 		keys[i] = list[i].Key
@@ -95,20 +107,53 @@ func (f *faults) plan(kind map[string]int) http.HandlerFunc {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		kind[r.FormValue("method")] = count
+		ms, _ := strconv.Atoi(r.FormValue("ms"))
+		f.silence = time.Duration(ms) * time.Millisecond
 	}
 }
 
-func (f *faults) inject(w http.ResponseWriter, r *http.Request) {
-	fault, known := faultTypes[r.FormValue("type")]
+// fault makes one of its type's name; nil where there is no such type.
+func fault(r *http.Request) types.BaseMethodFault {
+	kind, known := types.TypeFunc()(r.FormValue("type"))
 	if !known {
+		return nil
+	}
+	fault, _ := reflect.New(kind).Interface().(types.BaseMethodFault)
+	if power, is := fault.(*types.InvalidPowerState); is {
+		power.RequestedState = types.VirtualMachinePowerState(r.FormValue("requested"))
+		power.ExistingState = types.VirtualMachinePowerState(r.FormValue("existing"))
+	}
+	return fault
+}
+
+func (f *faults) inject(w http.ResponseWriter, r *http.Request) {
+	fault := fault(r)
+	if fault == nil {
 		http.Error(w, "unknown type", http.StatusBadRequest)
 		return
 	}
 	count, _ := strconv.Atoi(r.FormValue("count"))
-	f.service.AddFaultRule(&simulator.FaultInjectionRule{
+	f.model.Service.AddFaultRule(&simulator.FaultInjectionRule{
 		MethodName: r.FormValue("method"), ObjectType: "*", ObjectName: "*",
-		Probability: 1, FaultType: fault, MaxCount: count, Enabled: true,
+		Probability: 1, FaultType: simulator.FaultTypeCustom, Fault: fault, MaxCount: count, Enabled: true,
 	})
+}
+
+func (f *faults) planTask(w http.ResponseWriter, r *http.Request) {
+	plan := plan{fault: fault(r)}
+	if ms, err := strconv.Atoi(r.FormValue("ms")); err == nil {
+		plan.delay = time.Duration(ms) * time.Millisecond
+	}
+	if plan.fault == nil && plan.delay == 0 {
+		http.Error(w, "neither a known type nor ms", http.StatusBadRequest)
+		return
+	}
+	count, _ := strconv.Atoi(r.FormValue("count"))
+	f.planned.Lock()
+	defer f.planned.Unlock()
+	for range count {
+		f.plans[r.FormValue("method")] = append(f.plans[r.FormValue("method")], plan)
+	}
 }
 
 var bodyElement = regexp.MustCompile(`<(?:\w+:)?Body[^>]*>\s*<(?:\w+:)?(\w+)`)
@@ -127,14 +172,18 @@ func (f *faults) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	method := string(match[1])
 	if method != "WaitForUpdatesEx" { // which waits for long
-		f.world.RLock()
-		defer f.world.RUnlock()
+		f.making.RLock()
+		defer f.making.RUnlock()
 	}
 	switch f.fate(method) {
 	case refused:
 		http.Error(w, "no healthy upstream", http.StatusServiceUnavailable)
 	case lost:
 		f.next.ServeHTTP(httptest.NewRecorder(), r)
+		f.mu.Lock()
+		silence := f.silence
+		f.mu.Unlock()
+		time.Sleep(silence)
 		panic(http.ErrAbortHandler) // closes the connection without a word
 	default:
 		f.next.ServeHTTP(w, r)

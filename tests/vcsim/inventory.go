@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
+	"os"
+	"path/filepath"
 	"sync/atomic"
-	"time"
 
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
@@ -21,16 +22,19 @@ var templates = []struct {
 	name, guest, instanceUUID, annotation string
 	cpus                                  int32
 	memoryMiB, diskGiB                    int64
+	hotAdd                                bool
 }{
-	{"debian-12", "debian12_64Guest", "5027a1de-0000-4000-8000-00000000d012", "Debian 12 (bookworm), cloud image", 1, 1024, 10},
-	{"ubuntu-24.04", "ubuntu64Guest", "5027a1de-0000-4000-8000-000000002404", "Ubuntu 24.04 LTS, cloud image", 2, 2048, 20},
-	{"windows-2022", "windows2019srvNext_64Guest", "5027a1de-0000-4000-8000-000000002022", "Windows Server 2022, sysprepped", 2, 4096, 40},
+	{"debian-12", "debian12_64Guest", "5027a1de-0000-4000-8000-00000000d012", "Debian 12 (bookworm), cloud image", 1, 1024, 10, false},
+	{"ubuntu-24.04", "ubuntu64Guest", "5027a1de-0000-4000-8000-000000002404", "Ubuntu 24.04 LTS, cloud image", 2, 2048, 20, true},
+	{"windows-2022", "windows2019srvNext_64Guest", "5027a1de-0000-4000-8000-000000002022", "Windows Server 2022, sysprepped", 2, 4096, 40, false},
 }
 
-// populate lays out an inventory: three templates in the folder "templates", and an empty folder "virtualstack".
-func populate(
-	ctx context.Context, model *simulator.Model, delay func() time.Duration, world *sync.RWMutex,
-) error {
+// Media lie in the folder "templates" of the datastore; one beside it is not on offer.
+var media = []string{"templates/debian-12-netinst.iso", "templates/more/ubuntu-24.04-server.iso", "other/private.iso"}
+
+// populate lays out an inventory: three templates and two media in folders "templates", and an empty folder "virtualstack".
+func (w *world) populate(ctx context.Context) error {
+	model := w.model
 	client, err := vim25.NewClient(ctx, model.Service)
 	if err != nil {
 		return err
@@ -81,6 +85,7 @@ func populate(
 		spec := types.VirtualMachineConfigSpec{
 			Name: t.name, InstanceUuid: t.instanceUUID, GuestId: t.guest, Annotation: t.annotation,
 			NumCPUs: t.cpus, MemoryMB: t.memoryMiB,
+			CpuHotAddEnabled: &t.hotAdd, MemoryHotAddEnabled: &t.hotAdd,
 			Files: &types.VirtualMachineFileInfo{VmPathName: "[LocalDS_0]"},
 			ExtraConfig: []types.BaseOptionValue{
 				// A template that was made from one of our own VMs: clones must not pass for that VM.
@@ -102,7 +107,14 @@ func populate(
 		if err := vm.MarkAsTemplate(ctx); err != nil {
 			return err
 		}
-		model.Map().Put(&source{model.Map().Get(vm.Reference()).(*simulator.VirtualMachine), delay, world})
+		model.Map().Put(&source{model.Map().Get(vm.Reference()).(*simulator.VirtualMachine), w})
+	}
+	store := model.Map().Any("Datastore").(*simulator.Datastore)
+	for _, medium := range media {
+		file := filepath.Join(store.Summary.Url, medium)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, nil, 0o600)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -110,16 +122,14 @@ func populate(
 // source is a template whose clones behave more as on a real vCenter than the simulator's do.
 type source struct {
 	*simulator.VirtualMachine
-	// How long the next clone takes.
-	delay func() time.Duration
-	// Held for writing while a clone is put together, and for reading by every call.
-	world *sync.RWMutex
+	world *world
 }
 
-var addresses, slowTasks atomic.Uint32
+var addresses atomic.Uint32
 
-// CloneVMTask copies the template's extraConfig, which the simulator forgets, gives the clone an address as VMware Tools
-// would report it, and a disk file of its own: the simulator would take the template's, and delete it with the clone.
+// CloneVMTask copies the template's extraConfig, which the simulator forgets, gives the clone an address and tools that
+// run, as VMware Tools would report them, and a disk file of its own: the simulator would take the template's, and delete
+// it with the clone.
 func (s *source) CloneVMTask(ctx *simulator.Context, req *types.CloneVM_Task) soap.HasFault {
 	if req.Spec.Config == nil {
 		req.Spec.Config = new(types.VirtualMachineConfigSpec)
@@ -127,7 +137,9 @@ func (s *source) CloneVMTask(ctx *simulator.Context, req *types.CloneVM_Task) so
 	number := addresses.Add(1)
 	address := fmt.Sprintf("10.%d.%d.%d", 64+number>>16&63, number>>8&255, number&255)
 	extra := append([]types.BaseOptionValue{}, s.Config.ExtraConfig...)
-	extra = append(extra, &types.OptionValue{Key: "SET.guest.ipAddress", Value: address})
+	extra = append(extra,
+		&types.OptionValue{Key: "SET.guest.ipAddress", Value: address},
+		&types.OptionValue{Key: "SET.guest.toolsRunningStatus", Value: toolsRun})
 	req.Spec.Config.ExtraConfig = append(extra, req.Spec.Config.ExtraConfig...)
 	for _, change := range req.Spec.Config.DeviceChange {
 		if disk, is := change.GetVirtualDeviceConfigSpec().Device.(*types.VirtualDisk); is {
@@ -135,47 +147,18 @@ func (s *source) CloneVMTask(ctx *simulator.Context, req *types.CloneVM_Task) so
 			backing.FileName = fmt.Sprintf("[LocalDS_0] %[1]s/%[1]s.vmdk", req.Name)
 		}
 	}
-	return &methods.CloneVM_TaskBody{Res: &types.CloneVM_TaskResponse{Returnval: s.slowly(ctx, req)}}
-}
-
-// slowly starts a task that waits, then has the simulator's own task do the work. The simulator could delay that one by
-// itself, but holds the source's lock meanwhile, or lets others read a clone half made and now and then dies of it.
-func (s *source) slowly(ctx *simulator.Context, req *types.CloneVM_Task) types.ManagedObjectReference {
-	task := simulator.CreateTask(s, "cloneVM", nil)
-	task.Self = types.ManagedObjectReference{Type: "Task", Value: fmt.Sprintf("task-clone-%d", slowTasks.Add(1))}
-	task.Info.Key, task.Info.Task = task.Self.Value, task.Self
-	task.Info.State, task.Info.StartTime = types.TaskInfoStateRunning, types.NewTime(time.Now())
-	ctx.Map.Put(task)
-	go func() {
-		time.Sleep(s.delay())
-		s.world.Lock()
-		defer s.world.Unlock()
-		result, fault := s.clone(ctx, req)
-		state := types.TaskInfoStateSuccess
-		if fault != nil {
-			state = types.TaskInfoStateError
-		}
-		ctx.Map.AtomicUpdate(ctx, task, []types.PropertyChange{
-			{Name: "info.completeTime", Val: time.Now()},
-			{Name: "info.state", Val: state},
-			{Name: "info.result", Val: result},
-			{Name: "info.error", Val: fault},
-		})
-	}()
-	return task.Self
-}
-
-func (s *source) clone(ctx *simulator.Context, req *types.CloneVM_Task) (any, any) {
-	body := s.VirtualMachine.CloneVMTask(ctx, req).(*methods.CloneVM_TaskBody)
-	if body.Fault_ != nil {
-		return nil, types.LocalizedMethodFault{Fault: body.Fault_.VimFault().(types.BaseMethodFault)}
+	plan, _ := s.world.take("CloneVM_Task")
+	if plan.delay == 0 {
+		plan.delay = s.world.cloneDelay()
 	}
-	task := ctx.Map.Get(body.Res.Returnval).(*simulator.Task)
-	task.Wait()
-	if task.Info.Error != nil {
-		return nil, *task.Info.Error
-	}
-	return task.Info.Result, nil
+	task := s.world.begin(ctx, s, "cloneVM", plan, func() soap.HasFault {
+		return s.VirtualMachine.CloneVMTask(ctx, req)
+	}, func(result any) {
+		clone := ctx.Map.Get(result.(types.ManagedObjectReference)).(*simulator.VirtualMachine)
+		clone.Config.CpuHotAddEnabled = s.Config.CpuHotAddEnabled
+		clone.Config.MemoryHotAddEnabled = s.Config.MemoryHotAddEnabled
+	})
+	return &methods.CloneVM_TaskBody{Res: &types.CloneVM_TaskResponse{Returnval: task}}
 }
 
 // machine is what a test wants to know of a VM.
@@ -186,6 +169,10 @@ type machine struct {
 	CPUs         int32  `json:"cpus"`
 	MemoryMiB    int32  `json:"memory_mib"`
 	DiskGiB      int64  `json:"disk_gib"`
+	Power        string `json:"power"`
+	Medium       string `json:"medium"`
+	// Names of all its snapshots.
+	Snapshots []string `json:"snapshots"`
 }
 
 func machines(registry *simulator.Registry) []machine {
@@ -198,6 +185,10 @@ func machines(registry *simulator.Registry) []machine {
 		m := machine{
 			Name: vm.Name, InstanceUUID: vm.Config.InstanceUuid,
 			CPUs: vm.Config.Hardware.NumCPU, MemoryMiB: vm.Config.Hardware.MemoryMB,
+			Power: string(vm.Runtime.PowerState), Snapshots: []string{},
+		}
+		if vm.Snapshot != nil {
+			m.Snapshots = names(vm.Snapshot.RootSnapshotList, m.Snapshots)
 		}
 		for _, option := range vm.Config.ExtraConfig {
 			if value := option.GetOptionValue(); value.Key == "virtualstack.vmId" {
@@ -205,11 +196,23 @@ func machines(registry *simulator.Registry) []machine {
 			}
 		}
 		for _, device := range vm.Config.Hardware.Device {
-			if disk, is := device.(*types.VirtualDisk); is {
-				m.DiskGiB = disk.CapacityInKB >> 20
+			switch device := device.(type) {
+			case *types.VirtualDisk:
+				m.DiskGiB = device.CapacityInKB >> 20
+			case *types.VirtualCdrom:
+				if backing, is := device.Backing.(*types.VirtualCdromIsoBackingInfo); is {
+					m.Medium = backing.FileName
+				}
 			}
 		}
 		found = append(found, m)
+	}
+	return found
+}
+
+func names(trees []types.VirtualMachineSnapshotTree, found []string) []string {
+	for _, tree := range trees {
+		found = names(tree.ChildSnapshotList, append(found, tree.Name))
 	}
 	return found
 }

@@ -20,7 +20,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -83,10 +82,11 @@ func run(o options) error {
 	if err := model.Create(); err != nil {
 		return err
 	}
-	var world sync.RWMutex
-	if err := populate(ctx, model, between(o.cloneDelayMin, o.cloneDelayMax), &world); err != nil {
+	world := newWorld(model, between(o.cloneDelayMin, o.cloneDelayMax), o.username)
+	if err := world.populate(ctx); err != nil {
 		return err
 	}
+	world.takeOver()
 	if o.sessionIdle > 0 {
 		model.Map().OptionManager().UpdateOptions(&types.UpdateOptions{ChangedValue: []types.BaseOptionValue{
 			&types.OptionValue{Key: "config.vmacore.soap.sessionTimeout", Value: o.sessionIdle.String()},
@@ -109,7 +109,7 @@ func run(o options) error {
 	}
 	server := model.Service.NewServer()
 	// Nobody knows the address before the ready file is written, so the handler may still be replaced.
-	server.Config.Handler = newFaults(server.Config.Handler, model, &world, o.loseReplies)
+	server.Config.Handler = newFaults(server.Config.Handler, world, o.loseReplies)
 	address := *server.URL
 	address.User = nil
 	ready.URL = address.String()

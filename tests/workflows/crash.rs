@@ -1,182 +1,251 @@
 //! The crash matrix: a worker dies before and after each outside call and each commit of every step, or loses its lease;
 //! another one goes on. The outcome is always the one of an undisturbed run, and each event is told once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use virtualstack_proto::google::longrunning::Operation;
+use serde_json::{Value, json};
+use virtualstack_proto::virtualstack::compute::v1::ListVmEventsRequest;
 use virtualstack_proto::virtualstack::compute::v1::vm::State;
-use virtualstack_proto::virtualstack::compute::v1::{ListVmEventsRequest, RestartVmRequest};
 use virtualstack_worker::{NoProbe, Point};
 
+use super::{agree, ask, cancel, done, ended, read, waiting};
 use crate::support::{ControlPlane, Crash, CrashProbe, Session};
 
 /// What a workflow is asked for, and what must come of it.
-#[derive(Clone, Copy)]
-enum Story {
-    Create,
-    Start,
-    Stop,
-    Restart,
-    Delete,
-    Purge,
+struct Story {
+    /// Whether the VM exists before; its name stands in `path` as {vm}.
+    on_vm: bool,
+    /// What is done to it first, e.g. a stop.
+    first: Option<&'static str>,
+    /// Whether it has a snapshot first; its name stands in `path` as {snapshot}.
+    snapshot: bool,
+    method: &'static str,
+    path: &'static str,
+    body: Value,
+    /// Whether it is cancelled before a worker comes to it: then the points are those of the way back.
+    cancelled: bool,
+    /// State of the VM in the end; none where it is gone.
+    state: Option<&'static str>,
+    /// What is told once.
+    event: Option<&'static str>,
+}
+
+/// A change of a running VM.
+fn change(method: &'static str, path: &'static str, body: Value, state: &'static str, event: &'static str) -> Story {
+    let (state, event) = (Some(state), Some(event));
+    Story { on_vm: true, first: None, snapshot: false, method, path, body, cancelled: false, state, event }
+}
+
+/// The same without a body.
+fn verb(path: &'static str, state: &'static str, event: &'static str) -> Story {
+    change("POST", path, json!({}), state, event)
 }
 
 impl Story {
-    /// Asks for it, on a VM that is in the state it needs; the VM's name too.
-    async fn begin(self, tenant: &Session, name: &str) -> (Operation, String) {
-        if let Self::Create = self {
-            let operation = tenant.create(name).await.expect("accepted");
-            let target = target(&operation);
-            return (operation, target);
+    fn cancelled(self) -> Self {
+        Self { cancelled: true, ..self }
+    }
+
+    fn with_snapshot(self) -> Self {
+        Self { snapshot: true, ..self }
+    }
+
+    /// Makes what the story begins with; what stands for {vm} and {snapshot}.
+    async fn prepare(&self, tenant: &Session, name: &str) -> (String, String) {
+        if !self.on_vm {
+            return Default::default();
         }
-        let vm = tenant.running(name).await;
-        if let Self::Start = self {
-            tenant.vm_of(tenant.stop(&vm.name).await.expect("accepted")).await;
+        let vm = tenant.running(name).await.name;
+        if let Some(first) = self.first {
+            done(tenant, "POST", &format!("{vm}:{first}"), json!({})).await;
         }
-        (Operation::default(), vm.name)
-    }
-
-    async fn ask(self, tenant: &Session, vm: &str) -> Operation {
-        let accepted = match self {
-            Self::Create => unreachable!("asked for already"),
-            Self::Start => tenant.start(vm).await,
-            Self::Stop => tenant.stop(vm).await,
-            Self::Restart => {
-                let request = RestartVmRequest { name: vm.to_owned(), request_id: String::new() };
-                tenant.vms().restart_vm(tenant.request(request)).await.map(tonic::Response::into_inner)
-            }
-            Self::Delete => tenant.delete(vm, false).await,
-            Self::Purge => tenant.delete(vm, true).await,
-        };
-        accepted.expect("accepted")
-    }
-
-    fn outcome(self) -> (State, &'static str) {
-        match self {
-            Self::Create => (State::Running, "VM_CREATED"),
-            Self::Start => (State::Running, "VM_STARTED"),
-            Self::Stop => (State::Stopped, "VM_STOPPED"),
-            Self::Restart => (State::Running, "VM_RESTARTED"),
-            Self::Delete => (State::Deleted, "VM_DELETED"),
-            Self::Purge => (State::Deleted, "VM_PURGED"),
+        let mut snapshot = String::new();
+        if self.snapshot {
+            let made = done(tenant, "POST", &format!("{vm}/snapshots"), json!({"displayName": "first"})).await;
+            made["name"].as_str().expect("a name").clone_into(&mut snapshot);
         }
+        (vm, snapshot)
     }
-}
 
-/// Runs the story undisturbed to learn its points, then once for each point with a worker that dies there.
-async fn matrix(story: Story) {
-    let plane = ControlPlane::without_worker().await;
-    let first = plane.work(Arc::new(NoProbe)).await;
-    plane.templates().await;
-    let tenant = plane.admin().await;
-    first.drain().await;
-
-    let noting = Arc::new(CrashProbe::new(None));
-    run(&plane, &tenant, story, "undisturbed", Arc::clone(&noting), None).await;
-    let mut points: Vec<Crash> = Vec::new();
-    for passed in noting.passed() {
-        if !points.contains(&passed) {
-            points.push(passed);
+    async fn ask(&self, tenant: &Session, name: &str, (vm, snapshot): &(String, String)) -> Value {
+        let path = self.path.replace("{vm}", vm).replace("{snapshot}", snapshot);
+        let mut body = self.body.clone();
+        if !self.on_vm {
+            let template = tenant.list_templates().await.pop().expect("a template").name;
+            body = json!({"displayName": name, "template": template});
         }
+        let operation = ask(tenant, self.method, &path, body).await;
+        if self.cancelled {
+            cancel(tenant, &operation).await;
+        }
+        operation
     }
-    let every = points.iter().map(|crash| crash.point).collect::<std::collections::HashSet<_>>();
-    assert_eq!(every.len(), Point::ALL.len(), "a workflow passes every kind of point");
-    for (number, crash) in points.into_iter().enumerate() {
-        let probe = Arc::new(CrashProbe::new(Some(crash.clone())));
-        run(&plane, &tenant, story, &format!("crash-{number}"), probe, Some(&crash)).await;
-    }
-}
 
-async fn run(
-    plane: &ControlPlane,
-    tenant: &Session,
-    story: Story,
-    name: &str,
-    probe: Arc<CrashProbe>,
-    crash: Option<&Crash>,
-) {
-    let before = plane.hypervisor(Default::default()).vms().await.expect("a list").len();
-    let preparing = match story {
-        Story::Create => None,
-        _ => Some(plane.work(Arc::new(NoProbe)).await),
-    };
-    let (mut operation, vm) = story.begin(tenant, name).await;
-    if let Some(preparing) = preparing {
+    /// The outcome is the one of an undisturbed run.
+    async fn check(&self, plane: &ControlPlane, tenant: &Session, operation: &Value) {
+        let ended = ended(tenant, operation).await;
+        let code = if self.cancelled { json!(1) } else { Value::Null };
+        assert_eq!(ended["error"]["code"], code, "{ended}");
+        agree(plane, tenant).await;
+        let target = ended["metadata"]["target"].as_str().expect("a target");
+        let vm = target.split("/snapshots").next().expect("a VM");
+        match self.state {
+            Some(state) => assert_eq!(read(tenant, vm).await["state"], state),
+            None => assert_eq!(tenant.rest().call("GET", &format!("/v1/{vm}"), None).await.0, 404),
+        }
+        let name = operation["name"].as_str().expect("a name");
+        let end = if self.cancelled { "OPERATION_CANCELLED" } else { "OPERATION_SUCCEEDED" };
+        for (resource, reason) in [(name, Some(end)), (vm, self.event)] {
+            let Some(reason) = reason else { continue };
+            let told = format!(
+                "SELECT count(*) FROM audit.changes WHERE resource = '{resource}' AND reason = '{reason}' \
+                 AND operation_id = '{}'",
+                name.trim_start_matches("operations/")
+            );
+            assert_eq!(plane.database.count(&told).await, 1, "{reason} is told once");
+        }
+        let open = "SELECT count(*) FROM compute.operations WHERE state IN ('OPEN', 'QUEUED')";
+        assert_eq!(plane.database.count(open).await, 0, "no operation is left open");
+    }
+
+    /// Runs the story undisturbed to learn its points, then once for each point with a worker that dies there.
+    async fn survives(self) {
+        let (plane, tenant) = waiting().await;
+        let preparing = plane.work(Arc::new(NoProbe)).await;
+        let begun = self.prepare(&tenant, "undisturbed").await;
         preparing.drain().await;
-        operation = story.ask(tenant, &vm).await;
-    }
+        let operation = self.ask(&tenant, "undisturbed", &begun).await;
+        let noting = Arc::new(CrashProbe::new(None));
+        let worker = plane.work(Arc::clone(&noting) as _).await;
+        self.check(&plane, &tenant, &operation).await;
+        worker.drain().await;
 
-    let victim = plane.work(Arc::clone(&probe) as _).await;
-    if let Some(crash) = crash {
-        tokio::time::timeout(Duration::from_secs(20), probe.crashed.notified())
-            .await
-            .unwrap_or_else(|_| panic!("the worker never came to {crash:?}"));
-        drop(victim);
-        let survivor = plane.work(Arc::new(NoProbe)).await;
-        check(plane, tenant, story, &operation, &vm, before).await;
-        survivor.drain().await;
-        assert!(probe.has_crashed());
-    } else {
-        check(plane, tenant, story, &operation, &vm, before).await;
-        victim.drain().await;
+        let mut points: Vec<Crash> = Vec::new();
+        for passed in noting.passed() {
+            let of_vm = passed.step.starts_with("vm_");
+            if of_vm && !points.contains(&passed) {
+                points.push(passed);
+            }
+        }
+        let every = points.iter().map(|crash| crash.point).collect::<HashSet<_>>();
+        assert_eq!(every.len(), Point::ALL.len(), "a workflow passes every kind of point");
+
+        let preparing = plane.work(Arc::new(NoProbe)).await;
+        let names: Vec<_> = (0..points.len()).map(|number| format!("crash-{number}")).collect();
+        let begun = futures::future::join_all(names.iter().map(|name| self.prepare(&tenant, name))).await;
+        preparing.drain().await;
+        for ((crash, name), begun) in points.into_iter().zip(names).zip(begun) {
+            let operation = self.ask(&tenant, &name, &begun).await;
+            let probe = Arc::new(CrashProbe::new(Some(crash.clone())));
+            let victim = plane.work(Arc::clone(&probe) as _).await;
+            tokio::time::timeout(Duration::from_secs(20), probe.crashed.notified())
+                .await
+                .unwrap_or_else(|_| panic!("the worker never came to {crash:?}"));
+            drop(victim);
+            let survivor = plane.work(Arc::new(NoProbe)).await;
+            self.check(&plane, &tenant, &operation).await;
+            survivor.drain().await;
+            assert!(probe.has_crashed());
+        }
     }
 }
 
-/// The outcome is the one of an undisturbed run.
-async fn check(plane: &ControlPlane, tenant: &Session, story: Story, operation: &Operation, vm: &str, before: usize) {
-    let (state, reason) = story.outcome();
-    assert_eq!(tenant.vm_of(operation.clone()).await.state(), state);
-    plane.idle().await;
-    let exist = plane.hypervisor(Default::default()).vms().await.expect("a list").len();
-    let expected = if let Story::Purge = story { before } else { before + 1 };
-    assert_eq!(exist, expected, "VMs on the hypervisor");
-    let told = format!("SELECT count(*) FROM audit.changes WHERE resource = '{vm}' AND reason = '{reason}'");
-    assert_eq!(plane.database.count(&told).await, 1, "{reason} is told once");
-    let open = "SELECT count(*) FROM compute.operations WHERE state IN ('OPEN', 'QUEUED')";
-    assert_eq!(plane.database.count(open).await, 0, "no operation is left open");
-    if !matches!(story, Story::Purge) {
-        assert_eq!(tenant.get(vm).await.expect("the VM").state(), state);
-    }
+fn create() -> Story {
+    Story { on_vm: false, ..change("POST", "vms", json!({}), "RUNNING", "VM_CREATED") }
 }
 
-/// The VM that an operation works on.
-fn target(operation: &Operation) -> String {
-    use prost::Message as _;
-    use virtualstack_proto::virtualstack::operations::v1::OperationMetadata;
-    let metadata = operation.metadata.as_ref().expect("metadata");
-    OperationMetadata::decode(metadata.value.as_slice()).expect("metadata").target
+fn snapshot() -> Story {
+    change("POST", "{vm}/snapshots", json!({"displayName": "second"}), "RUNNING", "VM_SNAPSHOT_CREATED")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_survives_a_crash_at_every_point() {
-    matrix(Story::Create).await;
+    create().survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_create_survives_a_crash_at_every_point() {
+    Story { state: None, event: Some("VM_CREATE_CANCELLED"), ..create().cancelled() }.survives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_survives_a_crash_at_every_point() {
-    matrix(Story::Start).await;
+    Story { first: Some("stop"), ..verb("{vm}:start", "RUNNING", "VM_STARTED") }.survives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_survives_a_crash_at_every_point() {
-    matrix(Story::Stop).await;
+    verb("{vm}:stop", "STOPPED", "VM_STOPPED").survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_stop_survives_a_crash_at_every_point() {
+    verb("{vm}:stop", "RUNNING", "VM_OPERATION_CANCELLED").cancelled().survives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_survives_a_crash_at_every_point() {
-    matrix(Story::Restart).await;
+    verb("{vm}:restart", "RUNNING", "VM_RESTARTED").survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_survives_a_crash_at_every_point() {
+    verb("{vm}:reset", "RUNNING", "VM_RESET").survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspension_survives_a_crash_at_every_point() {
+    verb("{vm}:suspend", "SUSPENDED", "VM_SUSPENDED").survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resize_with_a_restart_survives_a_crash_at_every_point() {
+    change("PATCH", "{vm}?allowRestart=true", json!({"memoryMib": 512, "cpuCount": 2}), "RUNNING", "VM_RESIZED")
+        .survives()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_resize_survives_a_crash_at_every_point() {
+    change("PATCH", "{vm}", json!({"cpuCount": 2}), "RUNNING", "VM_OPERATION_CANCELLED").cancelled().survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_survives_a_crash_at_every_point() {
+    snapshot().survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_snapshot_survives_a_crash_at_every_point() {
+    Story { event: Some("VM_OPERATION_CANCELLED"), ..snapshot().cancelled() }.survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revert_survives_a_crash_at_every_point() {
+    verb("{snapshot}:revert", "STOPPED", "VM_REVERTED").with_snapshot().survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_delete_of_a_snapshot_survives_a_crash_at_every_point() {
+    change("DELETE", "{snapshot}", json!({}), "RUNNING", "VM_SNAPSHOT_DELETED").with_snapshot().survives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_survives_a_crash_at_every_point() {
+    Story { event: None, ..verb("{vm}:openConsole", "RUNNING", "") }.survives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_survives_a_crash_at_every_point() {
-    matrix(Story::Delete).await;
+    change("DELETE", "{vm}", json!({}), "DELETED", "VM_DELETED").survives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_survives_a_crash_at_every_point() {
-    matrix(Story::Purge).await;
+    let purge = change("DELETE", "{vm}?force=true", json!({}), "", "VM_PURGED");
+    Story { state: None, ..purge }.with_snapshot().survives().await;
 }
 
 /// A worker that was taken for dead comes back in the middle of a step: it can write nothing.

@@ -1,96 +1,145 @@
 //! What a hypervisor that fails costs: retryable faults cost time, permanent ones fail the operation and leave nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
-use virtualstack_model::id::VmId;
-use virtualstack_model::vm::PowerState;
+use serde_json::{Value, json};
 use virtualstack_proto::google::longrunning::operation::Result as Outcome;
 use virtualstack_proto::google::rpc::Status;
 use virtualstack_proto::virtualstack::compute::v1::vm::State;
-use virtualstack_worker::NoProbe;
-use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
-use virtualstack_worker::adapters::hypervisor::{
-    Fault, FaultClass, Hypervisor, Observation, Progress, TaskRef, TemplateInfo, VmIdentity, VmSpec,
-};
+use virtualstack_worker::adapters::hypervisor::FaultClass;
 
-use crate::support::{ControlPlane, Session};
-
-/// A call that fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    Ensure,
-    PowerOn,
-    PowerOff,
-    Absent,
-    Observe,
-}
-
-/// The simulated hypervisor, with one call that fails some times.
-struct Failing {
-    inner: Simulated,
-    call: Call,
-    class: FaultClass,
-    left: AtomicU32,
-}
-
-impl Failing {
-    fn check(&self, call: Call) -> Result<(), Fault> {
-        let fails = call == self.call
-            && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if fails { Err(Fault::new(self.class, "TEST_FAULT", "it does not work", "made by a test")) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl Hypervisor for Failing {
-    fn kind(&self) -> &'static str {
-        "failing"
-    }
-
-    async fn ensure_vm(&self, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.check(Call::Ensure)?;
-        self.inner.ensure_vm(spec, task).await
-    }
-
-    async fn ensure_power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.check(if power == PowerState::On { Call::PowerOn } else { Call::PowerOff })?;
-        self.inner.ensure_power(vm, power, task).await
-    }
-
-    async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.check(Call::Absent)?;
-        self.inner.ensure_absent(vm, task).await
-    }
-
-    async fn observe_vm(&self, vm: VmId) -> Result<Option<Observation>, Fault> {
-        self.check(Call::Observe)?;
-        self.inner.observe_vm(vm).await
-    }
-
-    async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault> {
-        self.inner.observe_templates().await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
+use super::{agree, ask, behind, done, ended, error, quick, read};
+use crate::support::{Call, ControlPlane, Session, When, test_fault};
 
 /// A control plane whose hypervisor fails a call `times` times.
 async fn plane(call: Call, class: FaultClass, times: u32) -> (ControlPlane, Session) {
-    let plane = ControlPlane::without_worker().await;
-    let quick = virtualstack_worker::adapters::hypervisor::simulated::Config {
-        create_ms: 20,
-        power_ms: 10,
-        ..Default::default()
-    };
-    let failing = Failing { inner: plane.hypervisor(quick), call, class, left: AtomicU32::new(times) };
-    plane.work_on(Arc::new(NoProbe), Arc::new(failing)).await.detach();
-    plane.templates().await;
-    let tenant = plane.admin().await;
-    (plane, tenant)
+    let left = AtomicU32::new(times);
+    behind(quick(), move |passed, when| {
+        let fails = (passed, when) == (call, When::Before)
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if fails { Err(test_fault(class)) } else { Ok(()) }
+    })
+    .await
+}
+
+/// Faults to come, each once.
+#[derive(Clone, Default)]
+struct Faults(Arc<Mutex<Vec<(Call, When, FaultClass)>>>);
+
+impl Faults {
+    async fn plane(&self) -> (ControlPlane, Session) {
+        let faults = self.clone();
+        behind(quick(), move |call, when| match faults.take(call, when) {
+            Some(class) => Err(test_fault(class)),
+            None => Ok(()),
+        })
+        .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Call, When, FaultClass)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, call: Call, when: When) -> Option<FaultClass> {
+        let mut faults = self.lock();
+        let at = faults.iter().position(|fault| (fault.0, fault.1) == (call, when))?;
+        Some(faults.remove(at).2)
+    }
+}
+
+/// Every call of a workflow on a VM that can fail, and the request that makes it.
+const CHANGES: [(Call, &str, &str, &str); 8] = [
+    (Call::PowerOff, "POST", ":stop", "{}"),
+    (Call::Suspend, "POST", ":suspend", "{}"),
+    (Call::Reset, "POST", ":reset", "{}"),
+    (Call::PowerOn, "POST", ":restart", "{}"),
+    (Call::Resize, "PATCH", "", r#"{"cpuCount": 4}"#),
+    (Call::PowerOn, "PATCH", "?allowRestart=true", r#"{"cpuCount": 2}"#),
+    (Call::Snapshot, "POST", "/snapshots", r#"{"displayName": "faulty"}"#),
+    (Call::Observe, "POST", ":stop", "{}"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_any_fault_row_quota_and_hypervisor_agree() {
+    let faults = Faults::default();
+    let (plane, tenant) = faults.plane().await;
+    let vm = tenant.running("faulty").await.name;
+    // So that there is something to take away.
+    done(&tenant, "PATCH", &vm, json!({"cpuCount": 6})).await;
+    for (call, method, path, body) in CHANGES {
+        let body: Value = serde_json::from_str(body).expect("JSON");
+        done(&tenant, "POST", &format!("{vm}:start"), json!({})).await;
+        for class in [FaultClass::Permanent, FaultClass::Lost, FaultClass::Capacity] {
+            faults.lock().push((call, When::Before, class));
+            let operation = ended(&tenant, &ask(&tenant, method, &format!("{vm}{path}"), body.clone()).await).await;
+            let (_, reason) = error(&operation);
+            assert_eq!(reason, "TEST_FAULT", "{call:?} {path} {class:?}");
+            agree(&plane, &tenant).await;
+            assert!(faults.lock().is_empty(), "{call:?} {path} {class:?}");
+            done(&tenant, "POST", &format!("{vm}:start"), json!({})).await;
+            if path.contains("allowRestart") {
+                // It was resized, and failed only then.
+                done(&tenant, "PATCH", &vm, json!({"cpuCount": 6})).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_are_lost_change_nothing() {
+    let faults = Faults::default();
+    let (plane, tenant) = faults.plane().await;
+    for call in [Call::Create, Call::PowerOn, Call::Observe] {
+        faults.lock().push((call, When::After, FaultClass::Unknown));
+    }
+    let vm = tenant.running("silent").await.name;
+    agree(&plane, &tenant).await;
+    let snapshot = done(&tenant, "POST", &format!("{vm}/snapshots"), json!({"displayName": "first"})).await;
+    let snapshot = snapshot["name"].as_str().expect("a name");
+    for (call, method, path, body) in [
+        (Call::ShutDown, "POST", format!("{vm}:stop"), json!({"graceful": true})),
+        (Call::Resize, "PATCH", vm.clone(), json!({"cpuCount": 2})),
+        (Call::Revert, "POST", format!("{snapshot}:revert"), json!({})),
+        (Call::RemoveSnapshot, "DELETE", snapshot.to_owned(), json!({})),
+        (Call::Absent, "DELETE", format!("{vm}?force=true"), json!({})),
+    ] {
+        faults.lock().push((call, When::After, FaultClass::Unknown));
+        done(&tenant, method, &path, body).await;
+        assert!(faults.lock().is_empty(), "{call:?}");
+        agree(&plane, &tenant).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_made_sure_of_is_an_error_that_a_start_mends() {
+    let faults = Faults::default();
+    let (plane, tenant) = faults.plane().await;
+    let vm = tenant.running("unsure").await.name;
+    faults.lock().extend([
+        (Call::Resize, When::After, FaultClass::Permanent),
+        (Call::Idle, When::Before, FaultClass::Permanent),
+    ]);
+    let resize = ask(&tenant, "PATCH", &vm, json!({"cpuCount": 4})).await;
+    assert_eq!(error(&ended(&tenant, &resize).await).1, "TEST_FAULT");
+    assert_eq!(read(&tenant, &vm).await["state"], "ERROR");
+    assert_eq!(read(&tenant, "quota").await["usage"]["vcpus"], 4, "it may have grown, and is counted so");
+    assert_eq!(done(&tenant, "POST", &format!("{vm}:start"), json!({})).await["state"], "RUNNING");
+    agree(&plane, &tenant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_vanished_is_an_error_and_still_counted() {
+    let (plane, tenant) = Faults::default().plane().await;
+    let vm = tenant.running("vanished").await.name;
+    plane.database.execute("DELETE FROM simulated_hypervisor.vms").await;
+    let stop = ask(&tenant, "POST", &format!("{vm}:stop"), json!({})).await;
+    assert_eq!(error(&ended(&tenant, &stop).await), (5, "VM_LOST".to_owned()));
+    let lost = read(&tenant, &vm).await;
+    assert_eq!(json!([lost["state"], lost["stateReason"]]), json!(["ERROR", "the VM is gone from the hypervisor"]));
+    assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 1);
+    done(&tenant, "DELETE", &format!("{vm}?force=true"), json!({})).await;
+    agree(&plane, &tenant).await;
 }
 
 fn failure(outcome: Option<Outcome>) -> Status {
@@ -103,9 +152,9 @@ fn failure(outcome: Option<Outcome>) -> Status {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_fails_at_any_step_leaves_nothing_on_the_hypervisor() {
     for (call, class, code) in [
-        (Call::Ensure, FaultClass::Permanent, tonic::Code::FailedPrecondition),
-        (Call::Ensure, FaultClass::Capacity, tonic::Code::ResourceExhausted),
-        (Call::Ensure, FaultClass::Conflict, tonic::Code::Aborted),
+        (Call::Create, FaultClass::Permanent, tonic::Code::FailedPrecondition),
+        (Call::Create, FaultClass::Capacity, tonic::Code::ResourceExhausted),
+        (Call::Create, FaultClass::Conflict, tonic::Code::Aborted),
         (Call::PowerOn, FaultClass::Permanent, tonic::Code::FailedPrecondition),
         (Call::Observe, FaultClass::Lost, tonic::Code::NotFound),
     ] {
@@ -119,6 +168,7 @@ async fn a_create_that_fails_at_any_step_leaves_nothing_on_the_hypervisor() {
         let vms = tenant.vms().list_vms(tenant.request(Default::default())).await.expect("VMs").into_inner().vms;
         assert_eq!(vms[0].state(), State::Error);
         assert_eq!(vms[0].state_reason, "Creation failed: it does not work");
+        agree(&plane, &tenant).await;
         // What failed can be cleared away.
         tenant.vm_of(tenant.delete(&vms[0].name, true).await.expect("accepted")).await;
     }
@@ -126,7 +176,7 @@ async fn a_create_that_fails_at_any_step_leaves_nothing_on_the_hypervisor() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retryable_faults_cost_time_and_nothing_else() {
-    for call in [Call::Ensure, Call::PowerOn, Call::Observe] {
+    for call in [Call::Create, Call::PowerOn, Call::Observe] {
         for class in [FaultClass::Retry, FaultClass::Unknown] {
             let (plane, tenant) = plane(call, class, 2).await;
             assert_eq!(tenant.running("patient").await.state(), State::Running, "{call:?} {class:?}");

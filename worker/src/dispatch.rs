@@ -3,7 +3,8 @@
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::Error;
 use virtualstack_model::jobs::{
-    Housekeeping, Inventory, InvitationMail, Job, PasswordResetMail, VmCreate, VmDelete, VmPower,
+    Housekeeping, Inventory, InvitationMail, Job, PasswordResetMail, VmConsole, VmCreate, VmDelete, VmPower, VmResize,
+    VmSnapshot,
 };
 use virtualstack_queue::{Handler, Lease};
 
@@ -19,6 +20,9 @@ impl Handler for Dispatcher {
         let done = match lease.kind.as_str() {
             VmCreate::KIND => engine::run::<VmCreate>(shared, &lease, &lost).await,
             VmPower::KIND => engine::run::<VmPower>(shared, &lease, &lost).await,
+            VmResize::KIND => engine::run::<VmResize>(shared, &lease, &lost).await,
+            VmSnapshot::KIND => engine::run::<VmSnapshot>(shared, &lease, &lost).await,
+            VmConsole::KIND => engine::run::<VmConsole>(shared, &lease, &lost).await,
             VmDelete::KIND => engine::run::<VmDelete>(shared, &lease, &lost).await,
             InvitationMail::KIND => mails::send::<InvitationMail>(shared, &lease).await,
             PasswordResetMail::KIND => mails::send::<PasswordResetMail>(shared, &lease).await,

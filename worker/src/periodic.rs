@@ -10,9 +10,11 @@ use virtualstack_model::vm::VmState;
 use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::templates::{self, Seen};
 use virtualstack_store::vms::{self, Event, Update};
-use virtualstack_store::{Store, SystemPurpose, operations, password_resets, rate_limits, request_ids, sessions};
+use virtualstack_store::{
+    Store, SystemPurpose, console_tickets, operations, password_resets, rate_limits, request_ids, sessions,
+};
 
-use crate::context::Shared;
+use crate::context::{CALL_LIMIT, Shared, stopped};
 use crate::tenant_purge;
 
 /// Purges that one run starts at most; the next run goes on.
@@ -34,7 +36,13 @@ pub(crate) async fn schedule(store: &Store) -> Result<()> {
 
 /// Publishes the templates that the hypervisor has.
 pub(crate) async fn inventory(shared: &Shared, lease: &Lease) -> Result<()> {
-    let observed = shared.hypervisor.observe_templates().await;
+    let observed = tokio::select! {
+        answer = tokio::time::timeout(CALL_LIMIT, shared.hypervisor.observe_templates()) => match answer {
+            Ok(answer) => answer.map_err(|fault| fault.to_string()),
+            Err(late) => Err(late.to_string()),
+        },
+        () = stopped(&shared.stop) => Err("the worker stops".to_owned()),
+    };
     let next = Outcome::Wait(json!({}), TimeDelta::seconds(i64::from(shared.config.inventory_seconds)));
     let seen: Vec<_> = match observed {
         Ok(templates) => templates
@@ -49,17 +57,17 @@ pub(crate) async fn inventory(shared: &Shared, lease: &Lease) -> Result<()> {
                 disk_gib: template.disk_gib,
             })
             .collect(),
-        Err(fault) => {
+        Err(error) => {
             // An outage says nothing about templates: the catalogue stays as it is, and we look again soon.
-            tracing::warn!(%fault, "cannot read the templates");
-            let soon = Outcome::Retry { error: fault.to_string(), after: Some(TimeDelta::seconds(5)) };
+            tracing::warn!(error, "cannot read the templates");
+            let soon = Outcome::Retry { error, after: Some(TimeDelta::seconds(5)), within: None };
             return shared.store.system_for_job(lease, async |_| Ok(((), soon.clone()))).await;
         }
     };
     shared
         .store
         .system_for_job(lease, async |tx| {
-            templates::publish(tx, &seen).await?;
+            templates::publish(tx, shared.hypervisor.kind(), &seen).await?;
             Ok(((), next.clone()))
         })
         .await
@@ -80,6 +88,7 @@ pub(crate) async fn housekeeping(shared: &Shared, lease: &Lease) -> Result<()> {
         .system_for_job(lease, async |tx| {
             request_ids::prune(tx).await?;
             password_resets::prune(tx).await?;
+            console_tickets::prune(tx).await?;
             sessions::prune(tx, Utc::now() - SESSION_MEMORY, SESSIONS).await?;
             tx.prune_jobs(Utc::now() - TimeDelta::days(7)).await?;
             // Last: whoever calls under a limit may wait for these rows.
@@ -93,7 +102,8 @@ async fn purge(store: &Store, tenant: TenantId, id: VmId) -> Result<()> {
     store
         .write_as_system(tenant, "vm_purge", async |tx| {
             let Some(mut vm) = vms::find_locked(tx, id).await? else { return Ok(()) };
-            if vm.state != VmState::Deleted {
+            // It may have been undeleted since it was found, and deleted again: then it has its window before it.
+            if vm.state != VmState::Deleted || vm.purge_at.is_none_or(|due| due > Utc::now()) {
                 return Ok(());
             }
             let operation = OperationId::new();

@@ -22,6 +22,12 @@ pub(crate) enum StepError {
     /// It can never work: on to the workflow's rollback.
     #[error("{} {}", .0.reason, .0.message)]
     Fail(Failure),
+    /// The VM must be off for it.
+    #[error("the VM must be off: {}", .0.message)]
+    PowerOff(Failure),
+    /// The guest cannot be asked.
+    #[error("the guest cannot be asked: {}", .0.message)]
+    Guest(Failure),
     /// The VM is gone from the hypervisor.
     #[error("the VM is gone from the hypervisor: {}", .0.message)]
     Lost(Failure),
@@ -32,6 +38,7 @@ pub(crate) enum StepError {
 
 /// google.rpc.Code of failures.
 pub(crate) mod code {
+    pub(crate) const DEADLINE_EXCEEDED: i32 = 4;
     pub(crate) const NOT_FOUND: i32 = 5;
     pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
     pub(crate) const FAILED_PRECONDITION: i32 = 9;
@@ -67,6 +74,8 @@ impl From<Fault> for StepError {
             FaultClass::Retry | FaultClass::Unknown => {
                 Self::Retry { message: fault.to_string(), after: fault.retry_after }
             }
+            FaultClass::PowerOff => Self::PowerOff(failure(code::FAILED_PRECONDITION)),
+            FaultClass::Guest => Self::Guest(failure(code::FAILED_PRECONDITION)),
             FaultClass::Lost => Self::Lost(failure(code::NOT_FOUND)),
             FaultClass::Conflict => Self::Fail(failure(code::ABORTED)),
             FaultClass::Capacity => Self::Fail(failure(code::RESOURCE_EXHAUSTED)),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use virtualstack_model::Result;
 use virtualstack_model::jobs::{MAIL_QUEUE, PERIODIC_QUEUE, VM_QUEUE};
 use virtualstack_queue::Runner;
-use virtualstack_store::Store;
+use virtualstack_store::{MasterKey, Store};
 
 use crate::adapters::hypervisor::Hypervisor;
 use crate::adapters::mail::Mailer;
@@ -28,6 +28,8 @@ pub struct Deps {
     pub mailer: Arc<dyn Mailer>,
     /// What links in mails begin with: the console's address.
     pub link_base: String,
+    /// What secrets at rest are sealed with.
+    pub master_key: MasterKey,
     /// Told of every point where a worker can die.
     pub probe: Arc<dyn Probe>,
 }
@@ -42,7 +44,7 @@ pub struct Worker {
 
 /// Does all that can fail: puts the periodic jobs in.
 pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
-    let Deps { store, hypervisor, mailer, link_base, probe } = deps;
+    let Deps { store, hypervisor, mailer, link_base, master_key, probe } = deps;
     periodic::schedule(&store).await?;
     let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
     let runner_config = |queues: &[&str], concurrency| virtualstack_queue::Config {
@@ -57,7 +59,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
     let vms = runner_config(&[VM_QUEUE, PERIODIC_QUEUE], config.concurrency);
     let mails = runner_config(&[MAIL_QUEUE], config.mail_concurrency);
     let stop = CancellationToken::new();
-    let shared = Shared { store, hypervisor, mailer, link_base, probe, config: Arc::new(config), stop };
+    let shared = Shared { store, hypervisor, mailer, link_base, master_key, probe, config: Arc::new(config), stop };
     let runner = |config| Runner::new(config, Dispatcher(shared.clone()));
     Ok(Worker { runner: runner(vms), mail_runner: runner(mails), shared })
 }

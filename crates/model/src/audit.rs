@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::access::Credential;
 use crate::id::{AccountId, OperationId, UserId};
+use crate::sql::words;
 
 /// Who does something.
 #[derive(Clone, Debug)]
@@ -71,6 +72,14 @@ pub struct Audit {
     pub outcome: Outcome,
 }
 
+impl Audit {
+    /// The same, for a request that may be only to be validated.
+    #[must_use]
+    pub fn rehearsed(self, validate_only: bool) -> Self {
+        if validate_only { Self { outcome: Outcome::Rehearsed, ..self } } else { self }
+    }
+}
+
 /// What came of something that is audited.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
@@ -81,6 +90,8 @@ pub enum Outcome {
     Denied(Cow<'static, str>),
     /// Somebody failed to show who they are, for this reason.
     Failed(Cow<'static, str>),
+    /// It was tried out, every check with it, and taken back: nothing is kept, this row included.
+    Rehearsed,
 }
 
 /// Something that happened to a resource: a row of the change log, read by event lists, watches and webhooks.
@@ -96,14 +107,28 @@ pub struct Change {
     pub state: &'static str,
     /// The operation it belongs to.
     pub operation: Option<OperationId>,
-    /// Changed fields, before and after, without secrets.
+    /// Changed fields, before and after, without secrets. Null where the audit log need not tell them again.
     pub fields: Value,
+    /// For resources that can be watched: what became of it, and what it is after that, or was last.
+    pub watched: Option<(ChangeKind, Value)>,
+}
+
+words! {
+    /// What became of a resource.
+    ChangeKind {
+        /// It came to be.
+        Created = "CREATED",
+        /// It changed.
+        Updated = "UPDATED",
+        /// It ceased to be.
+        Deleted = "DELETED",
+    }
 }
 
 impl Change {
     /// What happened to a resource that has no states and no operations.
     pub fn of(resource: String, reason: &'static str, message: impl Into<String>, fields: Value) -> Self {
-        Self { resource, reason, message: message.into(), state: "", operation: None, fields }
+        Self { resource, reason, message: message.into(), state: "", operation: None, fields, watched: None }
     }
 
     /// An update of such a resource; `fields` as [`changed_fields`] gives them.

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::quota::Excess;
+
 /// A result with the product's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -124,14 +126,22 @@ pub enum Error {
         /// The limit.
         limit: RateLimit,
     },
-    /// A quota is used up.
+    /// A quota is used up. Reason QUOTA_EXCEEDED.
+    #[error("{message}")]
+    QuotaExceeded {
+        /// For the caller.
+        message: String,
+        /// Every limit that stands in the way.
+        excesses: Vec<Excess>,
+    },
+    /// More than we take.
     #[error("{message}")]
     ResourceExhausted {
         /// Stable reason.
         reason: &'static str,
         /// For the caller.
         message: String,
-        /// When it is worth another try; none for quotas.
+        /// When it is worth another try, if ever.
         retry_after: Option<Duration>,
     },
     /// Something that we need does not answer now.
@@ -237,6 +247,16 @@ impl Error {
         }
     }
 
+    /// Limits stand in the way.
+    #[must_use]
+    pub fn quota(excesses: Vec<Excess>) -> Self {
+        let told = |Excess { name, limit, used, asked }: &Excess| {
+            format!("{name}: {asked} more were asked for, {used} of {limit} are used")
+        };
+        let message = format!("the quota is exceeded; {}", excesses.iter().map(told).collect::<Vec<_>>().join("; "));
+        Self::QuotaExceeded { message, excesses }
+    }
+
     /// A mistake of ours.
     pub fn internal(source: impl Into<Source>) -> Self {
         Self::Internal { source: source.into() }
@@ -258,6 +278,7 @@ impl Error {
             | Self::DeadlineExceeded { reason, .. }
             | Self::Unimplemented { reason, .. } => reason,
             Self::RateLimited { .. } => "RATE_LIMITED",
+            Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Self::Internal { .. } => "INTERNAL",
         }
     }

@@ -78,6 +78,8 @@ id!(/// An invitation to a tenant.
     InvitationId, "invitations");
 id!(/// A virtual machine.
     VmId, "vms");
+id!(/// A snapshot of a virtual machine; its full name stands below the VM's.
+    SnapshotId, "snapshots");
 id!(/// A template.
     TemplateId, "templates");
 id!(/// A long-running operation.

@@ -11,6 +11,8 @@ pub mod jobs;
 pub mod operation;
 pub mod page;
 pub mod password;
+pub mod quota;
+pub mod snapshot;
 mod sql;
 pub mod template;
 pub mod tenant;

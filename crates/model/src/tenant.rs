@@ -21,6 +21,12 @@ words! {
     }
 }
 
+impl TenantState {
+    /// The words that clients see: what is purged is gone.
+    pub const SHOWN: &'static [&'static str] =
+        &[Self::Active.as_str(), Self::Suspended.as_str(), Self::Deleted.as_str()];
+}
+
 /// What a tenant's admins can set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

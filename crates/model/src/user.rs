@@ -28,6 +28,12 @@ words! {
     }
 }
 
+impl MembershipState {
+    /// The words that clients see: who was taken out is no member.
+    pub const SHOWN: &'static [&'static str] =
+        &[Self::Invited.as_str(), Self::Active.as_str(), Self::Inactive.as_str()];
+}
+
 words! {
     /// Where an invitation stands.
     InvitationState {
@@ -93,15 +99,15 @@ pub const SYSTEM_ROLES: &[SystemRole] = &[
         platform: false,
         grants: |code| {
             ["vm:", "operation:", "api_key:"].iter().any(|module| code.starts_with(module))
-                || matches!(code, "template:read" | "permission:read")
+                || matches!(code, "template:read" | "quota:read" | "permission:read")
                 || own(code)
         },
     },
     SystemRole {
         key: "viewer",
-        description: "Sees VMs, templates and operations.",
+        description: "Sees VMs, templates, operations and the quota.",
         platform: false,
-        grants: |code| matches!(code, "vm:read" | "template:read" | "operation:read") || own(code),
+        grants: |code| matches!(code, "vm:read" | "template:read" | "operation:read" | "quota:read") || own(code),
     },
 ];
 

@@ -43,18 +43,38 @@ words! {
     }
 }
 
+/// Size of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Size {
+    /// Virtual CPUs.
+    pub cpu_count: i32,
+    /// Memory in MiB.
+    pub memory_mib: i32,
+    /// Size of the first disk in GiB; disks only grow.
+    pub disk_gib: i32,
+}
+
 impl VmState {
     /// The state that an operation puts a VM in as it starts, or why it may not start.
     pub fn begin(self, verb: Verb, vm: VmId) -> Result<Self> {
         use VmState::{
-            Deleted, Deleting, Error as Failed, Provisioning, Running, Starting, Stopped, Stopping, Suspended,
+            Deleted, Deleting, Error as Failed, Provisioning, Running, Starting, Stopped, Stopping, Suspended, Updating,
         };
         match (verb, self) {
             // A delete stands above everything but another delete, which the store's index refuses.
             (Verb::Delete, _) => Ok(Deleting),
             (Verb::Start, Stopped | Suspended | Running | Failed) => Ok(Starting),
-            (Verb::Stop, Running | Suspended | Stopped | Failed) => Ok(Stopping),
-            (Verb::Restart, Running | Failed) => Ok(Stopping),
+            (Verb::Stop, Running | Suspended | Stopped | Failed) | (Verb::Restart | Verb::Reset, Running | Failed) => {
+                Ok(Stopping)
+            }
+            (Verb::Suspend, Running | Suspended)
+            | (Verb::Update, Running | Stopped)
+            | (
+                Verb::CreateSnapshot | Verb::DeleteSnapshot | Verb::RevertSnapshot,
+                Running | Stopped | Suspended | Failed,
+            ) => Ok(Updating),
+            (Verb::OpenConsole, Running) => Ok(Running),
+            (Verb::Undelete, Deleted) => Ok(Stopped),
             (Verb::Create, Provisioning) => Ok(Provisioning),
             (_, Deleted | Deleting) => {
                 Err(Error::precondition("VM_DELETED", vm.name(), format!("the VM is {self}, so it cannot be used")))

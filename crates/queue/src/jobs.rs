@@ -1,7 +1,9 @@
 //! Putting jobs in, and saying where one stands.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
@@ -47,6 +49,8 @@ pub enum Outcome {
         error: String,
         /// Not before this long.
         after: Option<TimeDelta>,
+        /// But then at the latest, whatever the backoff says.
+        within: Option<TimeDelta>,
     },
     /// All is done.
     Done,
@@ -57,34 +61,58 @@ pub enum Outcome {
     },
 }
 
-const INSERT: &str = "INSERT INTO background_jobs.jobs \
-    (id, queue, kind, group_key, payload, max_attempts, available_at, unique_key, traceparent) \
-    VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN 'infinity' ELSE now() END, $8, $9)";
+/// A new job; `or` says what is done where one with its key lives. A query of its own kind, since operations send it, and
+/// `sql_query` is parsed and planned each time.
+struct Insert<'a> {
+    job: &'a NewJob,
+    or: &'static str,
+}
+
+impl QueryId for Insert<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl QueryFragment<Pg> for Insert<'_> {
+    fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let job = self.job;
+        pass.push_sql(
+            "INSERT INTO background_jobs.jobs \
+             (id, queue, kind, group_key, payload, max_attempts, available_at, unique_key, traceparent) VALUES (",
+        );
+        pass.push_bind_param::<SqlUuid, _>(&job.id)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Text, _>(job.queue)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Text, _>(job.kind)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Text, _>(&job.group_key)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Jsonb, _>(&job.payload)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Integer, _>(&job.max_attempts)?;
+        pass.push_sql(", CASE WHEN ");
+        pass.push_bind_param::<Bool, _>(&job.held)?;
+        pass.push_sql(" THEN 'infinity' ELSE now() END, ");
+        pass.push_bind_param::<Nullable<Text>, _>(&job.unique_key)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Nullable<Text>, _>(&job.traceparent)?;
+        pass.push_sql(")");
+        pass.push_sql(self.or);
+        Ok(())
+    }
+}
 
 /// Puts a job in, in the caller's transaction.
 pub async fn insert(connection: &mut AsyncPgConnection, job: &NewJob) -> QueryResult<()> {
-    insert_with(connection, job, INSERT.to_owned()).await.map(|_| ())
+    Insert { job, or: "" }.execute(connection).await?;
+    Ok(())
 }
 
 /// Puts a job in unless a live one has its key; whether it did.
 pub async fn insert_unique(connection: &mut AsyncPgConnection, job: &NewJob) -> QueryResult<bool> {
-    let statement = format!("{INSERT} ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING");
-    insert_with(connection, job, statement).await.map(|rows| rows == 1)
-}
-
-async fn insert_with(connection: &mut AsyncPgConnection, job: &NewJob, statement: String) -> QueryResult<usize> {
-    diesel::sql_query(statement)
-        .bind::<SqlUuid, _>(job.id)
-        .bind::<Text, _>(job.queue)
-        .bind::<Text, _>(job.kind)
-        .bind::<Text, _>(&job.group_key)
-        .bind::<Jsonb, _>(&job.payload)
-        .bind::<Integer, _>(job.max_attempts)
-        .bind::<Bool, _>(job.held)
-        .bind::<Nullable<Text>, _>(&job.unique_key)
-        .bind::<Nullable<Text>, _>(&job.traceparent)
-        .execute(connection)
-        .await
+    let insert = Insert { job, or: " ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING" };
+    insert.execute(connection).await.map(|rows| rows == 1)
 }
 
 /// Makes a held job due.
@@ -98,13 +126,14 @@ pub async fn release(connection: &mut AsyncPgConnection, job: Uuid) -> QueryResu
 
 /// Writes where a job stands. The caller's transaction has locked it by its fencing token.
 pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: &Outcome) -> QueryResult<()> {
-    // A failed step waits as long as its claim said, which grows with the attempt; a new step starts afresh.
+    // A failed step waits as long as its claim said, which grows with the attempt; a new step starts afresh, and where the
+    // claim goes on with it, that is its first attempt.
     const SETTLE: &str = "UPDATE background_jobs.jobs SET \
         state = $3, progress = coalesce($4, progress), last_error = coalesce($5, last_error), \
-        attempt = CASE WHEN $6 THEN attempt ELSE 0 END, \
+        attempt = CASE WHEN $6 THEN attempt WHEN $3 = 'running' THEN 1 ELSE 0 END, \
         available_at = CASE \
             WHEN $3 = 'running' THEN available_at \
-            WHEN $6 THEN greatest(retry_at, now() + $7 * interval '1 millisecond') \
+            WHEN $6 THEN least(greatest(retry_at, now() + $7 * interval '1 millisecond'), now() + $8 * interval '1 millisecond') \
             ELSE now() + $7 * interval '1 millisecond' END, \
         finished_at = CASE WHEN $3 IN ('completed', 'discarded') THEN now() END, \
         unique_key = CASE WHEN $3 IN ('completed', 'discarded') THEN NULL ELSE unique_key END \
@@ -113,9 +142,13 @@ pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: 
         Outcome::Next(progress) => ("running", Some(progress), None, false, TimeDelta::zero()),
         Outcome::Stay => ("running", None, None, true, TimeDelta::zero()),
         Outcome::Wait(progress, delay) => ("available", Some(progress), None, false, *delay),
-        Outcome::Retry { error, after } => ("available", None, Some(error), true, after.unwrap_or_default()),
+        Outcome::Retry { error, after, .. } => ("available", None, Some(error), true, after.unwrap_or_default()),
         Outcome::Done => ("completed", None, None, false, TimeDelta::zero()),
         Outcome::Discard { error } => ("discarded", None, Some(error), true, TimeDelta::zero()),
+    };
+    let within = match outcome {
+        Outcome::Retry { within: Some(within), .. } => Some(within.num_milliseconds().max(0)),
+        _ => None,
     };
     diesel::sql_query(SETTLE)
         .bind::<SqlUuid, _>(lease.id)
@@ -125,6 +158,7 @@ pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: 
         .bind::<Nullable<Text>, _>(error)
         .bind::<Bool, _>(same_step)
         .bind::<BigInt, _>(delay.num_milliseconds())
+        .bind::<Nullable<BigInt>, _>(within)
         .execute(connection)
         .await?;
     Ok(())

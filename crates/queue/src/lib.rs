@@ -13,4 +13,4 @@ mod wake;
 pub use claim::{Lease, claim, renew};
 pub use jobs::{NewJob, Outcome, insert, insert_unique, prune, release, settle};
 pub use runner::{Config, Handler, Runner};
-pub use wake::listen;
+pub use wake::{Notification, listen};

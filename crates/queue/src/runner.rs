@@ -73,7 +73,7 @@ impl<H: Handler> Runner<H> {
     pub async fn run(mut self, stop: CancellationToken) {
         let (url, wake, until) = (self.config.url.clone(), Arc::clone(&self.wake), stop.clone());
         let listener =
-            async move { crate::wake::listen(&url, "virtualstack_jobs", until, |_| wake.notify_one()).await };
+            async move { crate::wake::listen(&url, &["virtualstack_jobs"], until, |_| wake.notify_one()).await };
         let _listener = AbortOnDropHandle::new(tokio::spawn(listener));
         let mut connection = None;
         let mut heartbeat = tokio::time::interval(self.config.heartbeat);

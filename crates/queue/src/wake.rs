@@ -6,15 +6,23 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-/// Tells `on` of every notification on `channel`, and once without one after each (re)connect, for what came in between.
-pub async fn listen(url: &str, channel: &str, stop: CancellationToken, mut on: impl FnMut(Option<&str>) + Send) {
+/// A notification, as its channel and its payload.
+pub type Notification<'n> = (&'n str, &'n str);
+
+/// Tells `on` of every notification on `channels`, and once without one after each (re)connect, for what came in between.
+pub async fn listen(
+    url: &str,
+    channels: &[&str],
+    stop: CancellationToken,
+    mut on: impl FnMut(Option<Notification<'_>>) + Send,
+) {
     while !stop.is_cancelled() {
         let listening = tokio::select! {
             () = stop.cancelled() => return,
-            listening = listen_once(url, channel, &mut on) => listening,
+            listening = listen_once(url, channels, &mut on) => listening,
         };
         if let Err(error) = listening {
-            tracing::debug!(%error, channel, "not listening; trying again");
+            tracing::debug!(%error, ?channels, "not listening; trying again");
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -25,11 +33,11 @@ pub async fn listen(url: &str, channel: &str, stop: CancellationToken, mut on: i
 
 async fn listen_once(
     url: &str,
-    channel: &str,
-    on: &mut (impl FnMut(Option<&str>) + Send),
+    channels: &[&str],
+    on: &mut (impl FnMut(Option<Notification<'_>>) + Send),
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut connection = AsyncPgConnection::establish(url).await?;
-    connection.batch_execute(&format!("LISTEN {channel}")).await?;
+    connection.batch_execute(&format!("LISTEN {}", channels.join("; LISTEN "))).await?;
     // Registered first, then one look: nothing that came in between is lost.
     on(None);
     loop {
@@ -38,7 +46,8 @@ async fn listen_once(
             // The stream does not end when the connection does, so a quiet minute is ended by a question.
             while let Ok(Some(notification)) = tokio::time::timeout(Duration::from_secs(15), notifications.next()).await
             {
-                on(Some(&notification?.payload));
+                let notification = notification?;
+                on(Some((&notification.channel, &notification.payload)));
             }
         }
         tokio::time::timeout(Duration::from_secs(15), connection.batch_execute("SELECT 1")).await??;

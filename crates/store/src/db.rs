@@ -148,7 +148,24 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
-        let opening = format!("BEGIN READ ONLY; {}", tenant_opening(scope));
+        self.read_by("BEGIN READ ONLY", scope, f).await
+    }
+
+    /// Reads a tenant's data as it was at one moment, however many queries `f` makes.
+    pub async fn read_consistently<T, F>(&self, scope: &TenantScope, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
+    {
+        self.read_by("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", scope, f).await
+    }
+
+    async fn read_by<T, F>(&self, begin: &str, scope: &TenantScope, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
+    {
+        let opening = format!("{begin}; {}", tenant_opening(scope));
         retrying!({
             let mut tx = TenantTx::<Read>::new(self.open(&opening).await?, scope.tenant);
             tx.account = Some(scope.account);
@@ -157,7 +174,8 @@ impl Store {
         })
     }
 
-    /// Writes a tenant's data: what `f` does, its audit row and its change rows in one commit, or none of them.
+    /// Writes a tenant's data: what `f` does, its audit row and its change rows in one commit, or none of them. A
+    /// rehearsal does all of it and then takes it back.
     pub async fn write<T, F>(&self, scope: &TenantScope, audit: Audit, f: F) -> Result<T>
     where
         T: Send,
@@ -166,6 +184,7 @@ impl Store {
         let opening = format!("BEGIN; {}", tenant_opening(scope));
         retrying!({
             let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, scope.tenant);
+            tx.connection.rehearse(audit.outcome == AuditOutcome::Rehearsed);
             tx.account = Some(scope.account);
             tx.traceparent.clone_from(&audit.traceparent);
             tx.audit = Some(audit.clone());
@@ -359,10 +378,11 @@ async fn end<T>(connection: Connection, done: Result<T>) -> Result<T> {
 }
 
 async fn settle(tx: &mut TenantTx<Write>, lease: &Lease, outcome: &Outcome) -> Result<()> {
-    // A step that only looked again changes nothing that anybody would ask about.
-    if !tx.changes.is_empty() {
-        tx.append_log().await?;
+    // A step that only looked again, or got a little further, changes nothing that anybody would ask about.
+    if tx.changes.iter().all(|change| change.fields.is_null()) {
+        tx.audit = None;
     }
+    tx.append_log().await?;
     let releases = std::mem::take(&mut tx.releases);
     settle_job(&mut tx.connection, lease, outcome).await?;
     for job in releases {

@@ -25,6 +25,11 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
             Some("virtual_machines_display_name") => {
                 Error::exists("VM_NAME_TAKEN", "vms", "vm.displayName: a VM of this name exists in the tenant")
             }
+            Some("snapshots_display_name") => Error::exists(
+                "SNAPSHOT_NAME_TAKEN",
+                "snapshots",
+                "snapshot.displayName: the VM has a snapshot of this name",
+            ),
             Some("operations_open") => Error::aborted(
                 "OPERATION_IN_PROGRESS",
                 "another operation of this VM is in progress; wait for it or cancel it",

@@ -21,7 +21,8 @@
 //!
 //! SQL is made of columns and of text that stands in this program; what a caller says is bound, never spliced in: a
 //! [`Piece`] can hold nothing else. Text compares without case, in ICU's root collation, so that it does in every
-//! database; an index that should serve an order by text names that collation.
+//! database; an index on text names that collation, and then serves orders, texts and prefixes. Row-level security
+//! lets only leakproof comparisons into an index: those of ids, times, numbers and texts are, ILIKE is not.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -78,7 +79,8 @@ pub struct Listed<T> {
 pub(crate) struct Listing<QS: 'static> {
     /// The collection; page tokens are bound to it.
     pub(crate) collection: &'static str,
-    /// What is unique, and rises with time: the default order and the end of every other.
+    /// What is unique: the default order and the end of every other. What rises with time comes newest first, texts as
+    /// in a dictionary. Without a name it is no field that a caller may name.
     pub(crate) id: Field<QS>,
     /// What filters and orders may name besides.
     pub(crate) fields: &'static [Field<QS>],
@@ -92,6 +94,8 @@ pub(crate) struct Field<QS> {
     nullable: bool,
     sorted: bool,
     searched: bool,
+    /// Whether its order is that of the id.
+    rises_with_id: bool,
     source: PhantomData<fn() -> QS>,
 }
 
@@ -102,6 +106,8 @@ pub(crate) enum Kind {
     Text,
     /// One of these.
     Words(&'static [&'static str]),
+    /// A stable word, as it is; with wildcards.
+    Code,
     /// RFC 3339.
     Time,
     /// Integers.
@@ -110,6 +116,8 @@ pub(crate) enum Kind {
     Bool,
     /// A full name of this collection; in SQL a uuid.
     Id(&'static str),
+    /// A full name in these collections, each below the one before, with their columns; `:` finds what is below, too.
+    Path(&'static [(&'static str, &'static str)]),
     /// A jsonb object of texts: `labels.env = "prod"`, `labels:env`.
     Map,
     /// An array of texts: `:` finds an element.
@@ -143,11 +151,11 @@ macro_rules! of_columns {
     };
 }
 
-#[expect(dead_code, reason = "the mechanism is of one piece, whichever kinds today's resources have")]
 impl<QS> Field<QS> {
     of_columns! {
         text(): sql::Text => Kind::Text;
         words(words: &'static [&'static str]): sql::Text => Kind::Words(words);
+        code(): sql::Text => Kind::Code;
         time(): sql::Timestamptz => Kind::Time;
         int32(): sql::Integer => Kind::Number;
         int64(): sql::BigInt => Kind::Number;
@@ -164,9 +172,15 @@ impl<QS> Field<QS> {
 
     /// Lists can be ordered by it.
     pub(crate) const fn sorted(mut self) -> Self {
-        assert!(!matches!(self.kind, Kind::Map | Kind::List), "has no order");
+        assert!(!matches!(self.kind, Kind::Map | Kind::List | Kind::Path(_)), "has no order");
         self.sorted = true;
         self
+    }
+
+    /// Lists can be ordered by it, and the id says how: what was later has the greater one.
+    pub(crate) const fn sorted_by_id(mut self) -> Self {
+        self.rises_with_id = true;
+        self.sorted()
     }
 
     /// Terms of a filter look in it.
@@ -177,7 +191,7 @@ impl<QS> Field<QS> {
     }
 
     const fn new(name: &'static str, kind: Kind, column: Column, nullable: bool) -> Self {
-        Self { name, kind, column, nullable, sorted: false, searched: false, source: PhantomData }
+        Self { name, kind, column, nullable, sorted: false, searched: false, rises_with_id: false, source: PhantomData }
     }
 }
 
@@ -186,7 +200,9 @@ impl Kind {
     const fn operators(self) -> &'static [Operator] {
         use Operator::{Equal, Greater, GreaterOrEqual, Has, Less, LessOrEqual, NotEqual};
         match self {
-            Self::Text | Self::Words(_) | Self::Bool | Self::Id(_) => &[Equal, NotEqual, Has],
+            Self::Text | Self::Words(_) | Self::Code | Self::Bool | Self::Id(_) | Self::Path(_) => {
+                &[Equal, NotEqual, Has]
+            }
             Self::Time | Self::Number => &[Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual, Has],
             Self::Map | Self::List => &[Has],
         }
@@ -195,7 +211,7 @@ impl Kind {
     /// Reads a value, or says what it must be.
     fn value(self, text: &str) -> Result<Value, String> {
         match self {
-            Self::Text | Self::Map | Self::List => Some(Value::Text(text.to_owned())),
+            Self::Text | Self::Code | Self::Map | Self::List | Self::Path(_) => Some(Value::Text(text.to_owned())),
             Self::Words(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
             Self::Time => DateTime::parse_from_rfc3339(text).ok().map(|time| Value::Time(time.to_utc())),
             Self::Number => text.parse().ok().map(Value::Number),
@@ -220,7 +236,7 @@ impl Kind {
         match (self, json) {
             (Self::Id(_), Json::String(id)) => Uuid::try_parse(id).ok().map(Value::Id),
             (_, Json::String(text)) if text.contains('\0') => None,
-            (Self::Text | Self::Words(_), Json::String(text)) => Some(Value::Text(text.clone())),
+            (Self::Text | Self::Words(_) | Self::Code, Json::String(text)) => Some(Value::Text(text.clone())),
             (Self::Time, Json::String(text)) => self.value(text).ok(),
             (Self::Number, Json::Number(number)) => number.as_i64().map(Value::Number),
             (Self::Bool, Json::Bool(bool)) => Some(Value::Bool(*bool)),
@@ -319,6 +335,54 @@ impl<QS, ST> Fragment<QS, ST> {
     fn like(&mut self, pattern: String) -> &mut Self {
         self.sql(COLLATION).sql(" ILIKE ").bind(Value::Text(pattern))
     }
+
+    /// A column that is like `pattern`, without case. No index serves that, so it also says the range that all such texts
+    /// are in. In ICU's root collation lower case comes first, and nothing weighs more than U+FFFF; the sign for Kelvin,
+    /// which is a K, comes last among those. Other scripts may weigh letters in another order than they are written in,
+    /// so this is for what begins in ASCII.
+    fn matching(&mut self, field: &Field<QS>, pattern: &Pattern) -> &mut Self {
+        if let Some(beginning) = pattern.parts().first().filter(|part| !part.is_empty() && part.is_ascii()) {
+            let first = beginning.to_ascii_lowercase();
+            let last = match pattern.parts() {
+                [whole] => whole.to_ascii_uppercase().replace('K', "\u{212a}"),
+                _ => format!("{first}\u{ffff}"),
+            };
+            self.ordered(field).sql(" >= ").bind(Value::Text(first)).sql(" AND ");
+            self.ordered(field).sql(" <= ").bind(Value::Text(last)).sql(" AND ");
+        }
+        self.column(field).like(like(pattern))
+    }
+
+    /// Columns that hold the ids of a full name, from the outermost; `:` also finds what is below.
+    fn below(&mut self, path: &[(&'static str, &'static str)], ids: &[Uuid], has: bool) -> &mut Self {
+        for (index, (_, column)) in path.iter().enumerate() {
+            let joint = if index == 0 { "" } else { " AND " };
+            match ids.get(index) {
+                Some(id) => self.sql(joint).sql(column).sql(" = ").bind(Value::Id(*id)),
+                None if has => self,
+                None => self.sql(joint).sql(column).sql(" IS NULL"),
+            };
+        }
+        self
+    }
+}
+
+/// Reads a full name in collections, each below the one before.
+fn path_ids(path: &[(&str, &str)], name: &str) -> Result<Vec<Uuid>, String> {
+    let segments: Vec<_> = name.split('/').collect();
+    let ids = segments.chunks(2).zip(path).map(|(segment, (collection, _))| match segment {
+        [name, id] if name == collection => Uuid::try_parse(id).ok(),
+        _ => None,
+    });
+    let ids: Option<Vec<_>> = ids.collect();
+    ids.filter(|ids| ids.len() * 2 == segments.len()).ok_or_else(|| {
+        let mut names = Vec::<String>::new();
+        for (collection, _) in path {
+            let below = names.last().map(|name| format!("{name}/")).unwrap_or_default();
+            names.push(format!("{below}{collection}/{{uuid}}"));
+        }
+        format!("a full name, {}", names.join(" or "))
+    })
 }
 
 const COLLATION: &str = " COLLATE \"und-x-icu\"";
@@ -418,7 +482,7 @@ impl<QS> Listing<QS> {
         request: &ListRequest,
         variant: &str,
         base: impl Fn() -> Q,
-    ) -> Result<(Page<Vec<Json>>, <Q as SelectDsl<Rows<QS, T>>>::Output, Option<<Q as SelectDsl<Count<QS>>>::Output>)>
+    ) -> Result<(Page, <Q as SelectDsl<Rows<QS, T>>>::Output, Option<<Q as SelectDsl<Count<QS>>>::Output>)>
     where
         T: Selectable<Pg>,
         Rows<QS, T>: Expression,
@@ -427,7 +491,7 @@ impl<QS> Listing<QS> {
     {
         let ListRequest { page_size, page_token, filter, order_by, show_total } = request;
         let question = [scope, self.collection, variant, filter, order_by];
-        let page = Page::<Vec<Json>>::read(*page_size, page_token, &question)?;
+        let page = Page::read(*page_size, page_token, &question)?;
         let (filter, order) = (Filter::parse(filter)?, self.order(order_by)?);
         let matching = || match &filter {
             Filter::All(parts) if parts.is_empty() => Ok(base()),
@@ -456,8 +520,12 @@ impl<QS> Listing<QS> {
         Ok((page, rows, show_total.then(count).transpose()?))
     }
 
+    fn all(&self) -> impl Iterator<Item = &Field<QS>> {
+        std::iter::once(&self.id).chain(self.fields)
+    }
+
     fn named(&self, name: &str) -> Option<&Field<QS>> {
-        std::iter::once(&self.id).chain(self.fields).find(|field| field.name == name)
+        self.all().find(|field| field.name == name && !name.is_empty())
     }
 
     /// Reads an order; the id ends it, in the direction of what stands before it, so that one index can serve it.
@@ -481,10 +549,18 @@ impl<QS> Listing<QS> {
             }
             order.push((field, falling));
         }
+        // What stands behind an id orders nothing.
+        let is_id = |field: &Field<QS>| field.rises_with_id || field.name == self.id.name;
+        if let Some(index) = order.iter().position(|(field, _)| is_id(field)) {
+            let (_, falling) = order[index];
+            order.truncate(index);
+            order.push((&self.id, falling));
+            return Ok(order);
+        }
         if order.len() > MAX_ORDER {
             return Err(wrong(format!("must have at most {MAX_ORDER} fields")));
         }
-        let falling = order.last().is_none_or(|(_, falling)| *falling);
+        let falling = order.last().map_or(!matches!(self.id.kind, Kind::Text), |(_, falling)| *falling);
         order.push((&self.id, falling));
         Ok(order)
     }
@@ -509,7 +585,7 @@ impl<QS> Listing<QS> {
             }
             Filter::Term(term) => {
                 sql.sql("(false");
-                for field in self.fields.iter().filter(|field| field.searched) {
+                for field in self.all().filter(|field| field.searched) {
                     sql.sql(" OR ").column(field).like(format!("%{}%", like(term)));
                 }
                 sql.sql(")");
@@ -538,20 +614,20 @@ impl<QS> Listing<QS> {
     fn push_restriction(&self, restriction: &Restriction, sql: &mut Condition<QS>) -> Result<()> {
         let Restriction { at, field: name, key, operator, value } = restriction;
         let wrong = |what: &str| error_at(*at, what);
-        let path = key.as_ref().map_or_else(|| name.clone(), |key| format!("{name}.{key}"));
-        let (field, key) = match (self.named(&path), self.named(name)) {
+        let path_name = key.as_ref().map_or_else(|| name.clone(), |key| format!("{name}.{key}"));
+        let (field, key) = match (self.named(&path_name), self.named(name)) {
             (Some(field), _) => (field, None),
             (None, Some(field)) if matches!(field.kind, Kind::Map) => (field, key.clone()),
             _ => {
                 let names: Vec<_> = self.fields.iter().map(|field| field.name).collect();
-                return Err(wrong(&format!("there is no field {path:?}; fields are {}", names.join(", "))));
+                return Err(wrong(&format!("there is no field {path_name:?}; fields are {}", names.join(", "))));
             }
         };
         // What is behind a key of a map is a text.
         let operators = if key.is_some() { Kind::Text } else { field.kind }.operators();
         if !operators.contains(operator) {
             let operators: Vec<_> = operators.iter().map(|operator| operator.as_str()).collect();
-            let what = format!("{path} does not take {}, but {}", operator.as_str(), operators.join(" "));
+            let what = format!("{path_name} does not take {}, but {}", operator.as_str(), operators.join(" "));
             return Err(wrong(&what));
         }
         sql.sql("((");
@@ -571,9 +647,17 @@ impl<QS> Listing<QS> {
                 sql.like(like(value)).sql(")")
             }
             (Kind::Text, _, Operator::Has) => sql.column(field).like(format!("%{}%", like(value))),
-            (Kind::Text, ..) => sql.column(field).like(like(value)),
+            (Kind::Text, ..) => sql.matching(field, value),
+            (Kind::Code, ..) if value.parts().len() > 1 => {
+                sql.column(field).sql(" LIKE ").bind(Value::Text(like(value)))
+            }
+            (Kind::Path(path), ..) => {
+                let ids =
+                    path_ids(path, &value.text()).map_err(|must| wrong(&format!("{path_name} must be {must}")))?;
+                sql.below(path, &ids, *operator == Operator::Has)
+            }
             (kind, _, operator) => {
-                let value = kind.value(&value.text()).map_err(|must| wrong(&format!("{path} must be {must}")))?;
+                let value = kind.value(&value.text()).map_err(|must| wrong(&format!("{path_name} must be {must}")))?;
                 sql.column(field).sql(match operator {
                     Operator::Equal | Operator::NotEqual | Operator::Has => " = ",
                     Operator::Less => " < ",

@@ -1,22 +1,27 @@
 //! Long-running operations: the tenant's view of work. Jobs are how it is done; this is what is told about it.
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::query_builder::{AsChangeset, QueryFragment};
+use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use virtualstack_model::id::{JobId, OperationId, TenantId, VmId};
+use virtualstack_model::audit::{Change, ChangeKind};
+use virtualstack_model::id::{JobId, OperationId, SnapshotId, TenantId, VmId};
 use virtualstack_model::jobs::Job;
 use virtualstack_model::operation::{OperationState, Verb};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
-use crate::page::Page;
+use crate::listing::{Field, Kind, ListRequest, Listed, Listing};
 use crate::schema::operations as table;
 use crate::tx::{Due, Mode, TenantTx, Write};
-use crate::vms::Vm;
 
 /// An operation as it is kept.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize, Deserialize)]
 #[diesel(table_name = table)]
 #[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Operation {
@@ -37,21 +42,64 @@ pub struct Operation {
     pub created_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
+    pub snapshot_id: Option<SnapshotId>,
+    pub deadline_at: DateTime<Utc>,
+}
+
+impl Operation {
+    /// Full name of what it works on.
+    #[must_use]
+    pub fn target(&self) -> String {
+        match self.snapshot_id {
+            Some(snapshot) => snapshot.name_in(self.vm_id),
+            None => self.vm_id.name(),
+        }
+    }
+}
+
+/// What an operation works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    vm: VmId,
+    snapshot: Option<SnapshotId>,
+}
+
+impl From<VmId> for Target {
+    fn from(vm: VmId) -> Self {
+        Self { vm, snapshot: None }
+    }
+}
+
+impl From<(VmId, SnapshotId)> for Target {
+    fn from((vm, snapshot): (VmId, SnapshotId)) -> Self {
+        Self { vm, snapshot: Some(snapshot) }
+    }
 }
 
 /// How an operation ends.
 #[derive(Clone, Debug)]
 pub enum End {
-    /// It worked. A VM that ceased to be leaves what it was.
-    Succeeded(Option<Box<Vm>>),
+    /// It worked. A VM or snapshot that ceased to be leaves what it was.
+    Succeeded(Option<Tombstone>),
     /// It did not.
     Failed(Failure),
     /// Somebody asked for it.
     Cancelled,
 }
 
+/// What something was when it ceased to be.
+#[derive(Clone, Debug)]
+pub struct Tombstone(Value);
+
+impl Tombstone {
+    /// Of a VM or a snapshot, as it was.
+    pub fn of(was: &impl Serialize) -> Result<Self> {
+        serde_json::to_value(was).map(Self).map_err(Error::internal)
+    }
+}
+
 /// Why an operation failed, for the tenant.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
     /// google.rpc.Code.
     pub code: i32,
@@ -62,7 +110,7 @@ pub struct Failure {
 }
 
 /// A new operation on a VM; `state` is open, or done for what is done at once.
-fn new(tx: &TenantTx<Write>, id: OperationId, verb: Verb, vm: VmId, state: OperationState) -> Operation {
+fn new(tx: &TenantTx<Write>, id: OperationId, verb: Verb, target: Target, state: OperationState) -> Operation {
     let now = Utc::now();
     let done = state.is_done();
     Operation {
@@ -70,7 +118,7 @@ fn new(tx: &TenantTx<Write>, id: OperationId, verb: Verb, vm: VmId, state: Opera
         id,
         verb,
         state,
-        vm_id: vm,
+        vm_id: target.vm,
         job_id: None,
         step: String::new(),
         progress_percent: if done { 100 } else { 0 },
@@ -83,12 +131,43 @@ fn new(tx: &TenantTx<Write>, id: OperationId, verb: Verb, vm: VmId, state: Opera
         created_at: now,
         started_at: done.then_some(now),
         ended_at: done.then_some(now),
+        snapshot_id: target.snapshot,
+        deadline_at: now + verb.time_limit(),
     }
 }
 
 async fn insert(tx: &mut TenantTx<Write>, operation: &Operation) -> Result<()> {
     diesel::insert_into(table::table).values(operation).execute(tx.connection()?).await.map_err(from_diesel)?;
+    tell(tx, operation, ChangeKind::Created, "OPERATION_STARTED")
+}
+
+/// Appends to the change log what became of an operation. The audit log tells of what it works on instead.
+fn tell(tx: &mut TenantTx<Write>, operation: &Operation, kind: ChangeKind, reason: &'static str) -> Result<()> {
+    let after = serde_json::to_value(operation).map_err(Error::internal)?;
+    tx.change(Change {
+        state: operation.state.as_str(),
+        operation: Some(operation.id),
+        watched: Some((kind, after)),
+        ..Change::of(operation.id.name(), reason, "", Value::Null)
+    });
     Ok(())
+}
+
+/// Writes what has changed of an operation, if it is still there.
+async fn update<C>(tx: &mut TenantTx<Write>, id: OperationId, changes: C, reason: &'static str) -> Result<()>
+where
+    C: AsChangeset<Target = table::table, Changeset: QueryFragment<Pg> + Send> + Send,
+{
+    let tenant = tx.tenant();
+    let written: Option<Operation> =
+        diesel::update(table::table.filter(table::tenant_id.eq(tenant).and(table::id.eq(id))))
+            .set(changes)
+            .returning(Operation::as_returning())
+            .get_result(tx.connection()?)
+            .await
+            .optional()
+            .map_err(from_diesel)?;
+    written.map_or(Ok(()), |operation| tell(tx, &operation, ChangeKind::Updated, reason))
 }
 
 /// Starts an operation and the job that does it. The index of open operations refuses a second one of the same VM.
@@ -96,11 +175,11 @@ pub async fn start<J: Job>(
     tx: &mut TenantTx<Write>,
     id: OperationId,
     verb: Verb,
-    vm: VmId,
+    target: impl Into<Target>,
     job: &J,
 ) -> Result<Operation> {
     let job_id = JobId::new();
-    let operation = Operation { job_id: Some(job_id), ..new(tx, id, verb, vm, OperationState::Open) };
+    let operation = Operation { job_id: Some(job_id), ..new(tx, id, verb, target.into(), OperationState::Open) };
     insert(tx, &operation).await?;
     tx.enqueue(job_id, job, Due::Now).await?;
     Ok(operation)
@@ -123,7 +202,7 @@ pub async fn start_delete<J: Job>(tx: &mut TenantTx<Write>, id: OperationId, vm:
     }
     request_cancel(tx, &open).await?;
     let job_id = JobId::new();
-    let operation = Operation { job_id: Some(job_id), ..new(tx, id, Verb::Delete, vm, OperationState::Queued) };
+    let operation = Operation { job_id: Some(job_id), ..new(tx, id, Verb::Delete, vm.into(), OperationState::Queued) };
     insert(tx, &operation).await?;
     tx.enqueue(job_id, job, Due::Held).await?;
     Ok(operation)
@@ -131,7 +210,7 @@ pub async fn start_delete<J: Job>(tx: &mut TenantTx<Write>, id: OperationId, vm:
 
 /// Records an operation that was done at once, and takes no slot.
 pub async fn record_done(tx: &mut TenantTx<Write>, id: OperationId, verb: Verb, vm: VmId) -> Result<Operation> {
-    let operation = new(tx, id, verb, vm, OperationState::Succeeded);
+    let operation = new(tx, id, verb, vm.into(), OperationState::Succeeded);
     insert(tx, &operation).await?;
     Ok(operation)
 }
@@ -146,28 +225,76 @@ pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: OperationId) -> Result<Opera
         .await
         .optional()
         .map_err(from_diesel)?
-        .ok_or_else(|| Error::not_found("OPERATION_NOT_FOUND", id.name()))
+        .ok_or_else(|| missing(id))
 }
 
-/// Lists operations, newest first.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, page: &Page<OperationId>) -> Result<(Vec<Operation>, String)> {
+/// Reads an operation and locks it until the end of the transaction.
+async fn lock(tx: &mut TenantTx<Write>, id: OperationId) -> Result<Operation> {
     let tenant = tx.tenant();
-    let mut query = table::table
-        .filter(table::tenant_id.eq(tenant))
+    table::table
+        .filter(table::tenant_id.eq(tenant).and(table::id.eq(id)))
         .select(Operation::as_select())
-        .order(table::id.desc())
-        .limit(page.limit())
-        .into_boxed();
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |operation| operation.id)
+        .for_update()
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?
+        .ok_or_else(|| missing(id))
+}
+
+fn missing(id: OperationId) -> Error {
+    Error::not_found("OPERATION_NOT_FOUND", id.name())
+}
+
+/// What filters of operations may name. Verbs, results and what is done are told in words of the contract.
+const LISTING: Listing<table::table> = Listing {
+    collection: OperationId::COLLECTION,
+    id: Field::id("name", OperationId::COLLECTION, &table::id),
+    fields: &[
+        Field::sql("done", Kind::Bool, "state NOT IN ('OPEN', 'QUEUED')"),
+        Field::sql("metadata.target", Kind::Path(&[("vms", "vm_id"), ("snapshots", "snapshot_id")]), "vm_id"),
+        Field::sql(
+            "metadata.verb",
+            Kind::Words(&[
+                "CREATE",
+                "UPDATE",
+                "DELETE",
+                "START",
+                "STOP",
+                "RESTART",
+                "RESET",
+                "SUSPEND",
+                "UNDELETE",
+                "REVERT",
+                "OPEN_CONSOLE",
+            ]),
+            "regexp_replace(verb, '_SNAPSHOT$', '')",
+        ),
+        Field::text("metadata.step", &table::step),
+        Field::int32("metadata.progressPercent", &table::progress_percent),
+        Field::time("metadata.createTime", &table::created_at),
+        Field::time("metadata.startTime", &table::started_at),
+        Field::time("metadata.endTime", &table::ended_at),
+        Field::bool("metadata.cancelRequested", &table::cancel_requested),
+        Field::time("metadata.deadline", &table::deadline_at),
+        // As google.rpc.Code has them: cancelled is 1, unknown 2.
+        Field::sql(
+            "error.code",
+            Kind::Number,
+            "coalesce(error_code, CASE state WHEN 'CANCELLED' THEN 1 WHEN 'FAILED' THEN 2 END)",
+        ),
+    ],
+};
+
+/// Lists operations, newest first.
+pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Operation>> {
+    let tenant = tx.tenant();
+    LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant)).into_boxed()).await
 }
 
 /// Asks an operation to cancel; done ones stay as they are.
 pub async fn cancel(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
-    let operation = get(tx, id).await?;
+    let operation = lock(tx, id).await?;
     if operation.state.is_done() {
         return Ok(());
     }
@@ -175,17 +302,12 @@ pub async fn cancel(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
 }
 
 async fn request_cancel(tx: &mut TenantTx<Write>, operation: &Operation) -> Result<()> {
-    diesel::update(table::table.filter(table::tenant_id.eq(operation.tenant_id).and(table::id.eq(operation.id))))
-        .set(table::cancel_requested.eq(true))
-        .execute(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
-    Ok(())
+    update(tx, operation.id, table::cancel_requested.eq(true), "OPERATION_CANCEL_REQUESTED").await
 }
 
 /// Removes a done operation from the list.
 pub async fn remove(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
-    let operation = get(tx, id).await?;
+    let operation = lock(tx, id).await?;
     if !operation.state.is_done() {
         return Err(Error::precondition(
             "OPERATION_IN_PROGRESS",
@@ -197,59 +319,59 @@ pub async fn remove(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
-    Ok(())
+    tell(tx, &operation, ChangeKind::Deleted, "OPERATION_DELETED")
 }
 
 /// Says how far an operation is.
 pub async fn progress(tx: &mut TenantTx<Write>, id: OperationId, step: &str, percent: i32) -> Result<()> {
-    let tenant = tx.tenant();
-    diesel::update(table::table.filter(table::tenant_id.eq(tenant).and(table::id.eq(id))))
-        .set((
-            table::step.eq(step),
-            table::progress_percent.eq(percent),
-            table::started_at.eq(diesel::dsl::sql::<diesel::sql_types::Nullable<diesel::sql_types::Timestamptz>>(
-                "coalesce(started_at, now())",
-            )),
-        ))
-        .execute(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
-    Ok(())
+    let started = sql::<Nullable<Timestamptz>>("coalesce(started_at, now())");
+    let changes = (table::step.eq(step), table::progress_percent.eq(percent), table::started_at.eq(started));
+    update(tx, id, changes, "OPERATION_PROGRESS").await
 }
 
 /// Ends an operation, and lets a delete that waits behind it begin.
 pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, vm: VmId, end: &End) -> Result<()> {
     let tenant = tx.tenant();
-    let (state, failure, tombstone) = match end {
-        End::Succeeded(gone) => (OperationState::Succeeded, None, gone.as_ref()),
-        End::Failed(failure) => (OperationState::Failed, Some(failure), None),
-        End::Cancelled => (OperationState::Cancelled, None, None),
-    };
-    let tombstone = tombstone.map(serde_json::to_value).transpose().map_err(Error::internal)?;
-    diesel::update(table::table.filter(table::tenant_id.eq(tenant).and(table::id.eq(id))))
-        .set((
-            table::state.eq(state),
-            table::error_code.eq(failure.map(|failure| failure.code)),
-            table::error_reason.eq(failure.map(|failure| &failure.reason)),
-            table::error_message.eq(failure.map(|failure| &failure.message)),
-            table::tombstone.eq(tombstone),
-            table::ended_at.eq(Utc::now()),
-        ))
-        .execute(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
-    let queued: Option<Option<JobId>> = diesel::update(
+    let ended = table::ended_at.eq(Utc::now());
+    match end {
+        End::Succeeded(tombstone) => {
+            let changes = (
+                table::state.eq(OperationState::Succeeded),
+                table::step.eq("done"),
+                table::progress_percent.eq(100),
+                table::tombstone.eq(tombstone.as_ref().map(|Tombstone(was)| was)),
+                ended,
+            );
+            update(tx, id, changes, "OPERATION_SUCCEEDED").await?;
+        }
+        End::Failed(failure) => {
+            let changes = (
+                table::state.eq(OperationState::Failed),
+                table::error_code.eq(failure.code),
+                table::error_reason.eq(&failure.reason),
+                table::error_message.eq(&failure.message),
+                ended,
+            );
+            update(tx, id, changes, "OPERATION_FAILED").await?;
+        }
+        End::Cancelled => {
+            update(tx, id, (table::state.eq(OperationState::Cancelled), ended), "OPERATION_CANCELLED").await?;
+        }
+    }
+    let queued: Option<Operation> = diesel::update(
         table::table
             .filter(table::tenant_id.eq(tenant).and(table::vm_id.eq(vm)).and(table::state.eq(OperationState::Queued))),
     )
-    .set(table::state.eq(OperationState::Open))
-    .returning(table::job_id.nullable())
+    // Its time begins now: it could do nothing before.
+    .set((table::state.eq(OperationState::Open), table::deadline_at.eq(Utc::now() + Verb::Delete.time_limit())))
+    .returning(Operation::as_returning())
     .get_result(tx.connection()?)
     .await
     .optional()
     .map_err(from_diesel)?;
-    if let Some(job) = queued.flatten() {
-        tx.release(job);
+    if let Some(queued) = queued {
+        queued.job_id.into_iter().for_each(|job| tx.release(job));
+        tell(tx, &queued, ChangeKind::Updated, "OPERATION_BEGUN")?;
     }
     Ok(())
 }

@@ -6,13 +6,18 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::id::{
-    AccountId, ApiKeyId, InvitationId, OperationId, RoleId, SessionId, TemplateId, TenantId, UserId, VmId,
+    AccountId, ApiKeyId, InvitationId, OperationId, RoleId, SessionId, SnapshotId, TemplateId, TenantId, UserId, VmId,
 };
 
 use crate::error::from_diesel;
 use crate::tx::{Mode, TenantTx};
 
-/// Each collection, and the rows of it that have the id `$2`, or key `$3`, in the tenant `$1`.
+/// What there is in a VM and in a tenant.
+const SNAPSHOTS: &str = "vms/snapshots";
+const QUOTA: &str = "tenants/quota";
+
+/// Each collection, and the rows of it that have the id `$2`, or key `$3`, in the tenant `$1`. Snapshots have the id and the
+/// VM `$3`.
 const ROWS: &[(&str, &str)] = &[
     (ApiKeyId::COLLECTION, "iam.api_keys WHERE tenant_id = $1 AND id = $2"),
     (InvitationId::COLLECTION, "iam.invitations WHERE tenant_id = $1 AND id = $2"),
@@ -21,6 +26,8 @@ const ROWS: &[(&str, &str)] = &[
     (TemplateId::COLLECTION, "compute.provider_templates WHERE id = $2"),
     (TenantId::COLLECTION, "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
     (UserId::COLLECTION, "iam.memberships WHERE tenant_id = $1 AND id = $2 AND state <> 'REMOVED'"),
+    (QUOTA, "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
+    (SNAPSHOTS, "compute.snapshots WHERE tenant_id = $1 AND id = $2 AND vm_id::text = lower($3)"),
     (VmId::COLLECTION, "compute.virtual_machines WHERE tenant_id = $1 AND id = $2"),
 ];
 
@@ -35,15 +42,21 @@ struct Count {
 
 /// Whether `name` is the full name of something of the tenant, or of a session of `account`.
 pub async fn exists<M: Mode>(tx: &mut TenantTx<M>, account: AccountId, name: &str) -> Result<bool> {
-    let Some((collection, key)) = name.split_once('/') else { return Ok(false) };
+    let segments: Vec<_> = name.split('/').collect();
+    let (collection, id, key) = match segments[..] {
+        [VmId::COLLECTION, vm, SnapshotId::COLLECTION, id] => (SNAPSHOTS, id, vm),
+        [TenantId::COLLECTION, tenant, "quota"] => (QUOTA, tenant, tenant),
+        [collection, id] => (collection, id, id),
+        _ => return Ok(false),
+    };
     // PostgreSQL has no text with a NUL in it.
-    if key.contains('\0') {
+    if name.contains('\0') {
         return Ok(false);
     }
     let count = |rows: &str, owner: Uuid| {
         diesel::sql_query(format!("SELECT count(*) AS count FROM {rows}"))
             .bind::<SqlUuid, _>(owner)
-            .bind::<Nullable<SqlUuid>, _>(Uuid::try_parse(key).ok())
+            .bind::<Nullable<SqlUuid>, _>(Uuid::try_parse(id).ok())
             .bind::<Text, _>(key.to_owned())
     };
     let found: Count = if collection == SessionId::COLLECTION {

@@ -19,7 +19,6 @@ use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
 use crate::listing::{Field, ListRequest, Listed, Listing};
-use crate::page::Page;
 use crate::schema::{
     invitations, memberships, permissions as catalogue, tenant_role_permissions as contents, tenant_roles as table,
     user_tenant_roles as holders,
@@ -141,15 +140,20 @@ pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Resul
     LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed()).await
 }
 
+/// What filters and orders of permissions may name.
+const CATALOGUE: Listing<catalogue::table> = Listing {
+    collection: "permissions",
+    id: Field::text("code", &catalogue::code).sorted().searched(),
+    fields: &[
+        Field::text("title", &catalogue::title).sorted().searched(),
+        Field::text("description", &catalogue::description).searched(),
+        Field::text("module", &catalogue::module).sorted(),
+    ],
+};
+
 /// Lists the catalogue, by code.
-pub async fn list_permissions<M: Mode>(tx: &mut TenantTx<M>, page: &Page<String>) -> Result<(Vec<Permission>, String)> {
-    let mut query =
-        catalogue::table.select(Permission::as_select()).order(catalogue::code).limit(page.limit()).into_boxed();
-    if let Some(after) = &page.after {
-        query = query.filter(catalogue::code.gt(after));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |permission: &Permission| permission.code.clone())
+pub async fn list_permissions<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Permission>> {
+    CATALOGUE.read(tx, request, "", || catalogue::table.into_boxed()).await
 }
 
 /// Those of these codes that are in the catalogue.

@@ -223,6 +223,15 @@ table! {
         operation_id -> Nullable<Uuid>,
         actor -> Text,
         fields -> Jsonb,
+        kind -> Nullable<Text>,
+        after -> Nullable<Jsonb>,
+    }
+}
+
+table! {
+    audit.change_heads (tenant_id) {
+        tenant_id -> Uuid,
+        position -> BigInt,
     }
 }
 
@@ -239,6 +248,7 @@ table! {
         disk_gib -> Integer,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        hypervisor -> Text,
     }
 }
 
@@ -267,6 +277,12 @@ table! {
         deleted_at -> Nullable<Timestamptz>,
         purge_at -> Nullable<Timestamptz>,
         version -> BigInt,
+        template_kind -> Text,
+        hypervisor -> Text,
+        wanted_cpu_count -> Nullable<Integer>,
+        wanted_memory_mib -> Nullable<Integer>,
+        wanted_disk_gib -> Nullable<Integer>,
+        occupies -> Bool,
     }
 }
 
@@ -289,6 +305,57 @@ table! {
         created_at -> Timestamptz,
         started_at -> Nullable<Timestamptz>,
         ended_at -> Nullable<Timestamptz>,
+        snapshot_id -> Nullable<Uuid>,
+        deadline_at -> Timestamptz,
+    }
+}
+
+table! {
+    compute.quotas (tenant_id) {
+        tenant_id -> Uuid,
+        max_vms -> Nullable<BigInt>,
+        max_vcpus -> Nullable<BigInt>,
+        max_memory_mib -> Nullable<BigInt>,
+        max_disk_gib -> Nullable<BigInt>,
+        max_snapshots -> Nullable<BigInt>,
+        max_templates -> Nullable<BigInt>,
+        max_template_bytes -> Nullable<BigInt>,
+        vms -> BigInt,
+        vcpus -> BigInt,
+        memory_mib -> BigInt,
+        disk_gib -> BigInt,
+        snapshots -> BigInt,
+        templates -> BigInt,
+        template_bytes -> BigInt,
+        updated_at -> Timestamptz,
+        version -> BigInt,
+    }
+}
+
+table! {
+    compute.snapshots (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        vm_id -> Uuid,
+        display_name -> Text,
+        description -> Text,
+        state -> Text,
+        state_reason -> Text,
+        cpu_count -> Integer,
+        memory_mib -> Integer,
+        creator -> Text,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> BigInt,
+    }
+}
+
+table! {
+    compute.console_tickets (tenant_id, operation_id) {
+        tenant_id -> Uuid,
+        operation_id -> Uuid,
+        sealed_ticket -> Bytea,
+        expires_at -> Timestamptz,
     }
 }
 

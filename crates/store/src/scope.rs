@@ -109,6 +109,8 @@ pub enum SystemPurpose {
     Platform(TenantScope),
     /// The first admin, from the command line or the first start.
     Bootstrap,
+    /// Look which tenants' change logs have grown, to wake their watches.
+    Watch,
     /// The worker publishes what the hypervisor has.
     Inventory,
     /// The worker looks for what is due: purges, old request ids.

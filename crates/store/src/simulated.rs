@@ -35,6 +35,18 @@ pub struct SimulatedVm {
     /// ON, OFF or PAUSED.
     #[diesel(sql_type = Text)]
     pub power: String,
+    /// Virtual CPUs.
+    #[diesel(sql_type = Integer)]
+    pub cpu_count: i32,
+    /// Memory in MiB.
+    #[diesel(sql_type = Integer)]
+    pub memory_mib: i32,
+    /// Disk in GiB.
+    #[diesel(sql_type = Integer)]
+    pub disk_gib: i32,
+    /// The medium in its drive; it has no guest to ask before something was installed, which never happens here.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub medium: Option<String>,
     /// Address that its guest would report.
     #[diesel(sql_type = Text)]
     pub ip_address: String,
@@ -57,23 +69,76 @@ pub struct SimulatedTask {
     pub fault: Option<String>,
 }
 
-// Effects of all tasks whose time has come, oldest first, at most one per VM since only one runs at a time.
+/// A snapshot of the simulation.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct SimulatedSnapshot {
+    /// Our id of it.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// The VM it is of.
+    #[diesel(sql_type = SqlUuid)]
+    pub vm_id: Uuid,
+}
+
+/// A VM of the simulation, with all that can be compared.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct SimulatedMachine {
+    /// Our id of it.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// ON, OFF or PAUSED.
+    #[diesel(sql_type = Text)]
+    pub power: String,
+    /// Virtual CPUs.
+    #[diesel(sql_type = Integer)]
+    pub cpu_count: i32,
+    /// Memory in MiB.
+    #[diesel(sql_type = Integer)]
+    pub memory_mib: i32,
+    /// Disk in GiB.
+    #[diesel(sql_type = Integer)]
+    pub disk_gib: i32,
+    /// How often it was reset.
+    #[diesel(sql_type = Integer)]
+    pub resets: i32,
+    /// Our ids of its snapshots.
+    #[diesel(sql_type = Array<SqlUuid>)]
+    pub snapshots: Vec<Uuid>,
+}
+
+// Effects of all tasks whose time has come, at most one per VM since only one runs at a time.
 const SETTLE: &str = "\
     WITH due AS ( \
         UPDATE simulated_hypervisor.tasks SET finished_at = finish_at \
         WHERE finished_at IS NULL AND finish_at <= now() RETURNING vm_id, action, parameters, fault \
+    ), effects AS ( \
+        SELECT * FROM due WHERE fault IS NULL \
     ), made AS ( \
-        INSERT INTO simulated_hypervisor.vms (id, operation_id, name, template, cpu_count, memory_mib, disk_gib, power, ip_address) \
-        SELECT vm_id, (parameters->>'operation')::uuid, parameters->>'name', parameters->>'template', \
+        INSERT INTO simulated_hypervisor.vms (id, operation_id, name, template, medium, cpu_count, memory_mib, disk_gib, power, ip_address) \
+        SELECT vm_id, (parameters->>'operation')::uuid, parameters->>'name', parameters->>'template', parameters->>'medium', \
             (parameters->>'cpuCount')::int, (parameters->>'memoryMib')::int, (parameters->>'diskGib')::int, 'OFF', \
             host('10.0.0.0'::inet + 256 + nextval('simulated_hypervisor.addresses')) \
-        FROM due WHERE action = 'CREATE' AND fault IS NULL ON CONFLICT (id) DO NOTHING \
+        FROM effects WHERE action = 'CREATE' ON CONFLICT (id) DO NOTHING \
     ), gone AS ( \
-        DELETE FROM simulated_hypervisor.vms vm USING due \
-        WHERE vm.id = due.vm_id AND due.action = 'DESTROY' AND due.fault IS NULL \
+        DELETE FROM simulated_hypervisor.vms vm USING effects WHERE vm.id = effects.vm_id AND effects.action = 'DESTROY' \
+    ), kept AS ( \
+        INSERT INTO simulated_hypervisor.snapshots (id, vm_id, name, cpu_count, memory_mib) \
+        SELECT (parameters->>'snapshot')::uuid, vm.id, parameters->>'name', vm.cpu_count, vm.memory_mib \
+        FROM effects JOIN simulated_hypervisor.vms vm ON vm.id = effects.vm_id WHERE action = 'SNAPSHOT' ON CONFLICT (id) DO NOTHING \
+    ), dropped AS ( \
+        DELETE FROM simulated_hypervisor.snapshots snapshot USING effects \
+        WHERE effects.action = 'REMOVE_SNAPSHOT' AND snapshot.id = (effects.parameters->>'snapshot')::uuid \
     ) \
-    UPDATE simulated_hypervisor.vms vm SET power = CASE due.action WHEN 'POWER_ON' THEN 'ON' ELSE 'OFF' END \
-    FROM due WHERE vm.id = due.vm_id AND due.action IN ('POWER_ON', 'POWER_OFF') AND due.fault IS NULL";
+    UPDATE simulated_hypervisor.vms vm SET \
+        power = CASE effects.action WHEN 'POWER_ON' THEN 'ON' WHEN 'SUSPEND' THEN 'PAUSED' \
+            WHEN 'POWER_OFF' THEN 'OFF' WHEN 'SHUT_DOWN' THEN 'OFF' WHEN 'REVERT' THEN 'OFF' ELSE vm.power END, \
+        resets = vm.resets + (effects.action = 'RESET')::int, \
+        cpu_count = coalesce((effects.parameters->>'cpuCount')::int, \"then\".cpu_count, vm.cpu_count), \
+        memory_mib = coalesce((effects.parameters->>'memoryMib')::int, \"then\".memory_mib, vm.memory_mib), \
+        disk_gib = greatest((effects.parameters->>'diskGib')::int, vm.disk_gib) \
+    FROM effects LEFT JOIN simulated_hypervisor.snapshots \"then\" \
+        ON effects.action = 'REVERT' AND \"then\".id = (effects.parameters->>'snapshot')::uuid \
+    WHERE vm.id = effects.vm_id AND effects.action NOT IN ('CREATE', 'DESTROY', 'SNAPSHOT', 'REMOVE_SNAPSHOT')";
 
 const TASK: &str = "SELECT id, action, fault, \
     CASE WHEN finished_at IS NOT NULL THEN 100 \
@@ -92,7 +157,8 @@ impl Simulation {
     pub async fn look(&self, vm: Uuid) -> Result<(Option<SimulatedVm>, Option<SimulatedTask>)> {
         self.settled(async |connection| {
             let found = diesel::sql_query(
-                "SELECT id, operation_id, power, ip_address FROM simulated_hypervisor.vms WHERE id = $1",
+                "SELECT id, operation_id, power, cpu_count, memory_mib, disk_gib, medium, ip_address \
+                 FROM simulated_hypervisor.vms WHERE id = $1",
             )
             .bind::<SqlUuid, _>(vm)
             .get_result(connection)
@@ -114,6 +180,34 @@ impl Simulation {
             diesel::sql_query(format!("{TASK} id = $1")).bind::<SqlUuid, _>(id).get_result(connection).await.optional()
         })
         .await
+    }
+
+    /// A snapshot by its id, after all finished tasks have taken effect.
+    pub async fn snapshot(&self, id: Uuid) -> Result<Option<SimulatedSnapshot>> {
+        self.settled(async |connection| {
+            diesel::sql_query("SELECT id, vm_id FROM simulated_hypervisor.snapshots WHERE id = $1")
+                .bind::<SqlUuid, _>(id)
+                .get_result(connection)
+                .await
+                .optional()
+        })
+        .await
+    }
+
+    /// Stops a running task: it has no effect then. Whether it still ran.
+    pub async fn cancel(&self, id: Uuid) -> Result<bool> {
+        let stopped = self
+            .settled(async |connection| {
+                diesel::sql_query(
+                    "UPDATE simulated_hypervisor.tasks SET finished_at = now(), fault = 'cancelled' \
+                     WHERE id = $1 AND finished_at IS NULL",
+                )
+                .bind::<SqlUuid, _>(id)
+                .execute(connection)
+                .await
+            })
+            .await?;
+        Ok(stopped == 1)
     }
 
     /// Starts a task on a VM, which has none running.
@@ -144,21 +238,18 @@ impl Simulation {
         Ok(id)
     }
 
-    /// Ids of all VMs, for tests and operators who compare.
-    pub async fn vms(&self) -> Result<Vec<Uuid>> {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = Array<SqlUuid>)]
-            ids: Vec<Uuid>,
-        }
-        let row: Row = self
-            .settled(async |connection| {
-                diesel::sql_query("SELECT ARRAY (SELECT id FROM simulated_hypervisor.vms ORDER BY id) AS ids")
-                    .get_result(connection)
-                    .await
-            })
-            .await?;
-        Ok(row.ids)
+    /// Every VM with its snapshots, for tests and operators who compare.
+    pub async fn machines(&self) -> Result<Vec<SimulatedMachine>> {
+        self.settled(async |connection| {
+            diesel::sql_query(
+                "SELECT id, power, cpu_count, memory_mib, disk_gib, resets, \
+                    ARRAY (SELECT id FROM simulated_hypervisor.snapshots WHERE vm_id = vm.id ORDER BY id) AS snapshots \
+                 FROM simulated_hypervisor.vms vm ORDER BY id",
+            )
+            .load(connection)
+            .await
+        })
+        .await
     }
 
     async fn settled<T, F>(&self, f: F) -> Result<T>

@@ -8,7 +8,7 @@ use virtualstack_model::template::{TemplateKind, TemplateState};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
-use crate::page::Page;
+use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::provider_templates as table;
 use crate::tx::{Mode, SystemTx, TenantTx};
 
@@ -28,6 +28,7 @@ pub struct Template {
     pub disk_gib: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    pub hypervisor: String,
 }
 
 /// What the hypervisor says of a template.
@@ -53,18 +54,31 @@ pub async fn find<M: Mode>(tx: &mut TenantTx<M>, id: TemplateId) -> Result<Optio
     table::table.find(id).select(Template::as_select()).first(tx.connection()?).await.optional().map_err(from_diesel)
 }
 
-/// Lists templates, newest first.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, page: &Page<TemplateId>) -> Result<(Vec<Template>, String)> {
-    let mut query = table::table.select(Template::as_select()).order(table::id.desc()).limit(page.limit()).into_boxed();
-    if let Some(after) = page.after {
-        query = query.filter(table::id.lt(after));
-    }
-    let rows = query.load(tx.connection()?).await.map_err(from_diesel)?;
-    page.cut(rows, |template| template.id)
+/// What filters and orders of templates may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: TemplateId::COLLECTION,
+    id: Field::id("name", TemplateId::COLLECTION, &table::id),
+    fields: &[
+        Field::text("displayName", &table::display_name).sorted().searched(),
+        Field::words("kind", TemplateKind::WORDS, &table::kind).sorted(),
+        Field::words("state", TemplateState::WORDS, &table::state).sorted(),
+        Field::text("guestOs", &table::guest_os).sorted().searched(),
+        Field::int32("cpuCount", &table::cpu_count).sorted(),
+        Field::int32("memoryMib", &table::memory_mib).sorted(),
+        Field::int32("diskGib", &table::disk_gib).sorted(),
+        Field::text("hypervisor", &table::hypervisor).sorted(),
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("updateTime", &table::updated_at).sorted(),
+    ],
+};
+
+/// Lists templates.
+pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Template>> {
+    LISTING.read(tx, request, "", || table::table.into_boxed()).await
 }
 
 /// Makes the catalogue say what the hypervisor has: new ones come in, known ones follow, missing ones become unavailable.
-pub async fn publish(tx: &mut SystemTx, seen: &[Seen]) -> Result<()> {
+pub async fn publish(tx: &mut SystemTx, hypervisor: &str, seen: &[Seen]) -> Result<()> {
     for template in seen {
         let now = Utc::now();
         let row = Template {
@@ -79,6 +93,7 @@ pub async fn publish(tx: &mut SystemTx, seen: &[Seen]) -> Result<()> {
             disk_gib: template.disk_gib,
             created_at: now,
             updated_at: now,
+            hypervisor: hypervisor.to_owned(),
         };
         let facts = (
             table::display_name.eq(&row.display_name),
@@ -89,6 +104,7 @@ pub async fn publish(tx: &mut SystemTx, seen: &[Seen]) -> Result<()> {
             table::memory_mib.eq(row.memory_mib),
             table::disk_gib.eq(row.disk_gib),
             table::updated_at.eq(now),
+            table::hypervisor.eq(hypervisor),
         );
         diesel::insert_into(table::table)
             .values(&row)

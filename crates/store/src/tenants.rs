@@ -17,7 +17,7 @@ use crate::invitations::{self, Brings, Invite};
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::{permissions, tenant_roles, tenants as table};
 use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
-use crate::{accounts, users, vms};
+use crate::{accounts, quotas, users, vms};
 
 /// A tenant as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -184,7 +184,7 @@ const LISTING: Listing<table::table> = Listing {
     fields: &[
         Field::text("slug", &table::slug).sorted().searched(),
         Field::text("displayName", &table::display_name).sorted().searched(),
-        Field::words("state", TenantState::WORDS, &table::state).sorted(),
+        Field::words("state", TenantState::SHOWN, &table::state).sorted(),
         Field::time("createTime", &table::created_at).sorted(),
         Field::time("updateTime", &table::updated_at).sorted(),
     ],
@@ -222,6 +222,7 @@ pub async fn create(tx: &mut SystemTx, new: &NewTenant<'_>) -> Result<Tenant> {
         .get_result(tx.connection()?)
         .await
         .map_err(from_diesel)?;
+    quotas::create(tx, tenant.id).await?;
     ensure_system_roles(tx, &tenant).await?;
     Ok(tenant)
 }
@@ -422,8 +423,11 @@ const PURGED: &[&str] = &[
     "iam.memberships",
     "iam.request_ids",
     "iam.refresh_tokens",
+    "compute.console_tickets",
     "compute.operations",
+    "compute.quotas",
     "audit.changes",
+    "audit.change_heads",
 ];
 
 /// Purges a tenant that has no VM any more; whether it did.

@@ -15,12 +15,16 @@ use crate::error::{from_diesel, unavailable};
 
 /// A connection in an open transaction. Dropped without an end, it is closed instead of going back to the pool:
 /// nobody may inherit its role.
-pub(crate) struct Connection(Option<Object<AsyncPgConnection>>);
+pub(crate) struct Connection {
+    open: Option<Object<AsyncPgConnection>>,
+    /// Whether what is done in it is taken back at the end, for requests that are only to be validated.
+    rehearsal: bool,
+}
 
 impl Connection {
     /// Sends the statements that open a transaction and switch its role, as one message.
     pub(crate) async fn open(connection: Object<AsyncPgConnection>, statements: &str) -> Result<Self> {
-        let mut opened = Self(Some(connection));
+        let mut opened = Self { open: Some(connection), rehearsal: false };
         match opened.get()?.batch_execute(statements).await.map_err(from_diesel) {
             Ok(()) => Ok(opened),
             Err(error) => {
@@ -31,11 +35,18 @@ impl Connection {
     }
 
     pub(crate) fn get(&mut self) -> Result<&mut AsyncPgConnection> {
-        self.0.as_deref_mut().ok_or_else(|| unavailable("the connection is gone"))
+        self.open.as_deref_mut().ok_or_else(|| unavailable("the connection is gone"))
+    }
+
+    /// Makes it a rehearsal, if it is to be one: everything is done, every check with it, and nothing of it is kept.
+    pub(crate) fn rehearse(&mut self, validate_only: bool) {
+        self.rehearsal |= validate_only;
     }
 
     pub(crate) async fn commit(mut self) -> Result<()> {
-        self.get()?.batch_execute("COMMIT").await.map_err(from_diesel)?;
+        // A rehearsal meets the checks that wait for the commit, too.
+        let end = if self.rehearsal { "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK" } else { "COMMIT" };
+        self.get()?.batch_execute(end).await.map_err(from_diesel)?;
         self.release();
         Ok(())
     }
@@ -50,18 +61,18 @@ impl Connection {
 
     /// Hands the open transaction on.
     fn take(&mut self) -> Self {
-        Self(self.0.take())
+        Self { open: self.open.take(), rehearsal: self.rehearsal }
     }
 
     /// Back to the pool.
     fn release(&mut self) {
-        drop(self.0.take());
+        drop(self.open.take());
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
+        if let Some(connection) = self.open.take() {
             drop(Object::take(connection));
         }
     }
@@ -126,6 +137,7 @@ pub struct TenantTx<M> {
     pub(crate) tenant: TenantId,
     pub(crate) account: Option<AccountId>,
     pub(crate) audit: Option<Audit>,
+    pub(crate) asked_by: Option<String>,
     pub(crate) changes: Vec<Change>,
     pub(crate) releases: Vec<JobId>,
     pub(crate) traceparent: Option<String>,
@@ -139,6 +151,7 @@ impl<M> TenantTx<M> {
             tenant,
             account: None,
             audit: None,
+            asked_by: None,
             changes: Vec::new(),
             releases: Vec::new(),
             traceparent: None,
@@ -186,10 +199,16 @@ impl TenantTx<Write> {
         }
     }
 
+    /// Says who asked for what the system does here: the change log tells them as the actor, the audit log the system.
+    pub fn asked_by(&mut self, actor: &str) {
+        self.asked_by = Some(actor.to_owned());
+    }
+
     /// Full name of who acts.
     #[must_use]
     pub fn actor(&self) -> String {
-        self.audit.as_ref().map_or_else(|| "system".to_owned(), |audit| audit.actor.name())
+        let audited = || self.audit.as_ref().map_or_else(|| "system".to_owned(), |audit| audit.actor.name());
+        self.asked_by.clone().unwrap_or_else(audited)
     }
 
     /// Puts a job in its queue, due now or once [`Self::release`]d.
@@ -243,6 +262,12 @@ impl AccountTx {
         self.connection.get()
     }
 
+    /// Makes it a rehearsal if the request is only to be validated: all is done, and at the end taken back. Of tenants'
+    /// writes [`Audit::rehearsed`] says it.
+    pub fn rehearse(&mut self, validate_only: bool) {
+        self.connection.rehearse(validate_only);
+    }
+
     /// The same transaction as the system, for what the account role may not see of its own account, e.g. the hash of
     /// its password. [`Self::resume`] goes on; without it the transaction is lost.
     pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
@@ -271,6 +296,12 @@ pub struct SystemTx {
 impl SystemTx {
     pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
         self.connection.get()
+    }
+
+    /// Makes it a rehearsal if the request is only to be validated: all is done, and at the end taken back. Of tenants'
+    /// writes [`Audit::rehearsed`] says it.
+    pub fn rehearse(&mut self, validate_only: bool) {
+        self.connection.rehearse(validate_only);
     }
 
     /// Puts in a job that belongs to no tenant and of which one is enough, e.g. periodic work.

@@ -177,7 +177,7 @@ const LISTING: Listing<table::table> = Listing {
     fields: &[
         Field::text("email", &table::email).sorted().searched(),
         Field::text("displayName", &table::display_name).sorted().searched(),
-        Field::words("state", MembershipState::WORDS, &table::state).sorted(),
+        Field::words("state", MembershipState::SHOWN, &table::state).sorted(),
         Field::time("createTime", &table::created_at).sorted(),
         Field::time("updateTime", &table::updated_at).sorted(),
     ],

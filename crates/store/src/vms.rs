@@ -8,20 +8,23 @@ use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use virtualstack_model::audit::Change;
+use virtualstack_model::audit::{Change, ChangeKind, changed_fields};
 use virtualstack_model::id::{OperationId, TemplateId, TenantId, UserId, VmId};
-use virtualstack_model::vm::{PowerState, VmState};
+use virtualstack_model::quota::Amounts;
+use virtualstack_model::template::TemplateKind;
+use virtualstack_model::vm::{PowerState, Size, VmState};
 use virtualstack_model::{Error, Result};
 
 use crate::error::from_diesel;
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::virtual_machines as table;
 use crate::tx::{Mode, SystemTx, TenantTx, Write};
+use crate::{quotas, snapshots};
 
 /// A VM as it is kept.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize, Deserialize)]
-#[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable, AsChangeset, Serialize, Deserialize)]
+#[diesel(table_name = table, primary_key(tenant_id, id), treat_none_as_null = true)]
+#[expect(missing_docs, reason = "the contract says what the fields are, the migrations what the others are")]
 pub struct Vm {
     pub tenant_id: TenantId,
     pub id: VmId,
@@ -46,6 +49,12 @@ pub struct Vm {
     pub deleted_at: Option<DateTime<Utc>>,
     pub purge_at: Option<DateTime<Utc>>,
     pub version: i64,
+    pub template_kind: TemplateKind,
+    pub hypervisor: String,
+    pub wanted_cpu_count: Option<i32>,
+    pub wanted_memory_mib: Option<i32>,
+    pub wanted_disk_gib: Option<i32>,
+    pub occupies: bool,
 }
 
 impl Vm {
@@ -55,12 +64,41 @@ impl Vm {
         format!("\"{}\"", self.version)
     }
 
-    /// Refuses a change that was made for an older VM. An empty etag asks for no such check.
-    pub fn check_etag(&self, etag: &str) -> Result<()> {
-        if etag.is_empty() || etag == self.etag() {
-            return Ok(());
+    /// Its size.
+    #[must_use]
+    pub const fn size(&self) -> Size {
+        Size { cpu_count: self.cpu_count, memory_mib: self.memory_mib, disk_gib: self.disk_gib }
+    }
+
+    /// The size that it is to have: its own, but for what an open operation changes.
+    #[must_use]
+    pub fn wanted_size(&self) -> Size {
+        Size {
+            cpu_count: self.wanted_cpu_count.unwrap_or(self.cpu_count),
+            memory_mib: self.wanted_memory_mib.unwrap_or(self.memory_mib),
+            disk_gib: self.wanted_disk_gib.unwrap_or(self.disk_gib),
         }
-        Err(Error::aborted("ETAG_MISMATCH", "etag: the VM has changed since it was read"))
+    }
+
+    /// What it counts for in the quota: while its size changes, the larger one; once it is deleted, its disk; and where
+    /// nothing of it is on the hypervisor, nothing.
+    #[must_use]
+    pub fn holding(&self) -> Amounts {
+        if !self.occupies {
+            return Amounts::default();
+        }
+        let (size, wanted) = (self.size(), self.wanted_size());
+        let disk_gib = size.disk_gib.max(wanted.disk_gib).into();
+        if self.deleted_at.is_some() {
+            return Amounts { disk_gib, ..Amounts::default() };
+        }
+        Amounts {
+            vms: 1,
+            vcpus: size.cpu_count.max(wanted.cpu_count).into(),
+            memory_mib: size.memory_mib.max(wanted.memory_mib).into(),
+            disk_gib,
+            ..Amounts::default()
+        }
     }
 
     /// The labels.
@@ -158,20 +196,6 @@ pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest, show_del
     LISTING.read(tx, request, variant, base).await
 }
 
-/// Puts a new VM in, with the change that says so.
-pub async fn insert(tx: &mut TenantTx<Write>, vm: &Vm, operation: OperationId) -> Result<()> {
-    diesel::insert_into(table::table).values(vm).execute(tx.connection()?).await.map_err(from_diesel)?;
-    tx.change(Change {
-        resource: vm.id.name(),
-        reason: "VM_CREATE_REQUESTED",
-        message: format!("Creation from template {} was requested", vm.template_display_name),
-        state: vm.state.as_str(),
-        operation: Some(operation),
-        fields: json!({"displayName": vm.display_name, "cpuCount": vm.cpu_count, "memoryMib": vm.memory_mib, "diskGib": vm.disk_gib}),
-    });
-    Ok(())
-}
-
 /// What happened to a VM, as its change row says it.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -183,7 +207,33 @@ pub struct Event {
     pub operation: Option<OperationId>,
 }
 
-/// What a workflow writes of a VM. Fields that are none stay as they are.
+impl Event {
+    fn change(self, vm: &Vm, kind: ChangeKind, fields: Value) -> Result<Change> {
+        Ok(Change {
+            resource: vm.id.name(),
+            reason: self.reason,
+            message: self.message,
+            state: vm.state.as_str(),
+            operation: self.operation,
+            fields,
+            watched: Some((kind, serde_json::to_value(vm).map_err(Error::internal)?)),
+        })
+    }
+}
+
+/// Puts a new VM in, within the quota, with the change that says so.
+pub async fn insert(tx: &mut TenantTx<Write>, vm: &Vm, operation: OperationId) -> Result<()> {
+    diesel::insert_into(table::table).values(vm).execute(tx.connection()?).await.map_err(from_diesel)?;
+    quotas::reserve(tx, &vm.holding()).await?;
+    let message = format!("Creation from template {} was requested", vm.template_display_name);
+    let event = Event { reason: "VM_CREATE_REQUESTED", message, operation: Some(operation) };
+    let fields = json!({"displayName": vm.display_name, "cpuCount": vm.cpu_count, "memoryMib": vm.memory_mib, "diskGib": vm.disk_gib});
+    let change = event.change(vm, ChangeKind::Created, fields)?;
+    tx.change(change);
+    Ok(())
+}
+
+/// What an operation or a workflow writes of a VM. Fields that are none stay as they are.
 #[derive(Clone, Debug, Default)]
 pub struct Update {
     /// New state.
@@ -192,13 +242,17 @@ pub struct Update {
     pub state_reason: String,
     /// Power state and addresses, as just observed.
     pub observed: Option<(PowerState, Vec<String>)>,
+    /// Its size, as just observed: it is what an operation has made of it.
+    pub size: Option<Size>,
     /// Set when it is soft-deleted: the time of its purge.
     pub purge_at: Option<DateTime<Utc>>,
+    /// Set when it is known that nothing of it is on the hypervisor.
+    pub absent: bool,
 }
 
 /// Writes a VM's state, with the change that says why.
 pub async fn update_state(tx: &mut TenantTx<Write>, vm: &mut Vm, update: Update, event: Event) -> Result<()> {
-    let before = vm.state;
+    let before = vm.clone();
     let now = Utc::now();
     if let Some(state) = update.state {
         vm.state = state;
@@ -209,88 +263,102 @@ pub async fn update_state(tx: &mut TenantTx<Write>, vm: &mut Vm, update: Update,
         vm.ip_addresses = addresses;
         vm.observed_at = Some(now);
     }
+    if let Some(size) = update.size {
+        (vm.cpu_count, vm.memory_mib, vm.disk_gib) = (size.cpu_count, size.memory_mib, size.disk_gib);
+        (vm.wanted_cpu_count, vm.wanted_memory_mib, vm.wanted_disk_gib) = (None, None, None);
+    }
     if let Some(purge_at) = update.purge_at {
         vm.deleted_at.get_or_insert(now);
         vm.purge_at = Some(purge_at);
     }
-    vm.updated_at = now;
-    vm.version += 1;
-    diesel::update(table::table.filter(table::tenant_id.eq(vm.tenant_id).and(table::id.eq(vm.id))))
-        .set((
-            table::state.eq(vm.state),
-            table::state_reason.eq(&vm.state_reason),
-            table::observed_power_state.eq(vm.observed_power_state),
-            table::ip_addresses.eq(&vm.ip_addresses),
-            table::observed_at.eq(vm.observed_at),
-            table::deleted_at.eq(vm.deleted_at),
-            table::purge_at.eq(vm.purge_at),
-            table::updated_at.eq(vm.updated_at),
-            table::version.eq(vm.version),
-        ))
-        .execute(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
-    tx.change(Change {
-        resource: vm.id.name(),
-        reason: event.reason,
-        message: event.message,
-        state: vm.state.as_str(),
-        operation: event.operation,
-        fields: json!({"state": [before, vm.state]}),
-    });
+    vm.occupies &= !update.absent;
+    let mut fields = changed_fields([
+        ("cpuCount", json!(before.cpu_count), json!(vm.cpu_count)),
+        ("memoryMib", json!(before.memory_mib), json!(vm.memory_mib)),
+        ("diskGib", json!(before.disk_gib), json!(vm.disk_gib)),
+    ]);
+    fields.insert("state".to_owned(), json!([before.state, vm.state]));
+    save(tx, &before, vm).await?;
+    let by = vm.holding().since(&before.holding());
+    quotas::adjust(tx, &by).await?;
+    let change = event.change(vm, ChangeKind::Updated, fields.into())?;
+    tx.change(change);
     Ok(())
 }
 
 /// Writes what a tenant may change at once: display name, description, labels.
 pub async fn update_metadata(tx: &mut TenantTx<Write>, before: &Vm, vm: &mut Vm, operation: OperationId) -> Result<()> {
-    vm.updated_at = Utc::now();
-    vm.version += 1;
-    diesel::update(table::table.filter(table::tenant_id.eq(vm.tenant_id).and(table::id.eq(vm.id))))
-        .set((
-            table::display_name.eq(&vm.display_name),
-            table::description.eq(&vm.description),
-            table::labels.eq(&vm.labels),
-            table::updated_at.eq(vm.updated_at),
-            table::version.eq(vm.version),
-        ))
-        .execute(tx.connection()?)
-        .await
-        .map_err(from_diesel)?;
-    let mut fields = serde_json::Map::new();
-    for (field, old, new) in [
+    let fields = changed_fields([
         ("displayName", json!(before.display_name), json!(vm.display_name)),
         ("description", json!(before.description), json!(vm.description)),
         ("labels", before.labels.clone(), vm.labels.clone()),
-    ] {
-        if old != new {
-            fields.insert(field.to_owned(), json!([old, new]));
-        }
-    }
-    tx.change(Change {
-        resource: vm.id.name(),
-        reason: "VM_UPDATED",
-        message: format!("Changed: {}", fields.keys().cloned().collect::<Vec<_>>().join(", ")),
-        state: vm.state.as_str(),
-        operation: Some(operation),
-        fields: fields.into(),
-    });
+    ]);
+    save(tx, before, vm).await?;
+    let message = format!("Changed: {}", fields.keys().cloned().collect::<Vec<_>>().join(", "));
+    let event = Event { reason: "VM_UPDATED", message, operation: Some(operation) };
+    let change = event.change(vm, ChangeKind::Updated, fields.into())?;
+    tx.change(change);
     Ok(())
 }
 
-/// Removes a VM, with the change that says why.
-pub async fn remove(tx: &mut TenantTx<Write>, vm: &Vm, event: Event) -> Result<()> {
-    diesel::delete(table::table.filter(table::tenant_id.eq(vm.tenant_id).and(table::id.eq(vm.id))))
+/// Says what size an operation is to give a VM, within the quota.
+pub async fn want_size(tx: &mut TenantTx<Write>, vm: &mut Vm, state: VmState, size: Size, event: Event) -> Result<()> {
+    let before = vm.clone();
+    vm.state = state;
+    vm.state_reason.clear();
+    vm.wanted_cpu_count = Some(size.cpu_count);
+    vm.wanted_memory_mib = Some(size.memory_mib);
+    vm.wanted_disk_gib = Some(size.disk_gib);
+    save(tx, &before, vm).await?;
+    quotas::reserve(tx, &vm.holding().since(&before.holding())).await?;
+    let change = event.change(vm, ChangeKind::Updated, json!({"wanted": [before.wanted_size(), size]}))?;
+    tx.change(change);
+    Ok(())
+}
+
+/// Takes back a delete, within the quota.
+pub async fn undelete(tx: &mut TenantTx<Write>, vm: &mut Vm, state: VmState, operation: OperationId) -> Result<()> {
+    let before = vm.clone();
+    vm.state = state;
+    vm.state_reason.clear();
+    vm.deleted_at = None;
+    vm.purge_at = None;
+    save(tx, &before, vm).await?;
+    quotas::reserve(tx, &vm.holding().since(&before.holding())).await?;
+    let message = "The delete was taken back".to_owned();
+    let event = Event { reason: "VM_UNDELETED", message, operation: Some(operation) };
+    let change = event.change(vm, ChangeKind::Updated, json!({"state": [before.state, vm.state]}))?;
+    tx.change(change);
+    Ok(())
+}
+
+async fn save(tx: &mut TenantTx<Write>, before: &Vm, vm: &mut Vm) -> Result<()> {
+    vm.updated_at = Utc::now();
+    vm.version = before.version + 1;
+    diesel::update(table::table.filter(table::tenant_id.eq(vm.tenant_id).and(table::id.eq(vm.id))))
+        .set(&*vm)
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
-    tx.change(Change {
-        resource: vm.id.name(),
-        reason: event.reason,
-        message: event.message,
-        state: VmState::Deleted.as_str(),
-        operation: event.operation,
-        fields: json!({"state": [vm.state, null]}),
-    });
+    Ok(())
+}
+
+/// Removes a VM and its snapshots, with the change that says why.
+pub async fn remove(tx: &mut TenantTx<Write>, vm: &Vm, event: Event) -> Result<()> {
+    snapshots::remove_all(tx, vm).await?;
+    // What it holds is what the row says, not what the caller has made of it.
+    let removed: Option<Vm> =
+        diesel::delete(table::table.filter(table::tenant_id.eq(vm.tenant_id).and(table::id.eq(vm.id))))
+            .returning(Vm::as_returning())
+            .get_result(tx.connection()?)
+            .await
+            .optional()
+            .map_err(from_diesel)?;
+    let Some(removed) = removed else { return Ok(()) };
+    quotas::adjust(tx, &Amounts::default().since(&removed.holding())).await?;
+    let last = Vm { state: VmState::Deleted, version: removed.version + 1, ..removed };
+    let change = event.change(&last, ChangeKind::Deleted, json!({"state": [vm.state, null]}))?;
+    tx.change(change);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It stands in front of the codec, so whoever is not let in learns nothing from validation either.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +10,20 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use http::HeaderMap;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 use tonic_types::StatusExt as _;
 use virtualstack_model::access::Credential;
 use virtualstack_model::audit::Outcome;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::{Policy, Scope};
+use virtualstack_store::db::TxFn;
 use virtualstack_store::error::ACCESS_CHANGED;
 use virtualstack_store::principals::Principal;
+use virtualstack_store::{Read, Store, TenantTx};
 
 use crate::api_keys;
 use crate::caller::{CallInfo, Caller};
@@ -148,9 +153,67 @@ impl Authority {
             return;
         }
         let reason = Status::from_header_map(headers).and_then(|status| Some(status.get_details_error_info()?.reason));
+        self.record(caller, reason.unwrap_or_default().into());
+    }
+
+    fn record(&self, caller: &Caller, reason: Cow<'static, str>) {
         let mut audit = caller.audit("");
-        audit.outcome = Outcome::Denied(reason.unwrap_or_default().into());
+        audit.outcome = Outcome::Denied(reason);
         self.refusals.record(Some(caller.tenant_id()), audit);
+    }
+
+    /// The standing of a call that goes on after it was let in: a stream.
+    pub(crate) async fn standing(&self, caller: Caller, metadata: &MetadataMap) -> Result<Standing> {
+        let presented = credential(metadata.as_ref())?.into_owned();
+        let expires_at = self.principals.expires_at(&presented).await?;
+        Ok(Standing { authority: self.clone(), presented, caller, expires_at })
+    }
+}
+
+/// Who makes a call that goes on, and whether they still may.
+pub(crate) struct Standing {
+    authority: Authority,
+    presented: Presented<'static>,
+    /// As last decided.
+    pub(crate) caller: Caller,
+    /// When the credential ends by itself.
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+}
+
+impl Standing {
+    /// Reads as the caller, of whom the database says that they still may. Where their access has changed, it is decided
+    /// anew, as for a new call.
+    pub(crate) async fn read<T, F>(&mut self, store: &Store, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
+    {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match store.read(&self.caller.tenant(), &f).await {
+                Err(error) if error.reason() == ACCESS_CHANGED && tries < TRIES => {
+                    tokio::time::sleep(PAUSE * tries).await;
+                    self.decide_again().await?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn decide_again(&mut self) -> Result<()> {
+        let Caller { info, permission, .. } = &self.caller;
+        // What API keys may not call at all, they were not let into: session_only need not be asked again.
+        let decided = self.authority.decide(&self.presented, info, permission, false, true).await;
+        self.caller = decided.map_err(|(error, _)| error)?;
+        Ok(())
+    }
+
+    /// Writes down that the caller was turned away, if that is what the error says.
+    pub(crate) fn note(&self, error: &Error) {
+        if let Error::PermissionDenied { reason, .. } = error {
+            self.authority.record(&self.caller, (*reason).into());
+        }
     }
 }
 
@@ -193,5 +256,5 @@ fn credential(headers: &HeaderMap) -> Result<Presented<'_>> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());
     }
-    Ok(Presented::Token(token.trim()))
+    Ok(Presented::Token(token.trim().into()))
 }

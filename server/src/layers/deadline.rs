@@ -11,7 +11,12 @@ use virtualstack_model::Error;
 use crate::config::Config;
 
 /// Rpcs that hold their answer back on purpose, up to what their request says.
-const PATIENT: [&str; 2] = ["/google.longrunning.Operations/WaitOperation", "/grpc.health.v1.Health/Watch"];
+const PATIENT: [&str; 4] = [
+    "/google.longrunning.Operations/WaitOperation",
+    "/grpc.health.v1.Health/Watch",
+    "/virtualstack.watch.v1.WatchService/WatchOperations",
+    "/virtualstack.watch.v1.WatchService/WatchVms",
+];
 
 /// Longest deadline of the other rpcs, whatever their clients ask for: a call holds a slot until it ends.
 const LONGEST: Duration = Duration::from_secs(300);

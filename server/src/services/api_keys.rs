@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use prost::Message as _;
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 use virtualstack_model::error::Violation;
@@ -11,9 +10,9 @@ use virtualstack_model::id::{ApiKeyId, UserId};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_store::api_keys::{self as keys, ApiKey, IpNetwork, Secret, Terms};
-use virtualstack_store::request_ids::{self, Request as RequestId};
-use virtualstack_store::{ListRequest, Listed, Store, tenants};
+use virtualstack_store::{ListRequest, Listed, Store, request_ids, tenants};
 
+use super::users::repeat;
 use crate::caller::Caller;
 use crate::generated::virtualstack::iam::v1::api_key_service_server::ApiKeyService;
 use crate::status::from_error;
@@ -68,12 +67,12 @@ impl ApiKeyService for ApiKeys {
         request: Request<proto::CreateApiKeyRequest>,
     ) -> Result<Response<proto::ApiKey>, Status> {
         let caller = Caller::of(&request)?;
-        let body = request.get_ref().encode_to_vec();
-        let repeat = RequestId::new("CreateApiKey", &request.get_ref().request_id, &body).map_err(from_error)?;
-        let wanted = request.into_inner().api_key.unwrap_or_default();
+        let repeat = repeat("CreateApiKey", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
+        let request = request.into_inner();
+        let wanted = request.api_key.unwrap_or_default();
         let made = self
             .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
+            .write(&caller.tenant(), caller.audit("").rehearsed(request.validate_only), async |tx| {
                 if let Some(name) = request_ids::answered(tx, &repeat).await? {
                     tx.audit_resource(&name);
                     return keys::get(tx, ApiKeyId::parse("request_id", &name)?).await.map(api_key_message);
@@ -92,7 +91,9 @@ impl ApiKeyService for ApiKeys {
                 let minted = api_keys::mint(None)?;
                 let secret = Secret { public_id: &minted.presented.public_id, digest: &minted.presented.digest };
                 let row = keys::insert(tx, id, me(&caller), secret, &terms).await?;
-                Ok(proto::ApiKey { secret: minted.text, ..api_key_message(row) })
+                // Of a rehearsal nothing is kept, so its secret would be none.
+                let secret = if request.validate_only { String::new() } else { minted.text };
+                Ok(proto::ApiKey { secret, ..api_key_message(row) })
             })
             .await;
         made.map(Response::new).map_err(from_error)
@@ -115,7 +116,7 @@ impl ApiKeyService for ApiKeys {
         .map_err(from_error)?;
         let changed = self
             .store
-            .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
+            .write(&caller.tenant(), caller.audit(id.name()).rehearsed(request.validate_only), async |tx| {
                 let before = own(&caller, keys::lock(tx, id).await?)?;
                 Error::check_etag(&wanted.etag, &before.etag())?;
                 // The rules hold for the key that comes of it, not for the part that was sent.
@@ -128,7 +129,7 @@ impl ApiKeyService for ApiKeys {
                         _ => merged.expire_time = wanted.expire_time,
                     }
                 }
-                let merged = proto::CreateApiKeyRequest { api_key: Some(merged), request_id: String::new() };
+                let merged = proto::CreateApiKeyRequest { api_key: Some(merged), ..Default::default() };
                 codec::validate(&merged)?;
                 let merged = merged.api_key.unwrap_or_default();
                 check_permissions(&caller, &merged.permissions, &before.terms.permissions)?;
@@ -152,10 +153,15 @@ impl ApiKeyService for ApiKeys {
 
     async fn delete_api_key(&self, request: Request<proto::DeleteApiKeyRequest>) -> Result<Response<()>, Status> {
         let caller = Caller::of(&request)?;
+        let repeat = repeat("DeleteApiKey", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
         let request = request.into_inner();
         let id = ApiKeyId::parse("name", &request.name).map_err(from_error)?;
         self.store
             .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
+                if request_ids::answered(tx, &repeat).await?.is_some() {
+                    return Ok(());
+                }
+                request_ids::remember(tx, &repeat, &request.name).await?;
                 let key = keys::lock(tx, id).await?;
                 let key = if caller.holds(DELETE_ALL) { key } else { own(&caller, key)? };
                 Error::check_etag(&request.etag, &key.etag())?;

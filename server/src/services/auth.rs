@@ -63,7 +63,7 @@ const SUPPORT_SESSION: TimeDelta = TimeDelta::hours(8);
 
 impl Auth {
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
-        let Parts { store, tokens, passwords, limits, refusals } = parts;
+        let Parts { store, tokens, passwords, limits, refusals, .. } = parts;
         let session_lifetime = TimeDelta::seconds(config.session_seconds);
         Self { store, tokens, passwords, limits, refusals, session_lifetime }
     }

@@ -10,9 +10,9 @@ use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_store::accounts::{self, Credentials, Invited};
 use virtualstack_store::invitations::{self, Brings, Invite, Joined, Presented};
-use virtualstack_store::request_ids::{self, Request as RequestId};
-use virtualstack_store::{ListRequest, Listed, Mode, Store, SystemPurpose, TenantTx, mail_tokens, roles};
+use virtualstack_store::{ListRequest, Listed, Mode, Store, SystemPurpose, TenantTx, mail_tokens, request_ids, roles};
 
+use super::users::repeat;
 use crate::caller::{CallInfo, Caller};
 use crate::generated::virtualstack::iam::v1::invitation_service_server::InvitationService;
 use crate::limits::Limits;
@@ -64,13 +64,15 @@ impl InvitationService for Invitations {
         request: Request<proto::CreateInvitationRequest>,
     ) -> Result<Response<proto::Invitation>, Status> {
         let caller = Caller::of(&request)?;
-        let body = prost::Message::encode_to_vec(request.get_ref());
-        let repeat = RequestId::new("CreateInvitation", &request.get_ref().request_id, &body).map_err(from_error)?;
-        let wanted = request.into_inner().invitation.unwrap_or_default();
+        let repeat =
+            repeat("CreateInvitation", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
+        let request = request.into_inner();
+        let wanted = request.invitation.unwrap_or_default();
         let email = normalize_email(&wanted.email);
         let expires_at = wanted.expire_time.map(end).transpose().map_err(from_error)?;
         let scope = caller.tenant();
-        let made = self.store.write(&scope, caller.audit(""), async |tx| {
+        let audit = caller.audit("").rehearsed(request.validate_only);
+        let made = self.store.write(&scope, audit, async |tx| {
             if let Some(name) = request_ids::answered(tx, &repeat).await? {
                 return invitations::get(tx, InvitationId::parse("request_id", &name)?).await;
             }

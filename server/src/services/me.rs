@@ -45,13 +45,14 @@ impl MeService for Me {
         let row = self
             .store
             .account(&scope, async |tx| {
+                tx.rehearse(request.validate_only);
                 let before = users::me(tx, scope.tenant()).await?;
                 if fields.is_empty() {
                     return Ok(before);
                 }
                 let mut user = user_message(before.clone(), Vec::new());
                 user.display_name.clone_from(&wanted.display_name);
-                codec::validate(&CreateUserRequest { user: Some(user), request_id: String::new() })?;
+                codec::validate(&CreateUserRequest { user: Some(user), ..Default::default() })?;
                 accounts::set_display_name(tx, &wanted.display_name).await?;
                 let fields = changed_fields([("displayName", json!(before.display_name), json!(wanted.display_name))]);
                 tx.audit(&audit, &[Change::update(before.id.name(), "USER_UPDATED", fields)]).await?;

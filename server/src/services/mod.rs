@@ -5,20 +5,28 @@ mod auth;
 mod health;
 mod invitations;
 mod me;
+mod mutations;
 mod operations;
+mod quotas;
 mod roles;
 mod sessions;
+mod snapshots;
 mod templates;
 mod tenants;
 mod users;
 mod vms;
+mod watches;
 
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use virtualstack_model::{Error, Result};
-use virtualstack_store::Store;
+use virtualstack_store::{MasterKey, Store};
 
+use crate::changes::Changes;
 use crate::config::Config;
 use crate::generated::google::longrunning::operations_server::OperationsServer;
+use crate::generated::virtualstack::compute::v1::quota_service_server::QuotaServiceServer;
+use crate::generated::virtualstack::compute::v1::snapshot_service_server::SnapshotServiceServer;
 use crate::generated::virtualstack::compute::v1::template_service_server::TemplateServiceServer;
 use crate::generated::virtualstack::compute::v1::vm_service_server::VmServiceServer;
 use crate::generated::virtualstack::iam::v1::api_key_service_server::ApiKeyServiceServer;
@@ -30,6 +38,8 @@ use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceSer
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
+use crate::generated::virtualstack::watch::v1::watch_service_server::WatchServiceServer;
+use crate::layers::authorize::Authority;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::refusals::Refusals;
@@ -39,10 +49,16 @@ use crate::tokens::Tokens;
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// What console tickets are sealed with.
+    pub(crate) master_key: MasterKey,
     pub(crate) tokens: Tokens,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) refusals: Refusals,
+    pub(crate) authority: Authority,
+    pub(crate) changes: Changes,
+    /// Cancelled when the server begins to stop.
+    pub(crate) stopping: CancellationToken,
 }
 
 /// Every service there is.
@@ -65,8 +81,11 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         ApiKeyServiceServer: api_keys::ApiKeys { store: store.clone() };
         InvitationServiceServer: invitations::Invitations { store: store.clone(), passwords, limits };
         VmServiceServer: vms::Vms { store: store.clone() };
+        SnapshotServiceServer: snapshots::Snapshots { store: store.clone() };
+        QuotaServiceServer: quotas::Quotas { store: store.clone() };
+        WatchServiceServer: watches::Watches::new(parts.clone(), config);
         TemplateServiceServer: templates::Templates { store: store.clone() };
-        OperationsServer: operations::Operations { store: store.clone() };
+        OperationsServer: operations::Operations { store: store.clone(), master_key: parts.master_key.clone() };
     }
     routes.add_service(health::service(store));
     if config.reflection {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Response, Status};
 use virtualstack_model::id::{OperationId, VmId};
@@ -13,16 +15,19 @@ use virtualstack_proto::google::longrunning::{
     Operation, WaitOperationRequest,
 };
 use virtualstack_proto::google::rpc;
+use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, operation_metadata};
-use virtualstack_store::page::Page;
+use virtualstack_store::snapshots::Snapshot;
 use virtualstack_store::vms::Vm;
-use virtualstack_store::{Mode, Store, TenantScope, TenantTx, operations, vms};
+use virtualstack_store::{
+    ListRequest, Listed, MasterKey, Mode, Store, TenantTx, console_tickets, operations, snapshots, vms,
+};
 
 use crate::caller::Caller;
 use crate::generated::google::longrunning::operations_server::Operations as Contract;
 use crate::status::from_error;
 use crate::wire;
-use crate::wire::vm::vm_message;
+use crate::wire::vm::{snapshot_message, vm_message};
 
 /// How long a wait lasts when its request does not say, and at most.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -32,8 +37,13 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const SLOWEST_LOOK: Duration = Duration::from_secs(2);
 
+/// What who is told a console's ticket must hold, still.
+const CONSOLE: &str = "vm:console";
+
 pub(crate) struct Operations {
     pub(crate) store: Store,
+    /// What console tickets are sealed with.
+    pub(crate) master_key: MasterKey,
 }
 
 #[tonic::async_trait]
@@ -43,26 +53,17 @@ impl Contract for Operations {
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        if !request.filter.is_empty() {
-            return Err(from_error(Error::invalid("filter", "operations cannot be filtered yet")));
-        }
-        if request.page_size < 0 {
+        let ListOperationsRequest { filter, page_size, page_token, .. } = request.into_inner();
+        // The vendored request has no rules of its own.
+        if page_size < 0 {
             return Err(from_error(Error::invalid("page_size", "must not be negative")));
         }
-        let binding = [scope.tenant().to_string(), "operations".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
+        let request = ListRequest { page_size, page_token, filter, ..ListRequest::default() };
         let (operations, next_page_token) = self
             .store
             .read(&scope, async |tx| {
-                let (rows, token) = operations::list(tx, &page).await?;
-                let targets: Vec<_> = rows.iter().map(|row| row.vm_id).collect();
-                let vms = vms::get_many(tx, &targets).await?;
-                let pack = |row: operations::Operation| {
-                    let vm = vms.iter().find(|vm| vm.id == row.vm_id).cloned();
-                    message(row, vm)
-                };
-                Ok((rows.into_iter().map(pack).collect(), token))
+                let Listed { rows, next_page_token, .. } = operations::list(tx, &request).await?;
+                Ok((pack(tx, rows).await?, next_page_token))
             })
             .await
             .map_err(from_error)?;
@@ -70,13 +71,13 @@ impl Contract for Operations {
     }
 
     async fn get_operation(&self, request: Request<GetOperationRequest>) -> Result<Response<Operation>, Status> {
-        let scope = Caller::of(&request)?.tenant();
+        let caller = Caller::of(&request)?;
         let id = OperationId::parse("name", &request.get_ref().name).map_err(from_error)?;
-        self.look(&scope, id).await.map(Response::new).map_err(from_error)
+        self.look(&caller, id).await.map(Response::new).map_err(from_error)
     }
 
     async fn wait_operation(&self, request: Request<WaitOperationRequest>) -> Result<Response<Operation>, Status> {
-        let scope = Caller::of(&request)?.tenant();
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let id = OperationId::parse("name", &request.name).map_err(from_error)?;
         let timeout = match request.timeout {
@@ -88,7 +89,7 @@ impl Contract for Operations {
         let end = Instant::now() + timeout;
         let mut pause = FIRST_LOOK;
         loop {
-            let operation = self.look(&scope, id).await.map_err(from_error)?;
+            let operation = self.look(&caller, id).await.map_err(from_error)?;
             if operation.done || Instant::now() >= end {
                 return Ok(Response::new(operation));
             }
@@ -121,28 +122,86 @@ impl Contract for Operations {
 }
 
 impl Operations {
-    async fn look(&self, scope: &TenantScope, id: OperationId) -> Result<Operation> {
-        self.store.read(scope, async |tx| read(tx, id).await).await
+    /// Reads an operation for a caller, who may be the one to be told the ticket that it has got.
+    async fn look(&self, caller: &Caller, id: OperationId) -> Result<Operation> {
+        let (row, mut operation, ticket_waits) = self
+            .store
+            .read(&caller.tenant(), async |tx| {
+                let row = operations::get(tx, id).await?;
+                let ticket_waits = row.verb == Verb::OpenConsole && console_tickets::waits(tx, id).await?;
+                let operation = pack(tx, vec![row.clone()]).await?.pop();
+                Ok((row, operation.ok_or_else(|| Error::internal("an operation was not packed"))?, ticket_waits))
+            })
+            .await?;
+        let asked = row.actor == caller.tenant().actor().name();
+        if ticket_waits && row.state == OperationState::Succeeded && asked && caller.holds(CONSOLE) {
+            let audit = caller.audit(row.vm_id.name());
+            let taken =
+                self.store.write(&caller.tenant(), audit, async |tx| console_tickets::take(tx, id).await).await?;
+            if let Some((sealed, _)) = taken {
+                let opened = self.master_key.open(&console_tickets::purpose(id), &sealed)?;
+                let ticket: Ticket = serde_json::from_slice(&opened).map_err(Error::internal)?;
+                operation.result = Some(Outcome::Response(wire::any(&ticket.message(row.vm_id))));
+            }
+        }
+        Ok(operation)
+    }
+}
+
+/// What the worker has sealed.
+#[derive(Deserialize)]
+struct Ticket {
+    url: String,
+    ticket: String,
+    protocol: String,
+    expires_at: DateTime<Utc>,
+}
+
+impl Ticket {
+    fn message(self, vm: VmId) -> proto::ConsoleTicket {
+        let Self { url, ticket, protocol, expires_at } = self;
+        proto::ConsoleTicket { vm: vm.name(), url, ticket, protocol, expire_time: Some(wire::time(expires_at)) }
     }
 }
 
 /// Reads an operation with its target as it is now.
 pub(crate) async fn read<M: Mode>(tx: &mut TenantTx<M>, id: OperationId) -> Result<Operation> {
     let row = operations::get(tx, id).await?;
-    let vm = vms::find(tx, row.vm_id).await?;
-    Ok(message(row, vm))
+    pack(tx, vec![row]).await?.pop().ok_or_else(|| Error::internal("an operation was not packed"))
 }
 
-/// Packs an operation. Its response is the VM as it is now, or as it was when it ceased to be.
-pub(crate) fn message(row: operations::Operation, vm: Option<Vm>) -> Operation {
+/// Packs operations with their targets as they are now, which are read at once.
+pub(crate) async fn pack<M: Mode>(tx: &mut TenantTx<M>, rows: Vec<operations::Operation>) -> Result<Vec<Operation>> {
+    let done = || rows.iter().filter(|row| row.state == OperationState::Succeeded);
+    let of_vms: Vec<_> = done().filter(|row| row.snapshot_id.is_none()).map(|row| row.vm_id).collect();
+    let of_snapshots: Vec<_> = done().filter_map(|row| row.snapshot_id).collect();
+    let vms = if of_vms.is_empty() { Vec::new() } else { vms::get_many(tx, &of_vms).await? };
+    let snapshots = if of_snapshots.is_empty() { Vec::new() } else { snapshots::get_many(tx, &of_snapshots).await? };
+    let target = |row: &operations::Operation| match row.snapshot_id {
+        Some(id) => snapshots.iter().find(|snapshot| snapshot.id == id).cloned().map(Target::Snapshot),
+        None => vms.iter().find(|vm| vm.id == row.vm_id).cloned().map(|vm| Target::Vm(Box::new(vm))),
+    };
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let target = target(&row);
+            message(row, target)
+        })
+        .collect())
+}
+
+/// What an operation has worked on.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Vm(Box<Vm>),
+    Snapshot(Snapshot),
+}
+
+/// Packs an operation. Its response is the target as it is now, or as it was when it ceased to be.
+pub(crate) fn message(row: operations::Operation, target: Option<Target>) -> Operation {
     let result = match row.state {
         OperationState::Open | OperationState::Queued => None,
-        OperationState::Succeeded => {
-            let vm = vm.or_else(|| row.tombstone.clone().and_then(|was| serde_json::from_value(was).ok()));
-            // A VM that a later operation has purged leaves its id.
-            let vm = vm.map_or_else(|| gone(row.vm_id), vm_message);
-            Some(Outcome::Response(wire::any(&vm)))
-        }
+        OperationState::Succeeded => Some(Outcome::Response(response(&row, target))),
         OperationState::Failed => Some(Outcome::Error(failure(&row))),
         OperationState::Cancelled => Some(Outcome::Error(rpc::Status {
             code: Code::Cancelled.into(),
@@ -151,7 +210,7 @@ pub(crate) fn message(row: operations::Operation, vm: Option<Vm>) -> Operation {
         })),
     };
     let metadata = OperationMetadata {
-        target: row.vm_id.name(),
+        target: row.target(),
         verb: verb(row.verb).into(),
         step: row.step,
         progress_percent: row.progress_percent,
@@ -159,13 +218,36 @@ pub(crate) fn message(row: operations::Operation, vm: Option<Vm>) -> Operation {
         start_time: row.started_at.map(wire::time),
         end_time: row.ended_at.map(wire::time),
         cancel_requested: row.cancel_requested,
+        plan: None,
+        deadline: Some(wire::time(row.deadline_at)),
     };
     Operation { name: row.id.name(), metadata: Some(wire::any(&metadata)), done: row.state.is_done(), result }
 }
 
-fn gone(id: VmId) -> virtualstack_proto::virtualstack::compute::v1::Vm {
-    use virtualstack_proto::virtualstack::compute::v1::{Vm, vm::State};
-    Vm { name: id.name(), uid: id.to_string(), state: State::Deleted.into(), ..Default::default() }
+/// What an operation that worked gives. What a later one has removed leaves its id.
+fn response(row: &operations::Operation, target: Option<Target>) -> prost_types::Any {
+    if row.verb == Verb::OpenConsole {
+        return wire::any(&proto::ConsoleTicket { vm: row.vm_id.name(), ..Default::default() });
+    }
+    let tombstone = || row.tombstone.clone();
+    match (target, row.snapshot_id) {
+        (Some(Target::Vm(vm)), _) => wire::any(&vm_message(*vm)),
+        (Some(Target::Snapshot(snapshot)), _) => wire::any(&snapshot_message(snapshot)),
+        (None, None) => {
+            let was = tombstone().and_then(|was| serde_json::from_value(was).ok());
+            wire::any(&was.map_or_else(|| gone(row.vm_id), vm_message))
+        }
+        (None, Some(id)) => {
+            let was = tombstone().and_then(|was| serde_json::from_value(was).ok());
+            let gone = || proto::Snapshot { name: row.target(), uid: id.to_string(), ..Default::default() };
+            wire::any(&was.map_or_else(gone, snapshot_message))
+        }
+    }
+}
+
+fn gone(id: VmId) -> proto::Vm {
+    let state = proto::vm::State::Deleted.into();
+    proto::Vm { name: id.name(), uid: id.to_string(), state, ..Default::default() }
 }
 
 fn failure(row: &operations::Operation) -> rpc::Status {
@@ -180,13 +262,19 @@ fn error_info(reason: &str) -> prost_types::Any {
     wire::any(&rpc::ErrorInfo { reason: reason.to_owned(), domain: "virtualstack".to_owned(), ..Default::default() })
 }
 
-fn verb(verb: Verb) -> operation_metadata::Verb {
+/// What an operation does, as clients see it.
+pub(crate) fn verb(verb: Verb) -> operation_metadata::Verb {
     match verb {
-        Verb::Create => operation_metadata::Verb::Create,
+        Verb::Create | Verb::CreateSnapshot => operation_metadata::Verb::Create,
         Verb::Update => operation_metadata::Verb::Update,
-        Verb::Delete => operation_metadata::Verb::Delete,
+        Verb::Delete | Verb::DeleteSnapshot => operation_metadata::Verb::Delete,
         Verb::Start => operation_metadata::Verb::Start,
         Verb::Stop => operation_metadata::Verb::Stop,
         Verb::Restart => operation_metadata::Verb::Restart,
+        Verb::Reset => operation_metadata::Verb::Reset,
+        Verb::Suspend => operation_metadata::Verb::Suspend,
+        Verb::Undelete => operation_metadata::Verb::Undelete,
+        Verb::RevertSnapshot => operation_metadata::Verb::Revert,
+        Verb::OpenConsole => operation_metadata::Verb::OpenConsole,
     }
 }

@@ -12,7 +12,6 @@ use virtualstack_proto::virtualstack::iam::v1::{
     ListRoleUsersRequest, ListRoleUsersResponse, ListRolesRequest, ListRolesResponse, Role, SetRoleUsersRequest,
     SetRoleUsersResponse, UpdateRoleRequest,
 };
-use virtualstack_store::page::Page;
 use virtualstack_store::roles::{self, Key};
 use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, request_ids, users};
 
@@ -57,10 +56,11 @@ impl RoleService for Roles {
     async fn create_role(&self, request: Request<CreateRoleRequest>) -> Result<Response<Role>, Status> {
         let caller = Caller::of(&request)?;
         let repeat = repeat("CreateRole", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
-        let wanted = request.into_inner().role.unwrap_or_default();
+        let request = request.into_inner();
+        let wanted = request.role.unwrap_or_default();
         let made = self
             .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
+            .write(&caller.tenant(), caller.audit("").rehearsed(request.validate_only), async |tx| {
                 let id = RoleId::new();
                 if let Some(name) = request_ids::answered(tx, &repeat).await? {
                     return roles::get(tx, &Key::parse("request_id", &name)?).await;
@@ -88,7 +88,7 @@ impl RoleService for Roles {
         .map_err(from_error)?;
         let role = self
             .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
+            .write(&caller.tenant(), caller.audit("").rehearsed(request.validate_only), async |tx| {
                 let access = if fields.contains(&"permissions") {
                     caller.decide_again(tx).await?
                 } else {
@@ -108,7 +108,7 @@ impl RoleService for Roles {
                 // The rules hold for the role that comes of it, not for the part that was sent.
                 codec::validate(&CreateRoleRequest {
                     role: Some(role_message(role.clone())),
-                    request_id: String::new(),
+                    ..CreateRoleRequest::default()
                 })?;
                 check_permissions(tx, &access, &before.permissions, &role.permissions).await?;
                 role.permissions.sort();
@@ -121,11 +121,17 @@ impl RoleService for Roles {
 
     async fn delete_role(&self, request: Request<DeleteRoleRequest>) -> Result<Response<()>, Status> {
         let caller = Caller::of(&request)?;
+        let repeat = repeat("DeleteRole", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
         let request = request.into_inner();
         let key = Key::parse("name", &request.name).map_err(from_error)?;
         self.store
             .write(&caller.tenant(), caller.audit(""), async |tx| {
                 caller.decide_again(tx).await?;
+                if let Some(name) = request_ids::answered(tx, &repeat).await? {
+                    tx.audit_resource(name);
+                    return Ok(());
+                }
+                request_ids::remember(tx, &repeat, &request.name).await?;
                 let role = roles::lock_custom(tx, &key).await?;
                 tx.audit_resource(role.id.name());
                 Error::check_etag(&request.etag, &role.etag())?;
@@ -225,12 +231,14 @@ impl PermissionService for Permissions {
         request: Request<ListPermissionsRequest>,
     ) -> Result<Response<ListPermissionsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        let binding = [scope.tenant().to_string(), "permissions".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) =
-            self.store.read(&scope, async |tx| roles::list_permissions(tx, &page).await).await.map_err(from_error)?;
+        let ListPermissionsRequest { page_size, page_token, filter, order_by, show_total } = request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } = self
+            .store
+            .read(&scope, async |tx| roles::list_permissions(tx, &request).await)
+            .await
+            .map_err(from_error)?;
         let permissions = rows.into_iter().map(permission_message).collect();
-        Ok(Response::new(ListPermissionsResponse { permissions, next_page_token }))
+        Ok(Response::new(ListPermissionsResponse { permissions, next_page_token, total_size }))
     }
 }

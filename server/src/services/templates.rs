@@ -7,8 +7,7 @@ use virtualstack_proto::virtualstack::compute::v1::template::{Kind, State};
 use virtualstack_proto::virtualstack::compute::v1::{
     GetTemplateRequest, ListTemplatesRequest, ListTemplatesResponse, Template,
 };
-use virtualstack_store::page::Page;
-use virtualstack_store::{Store, templates};
+use virtualstack_store::{ListRequest, Listed, Store, templates};
 
 use crate::caller::Caller;
 use crate::generated::virtualstack::compute::v1::template_service_server::TemplateService;
@@ -26,15 +25,12 @@ impl TemplateService for Templates {
         request: Request<ListTemplatesRequest>,
     ) -> Result<Response<ListTemplatesResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        let binding = [scope.tenant().to_string(), "templates".to_owned()];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) =
-            self.store.read(&scope, async |tx| templates::list(tx, &page).await).await.map_err(from_error)?;
-        Ok(Response::new(ListTemplatesResponse {
-            templates: rows.into_iter().map(template).collect(),
-            next_page_token,
-        }))
+        let ListTemplatesRequest { page_size, page_token, filter, order_by, show_total } = request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } =
+            self.store.read(&scope, async |tx| templates::list(tx, &request).await).await.map_err(from_error)?;
+        let templates = rows.into_iter().map(template).collect();
+        Ok(Response::new(ListTemplatesResponse { templates, next_page_token, total_size }))
     }
 
     async fn get_template(&self, request: Request<GetTemplateRequest>) -> Result<Response<Template>, Status> {
@@ -66,5 +62,6 @@ fn template(row: templates::Template) -> Template {
         disk_gib: row.disk_gib,
         create_time: Some(wire::time(row.created_at)),
         update_time: Some(wire::time(row.updated_at)),
+        hypervisor: row.hypervisor,
     }
 }

@@ -1,17 +1,16 @@
 //! Tenants: members see theirs, operators of the platform all of them.
 
 use chrono::TimeDelta;
-use prost::Message as _;
 use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
 use virtualstack_model::id::TenantId;
 use virtualstack_model::tenant::{PROVIDER_SLUG, Settings, TenantState};
 use virtualstack_model::{Error, Result, user};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
-use virtualstack_store::request_ids::{self, Request as RequestId};
 use virtualstack_store::tenants::{self, Edit, FirstAdmin, Key, NewTenant, Tenant};
-use virtualstack_store::{ListRequest, Listed, Store, SystemTx};
+use virtualstack_store::{ListRequest, Listed, Store, SystemTx, request_ids};
 
+use super::users::repeat;
 use crate::caller::Caller;
 use crate::codec;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantService;
@@ -79,6 +78,7 @@ impl TenantService for Tenants {
         let updated = self
             .store
             .system(caller.platform(), async |tx| {
+                tx.rehearse(request.validate_only);
                 let before = lock(tx, "tenant.name", &wanted.name).await?;
                 if before.state == TenantState::Deleted {
                     return Err(deleted(&before, "a deleted tenant cannot be changed"));
@@ -98,9 +98,10 @@ impl TenantService for Tenants {
         let request = request.into_inner();
         let wanted = request.tenant.unwrap_or_default();
         let fields = fields(request.update_mask, &wanted).map_err(from_error)?;
+        let audit = caller.audit(caller.tenant_id().name()).rehearsed(request.validate_only);
         let updated = self
             .store
-            .write(&caller.tenant(), caller.audit(caller.tenant_id().name()), async |tx| {
+            .write(&caller.tenant(), audit, async |tx| {
                 let before = tenants::lock_current(tx).await?;
                 let edit = edit(&before, &wanted, &fields)?;
                 tenants::update(tx, &before, &edit).await
@@ -114,12 +115,18 @@ impl TenantService for Tenants {
         request: Request<proto::DeleteTenantRequest>,
     ) -> Result<Response<proto::Tenant>, Status> {
         let caller = Caller::of(&request)?;
+        let repeat = repeat("DeleteTenant", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
+        let scope = caller.tenant();
         let request = request.into_inner();
         let kept = if request.force { TimeDelta::zero() } else { KEPT };
         let changed = self
             .store
             .system(caller.platform(), async |tx| {
                 let before = lock(tx, "name", &request.name).await?;
+                let name = before.id.name();
+                if request_ids::answered_or_remember(tx, &scope, &repeat, &name).await?.is_some() {
+                    return Ok(before);
+                }
                 Error::check_etag(&request.etag, &before.etag())?;
                 not_the_provider(&before)?;
                 if before.state == TenantState::Deleted && !request.force {
@@ -235,7 +242,7 @@ impl Tenants {
     async fn create(&self, caller: &Caller, mut request: proto::CreateTenantRequest) -> Result<Tenant> {
         let password = std::mem::take(&mut request.admin_password);
         // Without the password: what is kept of a body is no hash to keep a password by.
-        let repeat = RequestId::new("CreateTenant", &request.request_id, &request.encode_to_vec())?;
+        let repeat = repeat("CreateTenant", &request, &request.request_id)?;
         let wanted = request.tenant.take().unwrap_or_default();
         if RESERVED.contains(&wanted.slug.as_str()) {
             return Err(Error::invalid("tenant.slug", "is reserved"));
@@ -259,6 +266,7 @@ impl Tenants {
         let scope = caller.tenant();
         self.store
             .system(caller.platform(), async |tx| {
+                tx.rehearse(request.validate_only);
                 if let Some(first) = request_ids::answered_or_remember(tx, &scope, &repeat, &new.id.name()).await? {
                     return tenants::find_any(tx, &Key::parse(&first)).await?.ok_or_else(|| not_found(&first));
                 }

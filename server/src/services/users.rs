@@ -68,7 +68,7 @@ impl UserService for Users {
         };
         let made = self
             .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
+            .write(&caller.tenant(), caller.audit("").rehearsed(request.validate_only), async |tx| {
                 // Of two calls with one request id the slower one waits here, and then finds the faster one's answer.
                 let access = caller.decide_again(tx).await?;
                 if let Some(name) = request_ids::answered(tx, &repeat).await? {
@@ -100,7 +100,7 @@ impl UserService for Users {
         let fields = wire::update_mask(request.update_mask, &["display_name"], |_| true).map_err(from_error)?;
         let member = self
             .store
-            .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
+            .write(&caller.tenant(), caller.audit(id.name()).rehearsed(request.validate_only), async |tx| {
                 let before = users::lock(tx, id).await?;
                 Error::check_etag(&wanted.etag, &before.user.etag())?;
                 let mut user = member_message(before.clone());
@@ -108,7 +108,7 @@ impl UserService for Users {
                     user.display_name.clone_from(&wanted.display_name);
                 }
                 // The rules hold for the user that comes of it, not for the part that was sent.
-                codec::validate(&CreateUserRequest { user: Some(user.clone()), request_id: String::new() })?;
+                codec::validate(&CreateUserRequest { user: Some(user.clone()), ..Default::default() })?;
                 if user.display_name == before.user.display_name {
                     return Ok(before);
                 }
@@ -121,11 +121,16 @@ impl UserService for Users {
 
     async fn delete_user(&self, request: Request<DeleteUserRequest>) -> Result<Response<()>, Status> {
         let caller = Caller::of(&request)?;
+        let repeat = repeat("DeleteUser", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
         let request = request.into_inner();
         let id = UserId::parse("name", &request.name).map_err(from_error)?;
         self.store
             .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
                 caller.decide_again(tx).await?;
+                if request_ids::answered(tx, &repeat).await?.is_some() {
+                    return Ok(());
+                }
+                request_ids::remember(tx, &repeat, &request.name).await?;
                 let member = users::lock(tx, id).await?;
                 Error::check_etag(&request.etag, &member.user.etag())?;
                 users::remove(tx, &member).await

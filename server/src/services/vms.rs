@@ -3,29 +3,31 @@
 use chrono::Utc;
 use serde_json::json;
 use tonic::{Request, Response, Status};
-use virtualstack_model::id::{OperationId, TemplateId, VmId};
-use virtualstack_model::jobs::{VmCreate, VmDelete, VmPower};
+use virtualstack_model::error::Violation;
+use virtualstack_model::id::{TemplateId, VmId};
+use virtualstack_model::jobs::{Graceful, Job, VmConsole, VmCreate, VmDelete, VmPower, VmResize};
 use virtualstack_model::operation::Verb;
 use virtualstack_model::template::TemplateState;
-use virtualstack_model::vm::VmState;
+use virtualstack_model::vm::{Size, VmState};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
-use virtualstack_store::page::Page;
-use virtualstack_store::request_ids::{self, Request as RequestId};
-use virtualstack_store::vms::{self, Event, Update, Vm};
-use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, operations, templates, vm_events};
+use virtualstack_store::vms::{self, Event, Vm};
+use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, operations, snapshots, templates, vm_events};
 
 use crate::caller::Caller;
 use crate::codec;
 use crate::generated::virtualstack::compute::v1::vm_service_server::VmService;
-use crate::services::operations as operation_service;
+use crate::services::mutations::{Mutation, begin};
 use crate::status::from_error;
 use crate::wire;
 use crate::wire::vm::{event_message, vm_message};
 
-/// What a tenant may change at once.
-const UPDATABLE: [&str; 3] = ["display_name", "description", "labels"];
+/// What a tenant may change: the first three at once, the others by an operation.
+const UPDATABLE: [&str; 6] = ["display_name", "description", "labels", "cpu_count", "memory_mib", "disk_gib"];
+
+/// Those of them that an operation changes.
+const SIZES: [&str; 3] = ["cpu_count", "memory_mib", "disk_gib"];
 
 pub(crate) struct Vms {
     pub(crate) store: Store,
@@ -38,14 +40,16 @@ impl VmService for Vms {
         request: Request<proto::ListVmsRequest>,
     ) -> Result<Response<proto::ListVmsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let proto::ListVmsRequest { page_size, page_token, show_deleted } = request.into_inner();
-        let request = ListRequest { page_size, page_token, ..Default::default() };
-        let Listed { rows, next_page_token, .. } = self
+        let proto::ListVmsRequest { page_size, page_token, show_deleted, filter, order_by, show_total } =
+            request.into_inner();
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } = self
             .store
             .read(&scope, async |tx| vms::list(tx, &request, show_deleted).await)
             .await
             .map_err(from_error)?;
-        Ok(Response::new(proto::ListVmsResponse { vms: rows.into_iter().map(vm_message).collect(), next_page_token }))
+        let vms = rows.into_iter().map(vm_message).collect();
+        Ok(Response::new(proto::ListVmsResponse { vms, next_page_token, total_size }))
     }
 
     async fn get_vm(&self, request: Request<proto::GetVmRequest>) -> Result<Response<proto::Vm>, Status> {
@@ -56,119 +60,147 @@ impl VmService for Vms {
     }
 
     async fn create_vm(&self, request: Request<proto::CreateVmRequest>) -> Result<Response<Operation>, Status> {
-        let caller = Caller::of(&request)?;
-        let repeat = repeat("CreateVm", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
+        let mutation = Mutation::of("CreateVm", &request, |it| (&it.request_id, it.validate_only))?;
         let wanted = request.into_inner().vm.unwrap_or_default();
         let template = TemplateId::parse("vm.template", &wanted.template).map_err(from_error)?;
-        let answered = self
-            .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
-                let id = OperationId::new();
-                if let Some(first) = first_answer(tx, &repeat, id).await? {
-                    return Ok(first);
-                }
+        let id = mutation.operation;
+        mutation
+            .make(&self.store, async |tx| {
                 let template = usable_template(tx, template).await?;
-                let vm = new_vm(&caller, &wanted, template)?;
+                let vm = new_vm(&mutation.caller, &wanted, template)?;
                 vms::insert(tx, &vm, id).await?;
                 tx.audit_resource(vm.id.name());
                 operations::start(tx, id, Verb::Create, vm.id, &VmCreate { vm: vm.id, operation: id }).await?;
-                operation_service::read(tx, id).await
+                Ok(())
             })
-            .await;
-        answered.map(Response::new).map_err(from_error)
+            .await
     }
 
     async fn update_vm(&self, request: Request<proto::UpdateVmRequest>) -> Result<Response<Operation>, Status> {
-        let caller = Caller::of(&request)?;
-        let repeat = repeat("UpdateVm", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
-        let request = request.into_inner();
-        let wanted = request.vm.unwrap_or_default();
+        let mutation = Mutation::of("UpdateVm", &request, |it| (&it.request_id, it.validate_only))?;
+        let proto::UpdateVmRequest { vm, update_mask, allow_restart, .. } = request.into_inner();
+        let wanted = vm.unwrap_or_default();
         let target = VmId::parse("vm.name", &wanted.name).map_err(from_error)?;
-        let fields = wire::update_mask(request.update_mask, &UPDATABLE, |field| match field {
+        let fields = wire::update_mask(update_mask, &UPDATABLE, |field| match field {
             "display_name" => !wanted.display_name.is_empty(),
             "description" => !wanted.description.is_empty(),
-            _ => !wanted.labels.is_empty(),
+            "labels" => !wanted.labels.is_empty(),
+            "cpu_count" => wanted.cpu_count != 0,
+            "memory_mib" => wanted.memory_mib != 0,
+            _ => wanted.disk_gib != 0,
         })
         .map_err(from_error)?;
-        let answered = self
-            .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
-                let id = OperationId::new();
-                if let Some(first) = first_answer(tx, &repeat, id).await? {
-                    return Ok(first);
-                }
+        let id = mutation.operation;
+        mutation
+            .make(&self.store, async |tx| {
                 let before = vms::lock(tx, target).await?;
-                before.check_etag(&wanted.etag)?;
+                Error::check_etag(&wanted.etag, &before.etag())?;
                 if matches!(before.state, VmState::Deleting | VmState::Deleted) {
                     return Err(Error::precondition("VM_DELETED", target.name(), "a deleted VM cannot be changed"));
                 }
+                tx.audit_resource(target.name());
                 let mut vm = before.clone();
-                for field in &fields {
-                    match *field {
-                        "display_name" => vm.display_name.clone_from(&wanted.display_name),
-                        "description" => vm.description.clone_from(&wanted.description),
-                        _ => vm.labels = json!(wanted.labels),
-                    }
-                }
-                // The rules hold for the VM that comes of it, not for the part that was sent.
-                codec::validate(&proto::CreateVmRequest {
-                    vm: Some(vm_message(vm.clone())),
-                    request_id: String::new(),
-                })?;
-                if !fields.is_empty() {
+                let size = merge(&mut vm, &wanted, &fields)?;
+                if vm != before {
                     vms::update_metadata(tx, &before, &mut vm, id).await?;
                 }
-                tx.audit_resource(target.name());
-                operations::record_done(tx, id, Verb::Update, target).await?;
-                operation_service::read(tx, id).await
+                // A size that another operation is at work on is not there yet, and may never be.
+                let sized =
+                    fields.iter().any(|field| SIZES.contains(field)) && (size, size) != (vm.size(), vm.wanted_size());
+                if !sized {
+                    operations::record_done(tx, id, Verb::Update, target).await?;
+                    return Ok(());
+                }
+                let job = VmResize { vm: target, operation: id, allow_restart };
+                operations::start(tx, id, Verb::Update, target, &job).await?;
+                let state = vm.state.begin(Verb::Update, target)?;
+                if size.disk_gib > vm.disk_gib && snapshots::count(tx, target).await? > 0 {
+                    let message = "vm.diskGib: the disk of a VM with snapshots cannot grow; delete them first";
+                    return Err(Error::precondition("VM_HAS_SNAPSHOTS", target.name(), message));
+                }
+                let Size { cpu_count, memory_mib, disk_gib } = size;
+                let message = format!("A size of {cpu_count} CPUs, {memory_mib} MiB and {disk_gib} GiB was requested");
+                let event = Event { reason: "VM_RESIZE_REQUESTED", message, operation: Some(id) };
+                vms::want_size(tx, &mut vm, state, size, event).await
             })
-            .await;
-        answered.map(Response::new).map_err(from_error)
+            .await
     }
 
     async fn delete_vm(&self, request: Request<proto::DeleteVmRequest>) -> Result<Response<Operation>, Status> {
-        let caller = Caller::of(&request)?;
-        let repeat = repeat("DeleteVm", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
+        let mutation = Mutation::of("DeleteVm", &request, |it| (&it.request_id, it.validate_only))?;
         let request = request.into_inner();
         let target = VmId::parse("name", &request.name).map_err(from_error)?;
-        let answered = self
-            .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
-                let id = OperationId::new();
-                if let Some(first) = first_answer(tx, &repeat, id).await? {
-                    return Ok(first);
-                }
+        let id = mutation.operation;
+        mutation
+            .make(&self.store, async |tx| {
                 let mut vm = vms::lock(tx, target).await?;
-                vm.check_etag(&request.etag)?;
+                Error::check_etag(&request.etag, &vm.etag())?;
                 if vm.state == VmState::Deleted && !request.force {
-                    return Err(Error::precondition(
-                        "VM_DELETED",
-                        target.name(),
-                        "the VM is deleted already; force purges it",
-                    ));
+                    let message = "the VM is deleted already; force purges it";
+                    return Err(Error::precondition("VM_DELETED", target.name(), message));
                 }
-                let job = VmDelete { vm: target, operation: id, force: request.force };
-                operations::start_delete(tx, id, target, &job).await?;
-                begin(tx, &mut vm, Verb::Delete, id).await?;
-                operation_service::read(tx, id).await
+                // Of what is not on the hypervisor, there is nothing to keep.
+                let force = request.force || !vm.occupies;
+                operations::start_delete(tx, id, target, &VmDelete { vm: target, operation: id, force }).await?;
+                begin(tx, &mut vm, Verb::Delete, id).await
             })
-            .await;
-        answered.map(Response::new).map_err(from_error)
+            .await
+    }
+
+    async fn undelete_vm(&self, request: Request<proto::UndeleteVmRequest>) -> Result<Response<Operation>, Status> {
+        let mutation = Mutation::of("UndeleteVm", &request, |it| (&it.request_id, it.validate_only))?;
+        let target = VmId::parse("name", &request.get_ref().name).map_err(from_error)?;
+        let id = mutation.operation;
+        mutation
+            .make(&self.store, async |tx| {
+                let mut vm = vms::lock(tx, target).await?;
+                if !matches!(vm.state, VmState::Deleted | VmState::Deleting) {
+                    return Err(Error::exists("VM_NOT_DELETED", target.name(), "the VM is not deleted"));
+                }
+                let state = vm.state.begin(Verb::Undelete, target)?;
+                if !vm.occupies {
+                    let message = "nothing of the VM is left on the hypervisor, so it cannot be undeleted";
+                    return Err(Error::precondition("VM_LOST", target.name(), message));
+                }
+                tx.audit_resource(target.name());
+                vms::undelete(tx, &mut vm, state, id).await?;
+                operations::record_done(tx, id, Verb::Undelete, target).await?;
+                Ok(())
+            })
+            .await
     }
 
     async fn start_vm(&self, request: Request<proto::StartVmRequest>) -> Result<Response<Operation>, Status> {
-        let repeat = repeat("StartVm", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
-        self.power(Caller::of(&request)?, repeat, &request.get_ref().name, Verb::Start).await
+        let mutation = Mutation::of("StartVm", &request, |it| (&it.request_id, it.validate_only))?;
+        self.power(mutation, &request.get_ref().name, Verb::Start, None).await
     }
 
     async fn stop_vm(&self, request: Request<proto::StopVmRequest>) -> Result<Response<Operation>, Status> {
-        let repeat = repeat("StopVm", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
-        self.power(Caller::of(&request)?, repeat, &request.get_ref().name, Verb::Stop).await
+        let mutation = Mutation::of("StopVm", &request, |it| (&it.request_id, it.validate_only))?;
+        let graceful = graceful(request.get_ref()).map_err(from_error)?;
+        self.power(mutation, &request.get_ref().name, Verb::Stop, graceful).await
     }
 
     async fn restart_vm(&self, request: Request<proto::RestartVmRequest>) -> Result<Response<Operation>, Status> {
-        let repeat = repeat("RestartVm", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
-        self.power(Caller::of(&request)?, repeat, &request.get_ref().name, Verb::Restart).await
+        let mutation = Mutation::of("RestartVm", &request, |it| (&it.request_id, it.validate_only))?;
+        self.power(mutation, &request.get_ref().name, Verb::Restart, Some(Graceful::default())).await
+    }
+
+    async fn reset_vm(&self, request: Request<proto::ResetVmRequest>) -> Result<Response<Operation>, Status> {
+        let mutation = Mutation::of("ResetVm", &request, |it| (&it.request_id, it.validate_only))?;
+        self.power(mutation, &request.get_ref().name, Verb::Reset, None).await
+    }
+
+    async fn suspend_vm(&self, request: Request<proto::SuspendVmRequest>) -> Result<Response<Operation>, Status> {
+        let mutation = Mutation::of("SuspendVm", &request, |it| (&it.request_id, it.validate_only))?;
+        self.power(mutation, &request.get_ref().name, Verb::Suspend, None).await
+    }
+
+    async fn open_console(&self, request: Request<proto::OpenConsoleRequest>) -> Result<Response<Operation>, Status> {
+        let mutation = Mutation::of("OpenConsole", &request, |it| (&it.request_id, it.validate_only))?;
+        let target = VmId::parse("name", &request.get_ref().name).map_err(from_error)?;
+        let job = VmConsole { vm: target, operation: mutation.operation };
+        self.begin(mutation, target, Verb::OpenConsole, job).await
     }
 
     async fn list_vm_events(
@@ -176,79 +208,104 @@ impl VmService for Vms {
         request: Request<proto::ListVmEventsRequest>,
     ) -> Result<Response<proto::ListVmEventsResponse>, Status> {
         let scope = Caller::of(&request)?.tenant();
-        let request = request.into_inner();
-        let id = VmId::parse("parent", &request.parent).map_err(from_error)?;
-        let binding = [scope.tenant().to_string(), format!("events of {id}")];
-        let page = Page::read(request.page_size, &request.page_token, &binding).map_err(from_error)?;
-        let (rows, next_page_token) = self
+        let proto::ListVmEventsRequest { parent, page_size, page_token, filter, order_by, show_total } =
+            request.into_inner();
+        let id = VmId::parse("parent", &parent).map_err(from_error)?;
+        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
+        let Listed { rows, next_page_token, total_size } = self
             .store
             .read(&scope, async |tx| {
                 vms::get(tx, id).await?;
-                vm_events::list(tx, id, &page).await
+                vm_events::list(tx, &request, id).await
             })
             .await
             .map_err(from_error)?;
         let vm_events = rows.into_iter().map(|row| event_message(id, row)).collect();
-        Ok(Response::new(proto::ListVmEventsResponse { vm_events, next_page_token }))
+        Ok(Response::new(proto::ListVmEventsResponse { vm_events, next_page_token, total_size }))
     }
 }
 
 impl Vms {
     async fn power(
         &self,
-        caller: Caller,
-        repeat: RequestId,
+        mutation: Mutation,
         name: &str,
         verb: Verb,
+        graceful: Option<Graceful>,
     ) -> Result<Response<Operation>, Status> {
         let target = VmId::parse("name", name).map_err(from_error)?;
-        let answered = self
-            .store
-            .write(&caller.tenant(), caller.audit(""), async |tx| {
-                let id = OperationId::new();
-                if let Some(first) = first_answer(tx, &repeat, id).await? {
-                    return Ok(first);
-                }
+        let job = VmPower { vm: target, operation: mutation.operation, verb, graceful };
+        self.begin(mutation, target, verb, job).await
+    }
+
+    /// Starts an operation that needs nothing but a VM in a state that allows it.
+    async fn begin<J: Job>(
+        &self,
+        mutation: Mutation,
+        target: VmId,
+        verb: Verb,
+        job: J,
+    ) -> Result<Response<Operation>, Status> {
+        let id = mutation.operation;
+        mutation
+            .make(&self.store, async |tx| {
                 let mut vm = vms::lock(tx, target).await?;
-                operations::start(tx, id, verb, target, &VmPower { vm: target, operation: id, verb }).await?;
-                begin(tx, &mut vm, verb, id).await?;
-                operation_service::read(tx, id).await
+                operations::start(tx, id, verb, target, &job).await?;
+                begin(tx, &mut vm, verb, id).await
             })
-            .await;
-        answered.map(Response::new).map_err(from_error)
+            .await
     }
 }
 
-/// Puts a VM in the state that an operation begins with.
-async fn begin(tx: &mut TenantTx<Write>, vm: &mut Vm, verb: Verb, operation: OperationId) -> Result<()> {
-    let state = vm.state.begin(verb, vm.id)?;
-    let (reason, message) = match verb {
-        Verb::Start => ("VM_START_REQUESTED", "Start was requested"),
-        Verb::Stop => ("VM_STOP_REQUESTED", "Stop was requested"),
-        Verb::Restart => ("VM_RESTART_REQUESTED", "Restart was requested"),
-        Verb::Delete => ("VM_DELETE_REQUESTED", "Deletion was requested"),
-        Verb::Create | Verb::Update => return Err(Error::internal("not an operation of an existing VM")),
-    };
-    tx.audit_resource(vm.id.name());
-    let update = Update { state: Some(state), ..Update::default() };
-    let event = Event { reason, message: message.to_owned(), operation: Some(operation) };
-    vms::update_state(tx, vm, update, event).await
+/// How a stop is to ask the guest; none cuts the power.
+fn graceful(request: &proto::StopVmRequest) -> Result<Option<Graceful>> {
+    if !request.graceful {
+        // Somebody who says how to ask the guest does not want its power to be cut.
+        let said = [("timeout", request.timeout.is_some()), ("fallback", request.fallback != 0)];
+        let said = said.into_iter().filter(|(_, said)| *said);
+        let violations: Vec<_> = said.map(|(field, _)| Violation::new(field, "is for a graceful stop")).collect();
+        return if violations.is_empty() { Ok(None) } else { Err(Error::invalid_all(violations)) };
+    }
+    let mut graceful =
+        Graceful { power_off: request.fallback() != proto::stop_vm_request::Fallback::Fail, ..Graceful::default() };
+    if let Some(timeout) = request.timeout {
+        let seconds = timeout.seconds + i64::from(timeout.nanos > 0);
+        graceful.timeout_seconds = seconds.try_into().map_err(|_| Error::invalid("timeout", "must not be negative"))?;
+    }
+    Ok(Some(graceful))
 }
 
-/// What tells a repeat of a request from a new one: its id, and that it says the same.
-fn repeat(method: &'static str, request: &impl prost::Message, id: &str) -> Result<RequestId> {
-    RequestId::new(method, id, &request.encode_to_vec())
-}
-
-/// The answer that the first call with this request id got, if this is a repeat. Otherwise the request id is taken for
-/// the operation `id`, before anything else is written: of two calls at once the slower one waits here, and then finds
-/// the faster one's answer instead of what the faster one made.
-async fn first_answer(tx: &mut TenantTx<Write>, repeat: &RequestId, id: OperationId) -> Result<Option<Operation>> {
-    let Some(name) = request_ids::answered(tx, repeat).await? else {
-        request_ids::remember(tx, repeat, &id.name()).await?;
-        return Ok(None);
+/// Puts the fields that an update names into a VM, but for its size, which it is to have later. The rules hold for the VM
+/// that comes of it, not for the part that was sent.
+fn merge(vm: &mut Vm, wanted: &proto::Vm, fields: &[&str]) -> Result<Size> {
+    let mut size = vm.wanted_size();
+    let mut violations = Vec::new();
+    let mut sized = |field: &str, wanted: i32, to: &mut i32| {
+        if wanted == 0 {
+            violations.push(Violation::new(&format!("vm.{field}"), "must be more than zero"));
+        }
+        *to = wanted;
     };
-    operation_service::read(tx, OperationId::parse("request_id", &name)?).await.map(Some)
+    for field in fields {
+        match *field {
+            "display_name" => vm.display_name.clone_from(&wanted.display_name),
+            "description" => vm.description.clone_from(&wanted.description),
+            "labels" => vm.labels = json!(wanted.labels),
+            "cpu_count" => sized(field, wanted.cpu_count, &mut size.cpu_count),
+            "memory_mib" => sized(field, wanted.memory_mib, &mut size.memory_mib),
+            _ => sized(field, wanted.disk_gib, &mut size.disk_gib),
+        }
+    }
+    if !violations.is_empty() {
+        return Err(Error::invalid_all(violations));
+    }
+    let Size { cpu_count, memory_mib, disk_gib } = size;
+    let merged = proto::Vm { cpu_count, memory_mib, disk_gib, ..vm_message(vm.clone()) };
+    codec::validate(&proto::CreateVmRequest { vm: Some(merged), ..Default::default() })?;
+    if disk_gib < vm.disk_gib {
+        return Err(Error::invalid("vm.disk_gib", format!("only grows; it is {} GiB", vm.disk_gib)));
+    }
+    Ok(size)
 }
 
 async fn usable_template(tx: &mut TenantTx<Write>, id: TemplateId) -> Result<templates::Template> {
@@ -271,7 +328,11 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
         let least = format!("must be at least the template's {} GiB", template.disk_gib);
         return Err(Error::invalid("vm.disk_gib", least));
     }
-    let or_template = |wanted: i32, template: i32| if wanted == 0 { template } else { wanted };
+    let or_template = |field: &str, wanted: i32, template: i32| match (wanted, template) {
+        (0, ..=0) => Err(Error::invalid(field, "is required: the template does not say")),
+        (0, template) => Ok(template),
+        (wanted, _) => Ok(wanted),
+    };
     let now = Utc::now();
     Ok(Vm {
         tenant_id: caller.tenant_id(),
@@ -280,9 +341,9 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
         description: wanted.description.clone(),
         state: VmState::Provisioning,
         state_reason: String::new(),
-        cpu_count: or_template(wanted.cpu_count, template.cpu_count),
-        memory_mib: or_template(wanted.memory_mib, template.memory_mib),
-        disk_gib: or_template(wanted.disk_gib, template.disk_gib),
+        cpu_count: or_template("vm.cpu_count", wanted.cpu_count, template.cpu_count)?,
+        memory_mib: or_template("vm.memory_mib", wanted.memory_mib, template.memory_mib)?,
+        disk_gib: or_template("vm.disk_gib", wanted.disk_gib, template.disk_gib)?,
         template_id: template.id,
         template_reference: template.reference,
         template_display_name: template.display_name,
@@ -297,5 +358,11 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
         deleted_at: None,
         purge_at: None,
         version: 1,
+        template_kind: template.kind,
+        hypervisor: template.hypervisor,
+        wanted_cpu_count: None,
+        wanted_memory_mib: None,
+        wanted_disk_gib: None,
+        occupies: true,
     })
 }

@@ -1,6 +1,7 @@
 //! What the store keeps → what clients see.
 
 pub(crate) mod iam;
+pub(crate) mod quota;
 pub(crate) mod vm;
 
 use chrono::{DateTime, Utc};

@@ -1,8 +1,10 @@
-//! VMs and their events.
+//! VMs, their events and their snapshots.
 
 use virtualstack_model::id::VmId;
+use virtualstack_model::snapshot::SnapshotState;
 use virtualstack_model::vm::{PowerState, VmState};
-use virtualstack_proto::virtualstack::compute::v1::{self as proto, vm};
+use virtualstack_proto::virtualstack::compute::v1::{self as proto, snapshot, vm};
+use virtualstack_store::snapshots::Snapshot;
 use virtualstack_store::vm_events::VmEvent;
 use virtualstack_store::vms::Vm;
 
@@ -66,5 +68,27 @@ pub(crate) fn event_message(vm: VmId, row: VmEvent) -> proto::VmEvent {
         message: row.message,
         operation: row.operation_id.map(|id| id.name()).unwrap_or_default(),
         actor: row.actor,
+    }
+}
+
+/// A snapshot as clients see it.
+pub(crate) fn snapshot_message(row: Snapshot) -> proto::Snapshot {
+    let state = match row.state {
+        SnapshotState::Creating => snapshot::State::Creating,
+        SnapshotState::Ready => snapshot::State::Ready,
+        SnapshotState::Deleting => snapshot::State::Deleting,
+        SnapshotState::Error => snapshot::State::Error,
+    };
+    proto::Snapshot {
+        name: row.name(),
+        uid: row.id.to_string(),
+        etag: row.etag(),
+        display_name: row.display_name,
+        description: row.description,
+        state: state.into(),
+        state_reason: row.state_reason,
+        creator: row.creator,
+        create_time: Some(time(row.created_at)),
+        update_time: Some(time(row.updated_at)),
     }
 }

@@ -14,6 +14,7 @@ from virtualstack.compute.v1 import (
     vm_pb2_grpc,
 )
 from virtualstack.iam.v1 import api_key_pb2, api_key_pb2_grpc, auth_pb2, auth_pb2_grpc
+from virtualstack.watch.v1 import watch_pb2, watch_pb2_grpc
 
 TIMEOUT = 30  # seconds, for each call
 
@@ -47,6 +48,7 @@ def main(ready_file: str) -> None:
     vms = vm_pb2_grpc.VmServiceStub(channel)
     operations = operations_pb2_grpc.OperationsStub(channel)
     api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
+    watches = watch_pb2_grpc.WatchServiceStub(channel)
 
     login = auth_pb2.LoginRequest(
         email=ready["admin_email"],
@@ -89,7 +91,32 @@ def main(ready_file: str) -> None:
     vm = finish(created)
     assert vm.state == vm_pb2.Vm.RUNNING and vm.display_name == spec.display_name, vm
     assert call(vms.GetVm, vm_pb2.GetVmRequest(name=vm.name)).state == vm_pb2.Vm.RUNNING
+
+    def watch(token: str = ""):
+        return call(watches.WatchVms, watch_pb2.WatchVmsRequest(resume_token=token))
+
+    def states(stream) -> list[int]:
+        """What the VM goes through until it is stopped."""
+        seen = []
+        for message in stream:
+            if message.vm.name == vm.name:
+                seen.append(message.vm.state)
+            if message.vm.name == vm.name and message.vm.state == vm_pb2.Vm.STOPPED:
+                stream.cancel()
+                return seen
+        raise AssertionError("the stream ended by itself")
+
+    stream = watch()
+    for message in stream:
+        if message.type == watch_pb2.WatchMessage.SYNCED:
+            begun = message.resume_token
+            break
+        assert message.type == watch_pb2.WatchMessage.SNAPSHOT, message
     assert finish(call(vms.StopVm, vm_pb2.StopVmRequest(name=vm.name))).state == vm_pb2.Vm.STOPPED
+    seen = states(stream)
+    assert seen == [vm_pb2.Vm.STOPPING, vm_pb2.Vm.STOPPED], seen
+    assert states(watch(begun)) == seen, "told otherwise after a cut"
+    print("watched:", [vm_pb2.Vm.State.Name(state) for state in seen])
 
     wanted = api_key_pb2.ApiKey(display_name="python", permissions=["vm:read"])
     key = call(api_keys.CreateApiKey, api_key_pb2.CreateApiKeyRequest(api_key=wanted))

@@ -11,6 +11,7 @@ import { Template_Kind, TemplateService } from "./generated/virtualstack/compute
 import { type Vm, Vm_State, VmSchema, VmService } from "./generated/virtualstack/compute/v1/vm_pb.js";
 import { ApiKeyService } from "./generated/virtualstack/iam/v1/api_key_pb.js";
 import { AuthService } from "./generated/virtualstack/iam/v1/auth_pb.js";
+import { WatchMessage_Type, WatchService } from "./generated/virtualstack/watch/v1/watch_pb.js";
 
 interface Ready {
   grpc: string;
@@ -51,6 +52,7 @@ async function main(readyFile: string): Promise<void> {
   const vms = createClient(VmService, transport);
   const operations = createClient(Operations, transport);
   const apiKeys = createClient(ApiKeyService, transport);
+  const watches = createClient(WatchService, transport);
 
   const email = ready.admin_email;
   const wrong = auth.login({ email, password: "not the password" });
@@ -88,7 +90,31 @@ async function main(readyFile: string): Promise<void> {
   check(vm.state === Vm_State.RUNNING && vm.displayName === request.vm.displayName, `made ${vm.name}`);
   const { name } = vm;
   check((await vms.getVm({ name })).state === Vm_State.RUNNING, "not RUNNING");
+
+  // What the VM goes through until it is stopped, which `synced` is told to begin.
+  async function watch(resumeToken: string, synced: (token: string) => void): Promise<string[]> {
+    const seen: string[] = [];
+    const leave = new AbortController();
+    for await (const message of watches.watchVms({ resumeToken }, { signal: leave.signal })) {
+      if (message.type === WatchMessage_Type.SYNCED) synced(message.resumeToken);
+      if (message.type !== WatchMessage_Type.UPDATED || message.resource.case !== "vm") continue;
+      if (message.resource.value.name !== name) continue;
+      seen.push(Vm_State[message.resource.value.state]);
+      if (message.resource.value.state === Vm_State.STOPPED) break;
+    }
+    leave.abort();
+    return seen;
+  }
+  let watching: Promise<string[]> | undefined;
+  const begun = await new Promise<string>((synced, failed) => {
+    watching = watch("", synced);
+    watching.catch(failed);
+  });
   check((await finish(await vms.stopVm({ name }))).state === Vm_State.STOPPED, "not STOPPED");
+  const watched = await watching;
+  check(watched?.join() === "STOPPING,STOPPED", `watched ${watched}`);
+  check((await watch(begun, () => {})).join() === watched.join(), "told otherwise after a cut");
+  console.log("watched:", watched);
 
   const key = await apiKeys.createApiKey({ apiKey: { displayName: "typescript", permissions: ["vm:read"] } });
   const byKey = { headers: { "x-api-key": key.secret } };

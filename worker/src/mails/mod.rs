@@ -41,7 +41,7 @@ pub(crate) async fn send<M: TokenMail>(shared: &Shared, lease: &Lease) -> Result
         let last = lease.last_error.as_deref().unwrap_or("the worker died each time");
         return settle(shared, lease, Outcome::Discard { error: last.to_owned() }).await;
     }
-    let context = |step: &str| StepContext { shared, lease, label: format!("{}.{step}", M::KIND) };
+    let context = |step: &str| StepContext::new(shared, lease, format!("{}.{step}", M::KIND));
     let token = MailToken::mint(M::PREFIX)?;
     let (mint, send) = (context("mint"), context("send"));
     let Some(message) = job.commit(&mint, &token).await? else { return Ok(()) };
@@ -57,7 +57,7 @@ pub(crate) async fn send<M: TokenMail>(shared: &Shared, lease: &Lease) -> Result
             tracing::warn!(%fault, again, "the mail was not handed over");
             let error = fault.message;
             let outcome = match again {
-                true => Outcome::Retry { error, after: Some(patience(lease.attempt)) },
+                true => Outcome::Retry { error, after: Some(patience(lease.attempt)), within: None },
                 false => Outcome::Discard { error },
             };
             settle(shared, lease, outcome).await

@@ -1,15 +1,16 @@
 //! Creates a VM: clone → power on → observe → RUNNING. Back: make sure that nothing of it is left.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use virtualstack_model::Result;
-use virtualstack_model::id::{OperationId, VmId};
 use virtualstack_model::jobs::VmCreate;
 use virtualstack_model::vm::{PowerState, VmState};
 use virtualstack_store::operations::{self, End, Failure};
 use virtualstack_store::vms::{self, Event, Update, Vm};
 
-use super::{finish, give_up, identity, wait_or};
-use crate::adapters::hypervisor::{TaskRef, TemplateRef, VmSpec};
+use super::{finish, identity, present, wait_or};
+use crate::adapters::hypervisor::{Progress, TaskRef, TemplateRef, VmSpec};
 use crate::context::{Settled, Snapshot, StepContext, Transition};
 use crate::engine::Workflow;
 use crate::step_error::{StepError, code, failure};
@@ -36,24 +37,16 @@ pub(crate) enum Step {
 impl Workflow for VmCreate {
     type Step = Step;
 
-    fn vm(&self) -> VmId {
-        self.vm
-    }
-
-    fn operation(&self) -> OperationId {
-        self.operation
-    }
-
     fn first(&self) -> Step {
         Step::Clone { task: None }
     }
 
-    fn label(step: &Step) -> (&'static str, i32) {
+    fn label(step: &Step) -> (&'static str, Range<i32>) {
         match step {
-            Step::Clone { .. } => ("clone", 5),
-            Step::PowerOn { .. } => ("power_on", 70),
-            Step::Observe { .. } => ("observe", 90),
-            Step::Rollback { .. } => ("rollback", 5),
+            Step::Clone { .. } => ("clone", 5..70),
+            Step::PowerOn { .. } => ("power_on", 70..90),
+            Step::Observe { .. } => ("observe", 90..100),
+            Step::Rollback { .. } => ("rollback", 0..0),
         }
     }
 
@@ -63,27 +56,22 @@ impl Workflow for VmCreate {
         snapshot: Snapshot,
         step: Step,
     ) -> Result<Settled<Step>, StepError> {
-        let Some(vm) = snapshot.vm else {
-            return Err(StepError::Fail(failure(code::NOT_FOUND, "VM_NOT_FOUND", "the VM was removed")));
-        };
+        let vm = present(snapshot)?;
         let hypervisor = context.hypervisor();
         match step {
             Step::Clone { task } => {
-                let progress = context.call(hypervisor.ensure_vm(&spec(self, &vm), task.as_ref())).await?;
-                let again = |task| Step::Clone { task };
-                Ok(wait_or::<_, Self>(context, progress, again, Step::PowerOn { task: None }).await?)
+                let progress = context.ask(hypervisor.ensure_vm(&spec(self, &vm), task.as_ref())).await?;
+                wait_or(context, progress, |task| Step::Clone { task }, Step::PowerOn { task: None }).await
             }
             Step::PowerOn { task } => {
-                let progress = context.call(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
-                let again = |task| Step::PowerOn { task };
-                Ok(wait_or::<_, Self>(context, progress, again, Step::Observe { looks: 0 }).await?)
+                let progress = context.ask(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
+                wait_or(context, progress, |task| Step::PowerOn { task }, Step::Observe { looks: 0 }).await
             }
             Step::Observe { looks } => observe(self, context, vm, looks).await,
             Step::Rollback { task, failure } => {
-                let progress = context.call(hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
-                if let crate::adapters::hypervisor::Progress::Running { task, .. } = progress {
-                    let again = Transition::Wait(Step::Rollback { task, failure }, context.task_poll());
-                    return Ok(context.settle(again, async |_| Ok(())).await?);
+                let progress = context.ask(hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
+                if let Progress::Running { task, percent } = progress {
+                    return Ok(context.wait(Step::Rollback { task, failure }, percent).await?);
                 }
                 Ok(rolled_back(self, context, vm, failure).await?)
             }
@@ -98,10 +86,6 @@ impl Workflow for VmCreate {
             Step::PowerOn { .. } | Step::Observe { .. } => Some(Step::Rollback { task: None, failure }),
         }
     }
-
-    async fn give_up(&self, context: &StepContext<'_>, failure: Failure) -> Result<Settled<Step>> {
-        give_up(self, context, failure).await
-    }
 }
 
 fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
@@ -111,15 +95,14 @@ fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
         operation: job.operation,
         display_name: vm.display_name.clone(),
         template: TemplateRef(vm.template_reference.clone()),
-        cpu_count: vm.cpu_count,
-        memory_mib: vm.memory_mib,
-        disk_gib: vm.disk_gib,
+        kind: vm.template_kind,
+        size: vm.size(),
     }
 }
 
 /// Waits a while for the guest's address, then calls the VM running with or without one.
 async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) -> Result<Settled<Step>, StepError> {
-    let seen = context.call(context.hypervisor().observe_vm(vm.id)).await?;
+    let seen = context.ask(context.hypervisor().observe_vm(vm.id)).await?;
     let Some(seen) = seen else {
         return Err(StepError::Lost(failure(code::NOT_FOUND, "VM_LOST", "the VM vanished from the hypervisor")));
     };
@@ -131,13 +114,11 @@ async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) 
     let update = Update {
         state: Some(VmState::from_power(seen.power)),
         observed: Some((seen.power, seen.ip_addresses)),
+        size: seen.size,
         ..Update::default()
     };
     let event = Event { reason: "VM_CREATED", message: "The VM was created".to_owned(), operation: Some(id) };
-    let done = async |tx: &mut _| {
-        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await?;
-        operations::progress(tx, id, "done", 100).await
-    };
+    let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &End::Succeeded(None)).await;
     Ok(context.settle(Transition::Done, done).await?)
 }
 
@@ -152,9 +133,14 @@ async fn rolled_back(
     let done = async |tx: &mut _| match &failure {
         Some(failure) => {
             let message = format!("Creation failed: {}", failure.message);
-            let update = Update { state: Some(VmState::Error), state_reason: message.clone(), ..Update::default() };
+            let update = Update {
+                state: Some(VmState::Error),
+                state_reason: message.clone(),
+                absent: true,
+                ..Update::default()
+            };
             let event = Event { reason: "VM_CREATE_FAILED", message, operation: Some(id) };
-            finish(tx, &vm, update, event, &End::Failed(failure.clone()), id).await
+            finish(job, tx, update, event, &End::Failed(failure.clone())).await
         }
         None => {
             let message = "Creation was cancelled".to_owned();

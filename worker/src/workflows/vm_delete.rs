@@ -1,16 +1,17 @@
 //! Deletes a VM: power off → keep it, DELETED, for its undelete window; or, with force, destroy → gone.
 //! There is no way back from a delete: what fails is told, and can be repeated.
 
+use std::ops::Range;
+
 use chrono::{TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use virtualstack_model::Result;
-use virtualstack_model::id::{OperationId, VmId};
 use virtualstack_model::jobs::VmDelete;
 use virtualstack_model::vm::{PowerState, VmState};
-use virtualstack_store::operations::{self, End, Failure};
+use virtualstack_store::operations::{self, End, Failure, Tombstone};
 use virtualstack_store::vms::{self, Event, Update, Vm};
 
-use super::{DELETED, finish, give_up, identity, wait_or};
+use super::{finish, identity, observe, wait_or};
 use crate::adapters::hypervisor::{Progress, TaskRef};
 use crate::context::{Settled, Snapshot, StepContext, Transition};
 use crate::engine::Workflow;
@@ -28,24 +29,16 @@ pub(crate) enum Step {
 impl Workflow for VmDelete {
     type Step = Step;
 
-    fn vm(&self) -> VmId {
-        self.vm
-    }
-
-    fn operation(&self) -> OperationId {
-        self.operation
-    }
-
     fn first(&self) -> Step {
         if self.force { Step::Destroy { task: None } } else { Step::PowerOff { task: None } }
     }
 
-    fn label(step: &Step) -> (&'static str, i32) {
+    fn label(step: &Step) -> (&'static str, Range<i32>) {
         match step {
-            Step::PowerOff { .. } => ("power_off", 10),
-            Step::Keep => ("keep", 90),
-            Step::Destroy { .. } => ("destroy", 10),
-            Step::Purge => ("purge", 90),
+            Step::PowerOff { .. } => ("power_off", 10..90),
+            Step::Keep => ("keep", 90..100),
+            Step::Destroy { .. } => ("destroy", 10..90),
+            Step::Purge => ("purge", 90..100),
         }
     }
 
@@ -60,18 +53,18 @@ impl Workflow for VmDelete {
         let hypervisor = context.hypervisor();
         match step {
             Step::PowerOff { task } => {
-                let off = context.call(hypervisor.ensure_power(vm.id, PowerState::Off, task.as_ref())).await;
-                let progress = match off.map_err(StepError::from) {
+                let off = context.ask(hypervisor.ensure_power(vm.id, PowerState::Off, task.as_ref())).await;
+                let progress = match off {
                     // Nothing to power off, then: the row still goes its way.
                     Err(StepError::Lost(_)) => Progress::Done,
                     other => other?,
                 };
-                Ok(wait_or::<_, Self>(context, progress, |task| Step::PowerOff { task }, Step::Keep).await?)
+                wait_or(context, progress, |task| Step::PowerOff { task }, Step::Keep).await
             }
-            Step::Keep => Ok(keep(self, context, vm).await?),
+            Step::Keep => keep(self, context, &vm).await,
             Step::Destroy { task } => {
-                let progress = context.call(hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
-                Ok(wait_or::<_, Self>(context, progress, |task| Step::Destroy { task }, Step::Purge).await?)
+                let progress = context.ask(hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
+                wait_or(context, progress, |task| Step::Destroy { task }, Step::Purge).await
             }
             Step::Purge => Ok(purge(self, context, vm).await?),
         }
@@ -80,28 +73,22 @@ impl Workflow for VmDelete {
     fn rollback(&self, _step: &Step, _failure: Option<Failure>) -> Option<Step> {
         None
     }
-
-    async fn give_up(&self, context: &StepContext<'_>, failure: Failure) -> Result<Settled<Step>> {
-        give_up(self, context, failure).await
-    }
 }
 
-async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: Vm) -> Result<Settled<Step>> {
-    let id = job.operation;
+async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: &Vm) -> Result<Settled<Step>, StepError> {
+    let seen = observe(context, vm.id, vm.size()).await?;
     let window = TimeDelta::seconds(i64::from(context.shared.config.undelete_window_seconds));
     let update = Update {
         state: Some(VmState::Deleted),
         observed: Some((PowerState::Off, Vec::new())),
         purge_at: Some(Utc::now() + window),
+        size: seen.size,
         ..Update::default()
     };
     let message = "The VM was deleted; it is kept until its purge time".to_owned();
-    let event = Event { reason: DELETED, message, operation: Some(id) };
-    let done = async |tx: &mut _| {
-        finish(tx, &vm, update.clone(), event.clone(), &End::Succeeded(None), id).await?;
-        operations::progress(tx, id, "done", 100).await
-    };
-    context.settle(Transition::Done, done).await
+    let event = Event { reason: "VM_DELETED", message, operation: Some(job.operation) };
+    let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &End::Succeeded(None)).await;
+    Ok(context.settle(Transition::Done, done).await?)
 }
 
 async fn purge(job: &VmDelete, context: &StepContext<'_>, mut vm: Vm) -> Result<Settled<Step>> {
@@ -113,17 +100,13 @@ async fn purge(job: &VmDelete, context: &StepContext<'_>, mut vm: Vm) -> Result<
     let event = Event { reason: "VM_PURGED", message: "The VM was purged".to_owned(), operation: Some(id) };
     let done = async |tx: &mut _| {
         vms::remove(tx, &vm, event.clone()).await?;
-        operations::end(tx, id, vm.id, &End::Succeeded(Some(Box::new(vm.clone())))).await?;
-        operations::progress(tx, id, "done", 100).await
+        operations::end(tx, id, vm.id, &End::Succeeded(Some(Tombstone::of(&vm)?))).await
     };
     context.settle(Transition::Done, done).await
 }
 
 async fn nothing_left(job: &VmDelete, context: &StepContext<'_>) -> Result<Settled<Step>> {
     let (id, vm) = (job.operation, job.vm);
-    let done = async |tx: &mut _| {
-        operations::progress(tx, id, "done", 100).await?;
-        operations::end(tx, id, vm, &End::Succeeded(None)).await
-    };
+    let done = async |tx: &mut _| operations::end(tx, id, vm, &End::Succeeded(None)).await;
     context.settle(Transition::Done, done).await
 }

@@ -8,10 +8,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use virtualstack_model::id::{OperationId, TenantId, VmId};
+use virtualstack_model::id::{OperationId, SnapshotId, TenantId, VmId};
 use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::PowerState;
+use virtualstack_model::vm::{PowerState, Size};
 
 pub mod simulated;
 pub mod vcenter;
@@ -22,13 +23,53 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Stable name of the adapter, as in the configuration.
     fn kind(&self) -> &'static str;
 
-    /// Makes the VM exist, with its size, powered off. `task` is the reference that an earlier call gave, if it
-    /// was stored; without it the adapter must find out whether an earlier call went through.
+    /// Makes the VM exist, with its size, powered off: a clone of its template, or an empty machine with the medium in its
+    /// drive. `task` is the reference that an earlier call gave, if it was stored; without it the adapter must find out
+    /// whether an earlier call went through. The same holds for every `task` below.
     async fn ensure_vm(&self, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault>;
 
-    /// Brings an existing VM into a power state (`On` or `Off`). `ManagedObjectNotFound` and the like are
-    /// [`FaultClass::Lost`].
+    /// Brings an existing VM into a power state; `On` resumes a suspended one, `Off` cuts the power. A VM that is gone is
+    /// [`FaultClass::Lost`], here and below.
     async fn ensure_power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault>;
+
+    /// Asks the guest of a running VM to shut down, and does not wait for it: look at [`Self::observe_vm`]. May be
+    /// repeated. A guest that cannot be asked is [`FaultClass::Guest`]; one that is off already is asked nothing.
+    async fn ask_to_shut_down(&self, vm: VmId) -> Result<(), Fault>;
+
+    /// Resets a running VM. Without a stored task nobody knows whether an earlier call went through, and the VM is reset
+    /// again: that is harmless to whoever wanted a reset.
+    async fn reset(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault>;
+
+    /// Gives a VM a size, while it runs where that is possible; where it has to be off for it, this is
+    /// [`FaultClass::PowerOff`], and nothing was changed. Disks only grow.
+    async fn ensure_size(&self, vm: VmId, size: &Size, task: Option<&TaskRef>) -> Result<Progress, Fault>;
+
+    /// Makes a snapshot of disks and settings exist, without memory; found again by its id.
+    async fn ensure_snapshot(
+        &self,
+        vm: VmId,
+        snapshot: &SnapshotSpec,
+        task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault>;
+
+    /// Makes sure that a snapshot does not exist; those made after it stay. A VM that is gone has none.
+    async fn ensure_no_snapshot(
+        &self,
+        vm: VmId,
+        snapshot: SnapshotId,
+        task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault>;
+
+    /// Puts a VM back to a snapshot; it is off then. Without a stored task it is done again. A snapshot that is gone is
+    /// [`FaultClass::Permanent`], SNAPSHOT_LOST.
+    async fn revert(&self, vm: VmId, snapshot: SnapshotId, task: Option<&TaskRef>) -> Result<Progress, Fault>;
+
+    /// Gets a ticket for the console of a running VM.
+    async fn open_console(&self, vm: VmId) -> Result<ConsoleTicket, Fault>;
+
+    /// Makes sure that no task of ours is at work on the VM: the one that is stored, and any other that can be found, is
+    /// cancelled where it can be, and awaited. How it ended does not matter. For the way back from an operation.
+    async fn ensure_idle(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault>;
 
     /// Makes sure that the VM does not exist and will not come to exist: it is powered off and destroyed, and a
     /// creation that is still under way is awaited or cancelled first.
@@ -55,14 +96,40 @@ pub struct VmSpec {
     pub operation: OperationId,
     /// Name for people: a host name, not unique across tenants.
     pub display_name: String,
-    /// The template, as the hypervisor refers to it.
+    /// The template or medium, as the hypervisor refers to it.
     pub template: TemplateRef,
-    /// Virtual CPUs.
-    pub cpu_count: i32,
-    /// Memory in MiB.
-    pub memory_mib: i32,
-    /// Size of the first disk in GiB, at least the template's.
-    pub disk_gib: i32,
+    /// Which of the two it is: what is cloned, or what lies in the drive.
+    pub kind: TemplateKind,
+    /// Its size; the disk of a clone is at least its template's.
+    pub size: Size,
+}
+
+/// A snapshot to make.
+#[derive(Clone, Debug)]
+pub struct SnapshotSpec {
+    /// Our id of it.
+    pub id: SnapshotId,
+    /// Name for people.
+    pub display_name: String,
+}
+
+/// A ticket for a console. A secret: whoever has it sees the screen and types.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ConsoleTicket {
+    /// Where to connect.
+    pub url: String,
+    /// What to show there.
+    pub ticket: String,
+    /// What is spoken there.
+    pub protocol: String,
+    /// When it is taken no more.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl std::fmt::Debug for ConsoleTicket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsoleTicket").field("protocol", &self.protocol).finish_non_exhaustive()
+    }
 }
 
 /// Enough to find a VM whatever state its creation is in.
@@ -103,6 +170,8 @@ pub enum Progress {
 pub struct Observation {
     /// Its power state.
     pub power: PowerState,
+    /// Its size, as far as it can be seen.
+    pub size: Option<Size>,
     /// Addresses that the guest reports; link-local ones left out.
     pub ip_addresses: Vec<String>,
 }
@@ -135,6 +204,10 @@ pub enum FaultClass {
     Unknown,
     /// The VM is gone from the hypervisor.
     Lost,
+    /// The VM must be off for it.
+    PowerOff,
+    /// The guest cannot be asked: it has no tools, or they do not run.
+    Guest,
     /// Something else stands in the way, e.g. a foreign VM of that name.
     Conflict,
     /// There is no room for it.

@@ -4,18 +4,23 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 use virtualstack_model::Error;
-use virtualstack_model::id::VmId;
+use virtualstack_model::id::{SnapshotId, VmId};
 use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::PowerState;
-use virtualstack_store::simulated::{SimulatedTask, Simulation};
+use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_store::simulated::{SimulatedMachine, SimulatedTask, SimulatedVm, Simulation};
 
 use super::{
-    Fault, FaultClass, Hypervisor, Observation, Progress, TaskRef, TemplateInfo, TemplateRef, VmIdentity, VmSpec,
+    ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,
+    TemplateRef, VmIdentity, VmSpec,
 };
+
+/// What a guest does that was asked to shut down.
+const SHUT_DOWN: &str = "SHUT_DOWN";
 
 /// Settings of the simulated hypervisor.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,8 +28,10 @@ use super::{
 pub struct Config {
     /// Milliseconds that a clone takes.
     pub create_ms: u64,
-    /// Milliseconds that a change of power, or a destroy, takes.
+    /// Milliseconds that any other change takes, but for a guest that shuts down.
     pub power_ms: u64,
+    /// Milliseconds that a guest takes to shut down.
+    pub shut_down_ms: u64,
     /// Part of the calls that fail before they do anything, 0 to 1; they may be repeated.
     pub fault_rate: f64,
     /// Part of the tasks that fail for good, 0 to 1.
@@ -35,7 +42,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { create_ms: 1_500, power_ms: 500, fault_rate: 0.0, task_fault_rate: 0.0, lost_reply_rate: 0.0 }
+        Self {
+            create_ms: 1_500,
+            power_ms: 500,
+            shut_down_ms: 1_000,
+            fault_rate: 0.0,
+            task_fault_rate: 0.0,
+            lost_reply_rate: 0.0,
+        }
     }
 }
 
@@ -43,6 +57,21 @@ impl Default for Config {
 pub struct Simulated {
     simulation: Simulation,
     config: Config,
+}
+
+/// A VM that there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Our id of it.
+    pub id: VmId,
+    /// Its power state.
+    pub power: PowerState,
+    /// Its size.
+    pub size: Size,
+    /// How often it was reset.
+    pub resets: i32,
+    /// Its snapshots.
+    pub snapshots: Vec<SnapshotId>,
 }
 
 impl Simulated {
@@ -54,7 +83,19 @@ impl Simulated {
 
     /// Ids of all VMs there are.
     pub async fn vms(&self) -> Result<Vec<VmId>, Error> {
-        Ok(self.simulation.vms().await?.into_iter().map(VmId).collect())
+        Ok(self.machines().await?.into_iter().map(|machine| machine.id).collect())
+    }
+
+    /// All VMs there are, for whoever compares.
+    pub async fn machines(&self) -> Result<Vec<Machine>, Error> {
+        let machine = |found: SimulatedMachine| Machine {
+            id: VmId(found.id),
+            power: power(&found.power),
+            size: Size { cpu_count: found.cpu_count, memory_mib: found.memory_mib, disk_gib: found.disk_gib },
+            resets: found.resets,
+            snapshots: found.snapshots.into_iter().map(SnapshotId).collect(),
+        };
+        Ok(self.simulation.machines().await?.into_iter().map(machine).collect())
     }
 
     /// Fails now and then, as the settings say, before anything is done.
@@ -79,6 +120,59 @@ impl Simulated {
             ));
         }
         Ok(Progress::Running { task: Some(TaskRef(task.to_string())), percent: Some(0) })
+    }
+
+    /// Starts a change of a VM unless something is under way, or `so` says that it is as it should be.
+    async fn change(
+        &self,
+        vm: VmId,
+        task: Option<&TaskRef>,
+        action: &str,
+        parameters: serde_json::Value,
+        ms: u64,
+        so: impl Fn(&SimulatedVm) -> Result<bool, Fault> + Send,
+    ) -> Result<Progress, Fault> {
+        self.weather()?;
+        if let Some(progress) = self.stored(task).await? {
+            return Ok(progress);
+        }
+        match self.simulation.look(vm.0).await.map_err(unreachable)? {
+            (None, _) => Err(lost(vm)),
+            (Some(found), running) => {
+                if let Some(running) = running {
+                    if running.action == action || running.action != SHUT_DOWN {
+                        return Ok(underway(&running));
+                    }
+                    // It is the guest that shuts down, not a task: it keeps nobody from anything else.
+                    self.stop(Some(running)).await?;
+                }
+                if so(&found)? {
+                    return Ok(Progress::Done);
+                }
+                self.start(vm, action, parameters, ms).await
+            }
+        }
+    }
+
+    /// Cancels a task; gives it back where it has to be awaited.
+    async fn stop(&self, running: Option<SimulatedTask>) -> Result<Option<SimulatedTask>, Fault> {
+        let Some(running) = running else { return Ok(None) };
+        // What changes power, or the chain of disks, is not to be stopped half way.
+        if !matches!(running.action.as_str(), "CREATE" | "SNAPSHOT" | "RESIZE" | SHUT_DOWN) {
+            return Ok(Some(running));
+        }
+        match self.simulation.cancel(running.id).await.map_err(unreachable)? {
+            true => Ok(None),
+            // It was done just before.
+            false => Err(Fault::new(FaultClass::Retry, "TASK_ENDED", "the hypervisor is busy", running.id)),
+        }
+    }
+
+    /// Whether a stored task has done its work, for what cannot be seen of the VM.
+    async fn has_succeeded(&self, task: Option<&TaskRef>) -> Result<bool, Fault> {
+        let Some(id) = task.and_then(|task| Uuid::try_parse(&task.0).ok()) else { return Ok(false) };
+        let task = self.simulation.task(id).await.map_err(unreachable)?;
+        Ok(task.is_some_and(|task| task.percent == 100 && task.fault.is_none()))
     }
 
     /// The task that a caller has stored, if it still runs or has failed.
@@ -115,9 +209,11 @@ impl Hypervisor for Simulated {
                 &spec.template.0,
             )),
             (None, None) => {
+                let Size { cpu_count, memory_mib, disk_gib } = spec.size;
+                let medium = (spec.kind == TemplateKind::Iso).then_some(&spec.template);
                 let parameters = json!({
-                    "operation": spec.operation, "name": spec.display_name, "template": spec.template.0,
-                    "cpuCount": spec.cpu_count, "memoryMib": spec.memory_mib, "diskGib": spec.disk_gib,
+                    "operation": spec.operation, "name": spec.display_name, "template": spec.template, "medium": medium,
+                    "cpuCount": cpu_count, "memoryMib": memory_mib, "diskGib": disk_gib,
                 });
                 self.start(spec.id, "CREATE", parameters, self.config.create_ms).await
             }
@@ -125,26 +221,124 @@ impl Hypervisor for Simulated {
     }
 
     async fn ensure_power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.weather()?;
-        if let Some(progress) = self.stored(task).await? {
-            return Ok(progress);
+        let action = match power {
+            PowerState::On => "POWER_ON",
+            PowerState::Off => "POWER_OFF",
+            PowerState::Paused => "SUSPEND",
+        };
+        let so = |found: &SimulatedVm| {
+            if power == PowerState::Paused && found.power == PowerState::Off.as_str() {
+                must_run(found)?;
+            }
+            Ok(found.power == power.as_str())
+        };
+        self.change(vm, task, action, json!({}), self.config.power_ms, so).await
+    }
+
+    async fn ask_to_shut_down(&self, vm: VmId) -> Result<(), Fault> {
+        let no_guest = |found: &SimulatedVm| match (&found.medium, found.power.as_str()) {
+            (Some(_), "ON") => Err(Fault::new(
+                FaultClass::Guest,
+                "GUEST_TOOLS_UNAVAILABLE",
+                "the guest cannot be asked to shut down: it has no tools",
+                "made from a medium, and nothing is installed",
+            )),
+            (_, power) => Ok(power != "ON"),
+        };
+        self.change(vm, None, SHUT_DOWN, json!({}), self.config.shut_down_ms, no_guest).await.map(|_| ())
+    }
+
+    async fn reset(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        if self.has_succeeded(task).await? {
+            return Ok(Progress::Done);
         }
-        let action = if power == PowerState::On { "POWER_ON" } else { "POWER_OFF" };
-        match self.simulation.look(vm.0).await.map_err(unreachable)? {
-            (None, _) => Err(Fault::new(FaultClass::Lost, "VM_LOST", "the VM is gone from the hypervisor", vm)),
-            (_, Some(running)) => Ok(underway(&running)),
-            (Some(found), None) if found.power == power.as_str() => Ok(Progress::Done),
-            (Some(_), None) => self.start(vm, action, json!({}), self.config.power_ms).await,
+        self.change(vm, task, "RESET", json!({}), self.config.power_ms, |found| must_run(found).map(|()| false)).await
+    }
+
+    async fn ensure_size(&self, vm: VmId, size: &Size, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        let Size { cpu_count, memory_mib, disk_gib } = *size;
+        let fits = |found: &SimulatedVm| {
+            if found.power != "OFF" && (cpu_count < found.cpu_count || memory_mib < found.memory_mib) {
+                return Err(Fault::new(
+                    FaultClass::PowerOff,
+                    "RESTART_NEEDED",
+                    "CPUs and memory are only taken away while the VM is off; allow a restart",
+                    "the simulated hypervisor adds while a VM runs, and takes nothing away",
+                ));
+            }
+            Ok((found.cpu_count, found.memory_mib) == (cpu_count, memory_mib) && found.disk_gib >= disk_gib)
+        };
+        let parameters = json!({"cpuCount": cpu_count, "memoryMib": memory_mib, "diskGib": disk_gib});
+        self.change(vm, task, "RESIZE", parameters, self.config.power_ms, fits).await
+    }
+
+    async fn ensure_snapshot(
+        &self,
+        vm: VmId,
+        snapshot: &SnapshotSpec,
+        task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault> {
+        let made = self.simulation.snapshot(snapshot.id.0).await.map_err(unreachable)?.is_some();
+        let parameters = json!({"snapshot": snapshot.id, "name": snapshot.display_name});
+        self.change(vm, task, "SNAPSHOT", parameters, self.config.power_ms, |_| Ok(made)).await
+    }
+
+    async fn ensure_no_snapshot(
+        &self,
+        vm: VmId,
+        snapshot: SnapshotId,
+        task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault> {
+        let gone = self.simulation.snapshot(snapshot.0).await.map_err(unreachable)?.is_none();
+        let parameters = json!({"snapshot": snapshot});
+        match self.change(vm, task, "REMOVE_SNAPSHOT", parameters, self.config.power_ms, |_| Ok(gone)).await {
+            Err(fault) if fault.class == FaultClass::Lost => Ok(Progress::Done),
+            done => done,
         }
     }
 
-    async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.weather()?;
-        // A clone that failed leaves nothing, so its fault does not matter here.
-        if let Ok(Some(progress)) = self.stored(task).await {
-            return Ok(progress);
+    async fn revert(&self, vm: VmId, snapshot: SnapshotId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        if self.has_succeeded(task).await? {
+            return Ok(Progress::Done);
         }
-        match self.simulation.look(vm.id.0).await.map_err(unreachable)? {
+        let there = self.simulation.snapshot(snapshot.0).await.map_err(unreachable)?;
+        let lost = there.is_none_or(|snapshot| snapshot.vm_id != vm.0);
+        let missing = |_: &SimulatedVm| match lost {
+            true => Err(Fault::new(
+                FaultClass::Permanent,
+                "SNAPSHOT_LOST",
+                "the snapshot is gone from the hypervisor; delete it",
+                snapshot,
+            )),
+            false => Ok(false),
+        };
+        self.change(vm, task, "REVERT", json!({"snapshot": snapshot}), self.config.power_ms, missing).await
+    }
+
+    async fn open_console(&self, vm: VmId) -> Result<ConsoleTicket, Fault> {
+        self.weather()?;
+        let (found, _) = self.simulation.look(vm.0).await.map_err(unreachable)?;
+        must_run(&found.ok_or_else(|| lost(vm))?)?;
+        let ticket = Uuid::new_v4().simple().to_string();
+        Ok(ConsoleTicket {
+            url: format!("wss://console.simulated.invalid/{vm}"),
+            ticket,
+            protocol: "simulated".to_owned(),
+            expires_at: Utc::now() + TimeDelta::minutes(2),
+        })
+    }
+
+    async fn ensure_idle(&self, vm: VmId, _task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        self.weather()?;
+        // One task of a VM runs at a time, so whatever is stored, this is it.
+        let (_, running) = self.simulation.look(vm.0).await.map_err(unreachable)?;
+        Ok(self.stop(running).await?.map_or(Progress::Done, |running| underway(&running)))
+    }
+
+    async fn ensure_absent(&self, vm: &VmIdentity, _task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        self.weather()?;
+        let (found, running) = self.simulation.look(vm.id.0).await.map_err(unreachable)?;
+        match (found, self.stop(running).await?) {
             (_, Some(running)) => Ok(underway(&running)),
             (None, None) => Ok(Progress::Done),
             (Some(_), None) => self.start(vm.id, "DESTROY", json!({}), self.config.power_ms).await,
@@ -155,9 +349,10 @@ impl Hypervisor for Simulated {
         self.weather()?;
         let (found, _) = self.simulation.look(vm.0).await.map_err(unreachable)?;
         Ok(found.map(|vm| {
-            let power = PowerState::from_word(&vm.power).unwrap_or(PowerState::Off);
+            let power = power(&vm.power);
             let ip_addresses = if power == PowerState::On { vec![vm.ip_address] } else { Vec::new() };
-            Observation { power, ip_addresses }
+            let size = Size { cpu_count: vm.cpu_count, memory_mib: vm.memory_mib, disk_gib: vm.disk_gib };
+            Observation { power, size: Some(size), ip_addresses }
         }))
     }
 
@@ -169,24 +364,40 @@ impl Hypervisor for Simulated {
 }
 
 fn templates() -> Vec<TemplateInfo> {
-    let template = |name: &str, guest_os: &str, cpu_count, memory_mib, disk_gib| TemplateInfo {
+    let template = |kind, name: &str, guest_os: &str, cpu_count, memory_mib, disk_gib| TemplateInfo {
         reference: TemplateRef(format!("simulated:{name}")),
         display_name: name.to_owned(),
-        kind: TemplateKind::Ova,
+        kind,
         guest_os: guest_os.to_owned(),
         cpu_count,
         memory_mib,
         disk_gib,
     };
     vec![
-        template("debian-12", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
-        template("ubuntu-24.04", "Ubuntu Linux 24.04 (64-bit)", 2, 2048, 20),
-        template("windows-2022", "Microsoft Windows Server 2022 (64-bit)", 2, 4096, 40),
+        template(TemplateKind::Ova, "debian-12", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
+        template(TemplateKind::Iso, "debian-12-netinst", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
+        template(TemplateKind::Ova, "ubuntu-24.04", "Ubuntu Linux 24.04 (64-bit)", 2, 2048, 20),
+        template(TemplateKind::Ova, "windows-2022", "Microsoft Windows Server 2022 (64-bit)", 2, 4096, 40),
     ]
+}
+
+fn power(word: &str) -> PowerState {
+    PowerState::from_word(word).unwrap_or(PowerState::Off)
 }
 
 fn underway(task: &SimulatedTask) -> Progress {
     Progress::Running { task: Some(TaskRef(task.id.to_string())), percent: u8::try_from(task.percent).ok() }
+}
+
+fn lost(vm: VmId) -> Fault {
+    Fault::new(FaultClass::Lost, "VM_LOST", "the VM is gone from the hypervisor", vm)
+}
+
+fn must_run(vm: &SimulatedVm) -> Result<(), Fault> {
+    if vm.power == PowerState::On.as_str() {
+        return Ok(());
+    }
+    Err(Fault::new(FaultClass::Permanent, "VM_NOT_RUNNING", "the VM does not run; start it first", vm.id))
 }
 
 /// The memory cannot be reached: nothing is known of what was done.

@@ -41,13 +41,17 @@ pub struct Config {
     /// Cluster, resource pool or `cluster/pool`; not needed where there is one cluster.
     #[serde(default)]
     pub resource_pool: Option<String>,
-    /// Datastore for disks; by default each clone goes where its template is.
+    /// Datastore for disks; by default each VM goes where its template or medium is.
     #[serde(default)]
     pub datastore: Option<String>,
+    /// Network of VMs that are made from a medium; by default the first that the cluster offers. A clone has its
+    /// template's.
+    #[serde(default)]
+    pub network: Option<String>,
     /// Calls that change something and are under way at once.
     #[serde(default = "default_max_changes")]
     pub max_changes: usize,
-    /// Those of them that start clones.
+    /// Those of them that make VMs.
     #[serde(default = "default_max_clones")]
     pub max_clones: usize,
     /// How long to wait for an answer.
@@ -69,10 +73,16 @@ impl Config {
             template_folder: default_template_folder(),
             resource_pool: None,
             datastore: None,
+            network: None,
             max_changes: default_max_changes(),
             max_clones: default_max_clones(),
             request_timeout_seconds: default_request_timeout_seconds(),
         }
+    }
+
+    /// Host of the vCenter.
+    pub(super) fn host(&self) -> String {
+        Url::parse(&self.url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
     }
 
     pub(super) fn request_timeout(&self) -> Duration {

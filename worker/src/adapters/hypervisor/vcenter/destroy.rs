@@ -5,26 +5,28 @@
 
 use std::time::Duration;
 
+use virtualstack_model::id::VmId;
 use virtualstack_model::vm::PowerState;
 
 use super::super::{Fault, Progress, TaskRef, VmIdentity};
-use super::faults::Error;
+use super::change::busy;
+use super::faults::{Error, POWER_STATE};
 use super::lookup::{LookUp, foreign};
 use super::machine::Machine;
 use super::soap::Call;
-use super::tasks::{Outcome, Work, started};
+use super::tasks::{Work, started};
 use super::xml::Xml;
 use super::{CLOCK_SLACK, Followed, VCenter, WAITING};
 
-/// Clones of the template that may be this VM's are awaited to their end.
-const UNCLAIMED_CLONES: Duration = Duration::from_secs(4 * 3600);
+/// Creations from the same source that may be this VM's are awaited to their end.
+const UNCLAIMED: Duration = Duration::from_secs(4 * 3600);
 
 impl VCenter {
     pub(super) async fn destroy(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
         let _turn = self.ledger.turn(vm.id).await;
-        let ended = match self.follow(task, self.ledger.clone_of(vm.id)).await? {
+        let ended = match self.follow(task, self.ledger.creation_of(vm.id)).await? {
             Followed::Running(task) => {
-                if task.work == Work::Clone && task.cancelable {
+                if task.work == Work::Create && task.cancelable {
                     self.session.cancel(&task).await?;
                 }
                 return Ok(task.progress());
@@ -32,9 +34,9 @@ impl VCenter {
             Followed::Ended(task) => task,
         };
         let placement = self.placement().await?;
-        let template = self.session.by_instance_uuid(&placement.datacenter, &vm.template.0).await?;
+        let source = self.source(&placement, &vm.template).await?;
         // Before the look-up, so that one which ends in between is found by it.
-        let mut clones = self.unclaimed_clones(vm.id, template.as_ref()).await?;
+        let mut creations = self.unclaimed_creations(vm.id, source.as_ref()).await?;
         let machine = match self.look_up(vm.id, None).await? {
             LookUp::Present(machine) => Some(machine),
             LookUp::Forming => return Ok(WAITING),
@@ -42,30 +44,38 @@ impl VCenter {
             LookUp::Foreign { name, .. } => return Err(foreign(&name)),
         };
         if let Some(created) = machine.as_ref().and_then(|machine| machine.created) {
-            // A second clone of a VM is started before the first is there, if ever.
+            // A second creation of a VM is started before the first is there, if ever.
             let latest = created + CLOCK_SLACK;
-            clones.retain(|task| task.queued.is_none_or(|queued| queued <= latest));
+            creations.retain(|task| task.queued.is_none_or(|queued| queued <= latest));
         }
-        let clones: Vec<_> = clones.into_iter().map(|task| task.reference).collect();
+        let creations: Vec<_> = creations.into_iter().map(|task| task.reference).collect();
         // Where a stored task has destroyed it, this was settled before.
-        let destroyed =
-            ended.as_ref().is_some_and(|task| task.work == Work::Destroy && matches!(task.outcome, Outcome::Succeeded));
-        if !(destroyed && machine.is_none()) && self.ledger.must_wait(vm.id, &clones, UNCLAIMED_CLONES) {
+        let destroyed = ended.as_ref().is_some_and(|task| task.has_done(Work::Destroy));
+        if !(destroyed && machine.is_none()) && self.ledger.must_wait(vm.id, &creations, UNCLAIMED) {
             return Ok(WAITING);
         }
         let Some(machine) = machine else {
             self.ledger.settled(vm.id);
             return Ok(Progress::Done);
         };
+        // What we see of its power may not hold any more when a task at work on it has ended.
+        if let Some(task) = self.running_on(&machine).await?.into_iter().next() {
+            return Ok(task.progress());
+        }
         if let Some(task) = ended.as_ref().filter(|task| matches!(task.work, Work::PowerOff | Work::Destroy))
             && let Some(fault) = self.failure(task)
         {
-            return Err(fault);
+            // Somebody powered it on or off in between: this is no reason to leave it there.
+            match fault.reason == POWER_STATE {
+                true if self.ledger.was_told(&task.reference) => {}
+                true => return Err(busy(vm.id)),
+                false => return Err(fault),
+            }
         }
-        self.take_down(&machine).await
+        self.take_down(vm.id, &machine).await
     }
 
-    async fn take_down(&self, machine: &Machine) -> Result<Progress, Fault> {
+    async fn take_down(&self, vm: VmId, machine: &Machine) -> Result<Progress, Fault> {
         let methods: &[_] = match machine.power {
             PowerState::Off => &["Destroy_Task"],
             PowerState::On | PowerState::Paused => &["PowerOffVM_Task", "Destroy_Task"],
@@ -76,6 +86,8 @@ impl VCenter {
                 // It went off by itself.
                 Err(Error::Vim(fault)) if fault.is_already_so() => {}
                 Err(error) if error.is("ManagedObjectNotFound") => {}
+                Err(error) if error.is("InvalidPowerState") && *method != "Destroy_Task" => {}
+                Err(error) if error.is("InvalidPowerState") => return Err(busy(vm)),
                 Err(error) => return Err(error.into()),
             }
         }

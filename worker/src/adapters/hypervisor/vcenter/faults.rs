@@ -95,6 +95,12 @@ impl VimFault {
             | "NotAuthenticated" => {
                 (FaultClass::Retry, "HYPERVISOR_UNAVAILABLE", "the hypervisor cannot be reached; it is tried again")
             }
+            "CpuHotPlugNotSupported" | "MemoryHotPlugNotSupported" => RESTART_NEEDED,
+            "ToolsUnavailable" | "GuestOperationsUnavailable" => (
+                FaultClass::Guest,
+                "GUEST_TOOLS_UNAVAILABLE",
+                "the guest cannot be asked: it has no VMware Tools, or they do not run",
+            ),
             "ManagedObjectNotFound" => {
                 (FaultClass::Lost, "VM_LOST", "the VM is gone from the hypervisor; delete it or ask the provider")
             }
@@ -102,6 +108,11 @@ impl VimFault {
                 FaultClass::Conflict,
                 "HYPERVISOR_NAME_TAKEN",
                 "something else has the VM's place on the hypervisor; ask the provider",
+            ),
+            "TooManySnapshotLevels" => (
+                FaultClass::Capacity,
+                "HYPERVISOR_SNAPSHOT_LIMIT",
+                "the VM has as many snapshots in a row as the hypervisor takes; delete one first",
             ),
             "NoDiskSpace" | "NoCompatibleHost" => NO_ROOM,
             kind if kind.starts_with("Insufficient") => NO_ROOM,
@@ -116,7 +127,7 @@ impl VimFault {
                 "the provider's account on the hypervisor may not do this; ask the provider",
             ),
             "InvalidPowerState" => {
-                (FaultClass::Permanent, "VM_POWER_STATE", "the VM's power state does not allow this; change it first")
+                (FaultClass::Permanent, POWER_STATE, "the VM's power state does not allow this; change it first")
             }
             "RequestCanceled" => (
                 FaultClass::Permanent,
@@ -131,6 +142,13 @@ impl VimFault {
         }
     }
 }
+
+/// Reason where a VM is on, off or suspended, and should not be.
+pub(super) const POWER_STATE: &str = "VM_POWER_STATE";
+
+/// What cannot be changed while a VM runs.
+pub(super) const RESTART_NEEDED: (FaultClass, &str, &str) =
+    (FaultClass::PowerOff, "RESTART_NEEDED", "the VM has to be off for this size; allow a restart");
 
 const NO_ROOM: (FaultClass, &str, &str) = (
     FaultClass::Capacity,
@@ -242,8 +260,24 @@ mod tests {
 
     #[test]
     fn no_room_is_capacity() {
-        for kind in ["NoDiskSpace", "InsufficientResourcesFault", "InsufficientMemoryResourcesFault"] {
+        for kind in
+            ["NoDiskSpace", "InsufficientResourcesFault", "InsufficientMemoryResourcesFault", "TooManySnapshotLevels"]
+        {
             assert_eq!(class(kind), FaultClass::Capacity, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_guest_without_tools_cannot_be_asked() {
+        for kind in ["ToolsUnavailable", "GuestOperationsUnavailable"] {
+            assert_eq!(class(kind), FaultClass::Guest, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_hot_wants_the_vm_off() {
+        for kind in ["CpuHotPlugNotSupported", "MemoryHotPlugNotSupported"] {
+            assert_eq!(class(kind), FaultClass::PowerOff, "{kind}");
         }
     }
 

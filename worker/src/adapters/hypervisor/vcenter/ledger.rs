@@ -17,12 +17,14 @@ const RECENT: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 struct Entries {
     turns: HashMap<VmId, Arc<tokio::sync::Mutex<()>>>,
-    /// The last clone that was started for a VM.
-    clones: HashMap<VmId, (Instant, TaskRef)>,
+    /// The last creation that was started for a VM.
+    creations: HashMap<VmId, (Instant, TaskRef)>,
     /// Tasks that no VM's fate can hang on unbeknown to us: those that this process started, and those that have ended.
     known: HashMap<String, Instant>,
-    /// Clones of somebody's that a VM's fate may hang on, and since when they are waited for.
+    /// Creations of somebody's that a VM's fate may hang on, and since when they are waited for.
     waits: HashMap<VmId, (Instant, Vec<TaskRef>)>,
+    /// Guests that shut down, and since when that is waited for.
+    guests: HashMap<VmId, Instant>,
     /// Tasks whose failure was told.
     told: HashMap<String, Instant>,
 }
@@ -42,11 +44,11 @@ impl Ledger {
         turn.lock_owned().await
     }
 
-    /// A clone was started for a VM.
+    /// A creation was started for a VM.
     pub(super) fn started(&self, vm: VmId, task: &TaskRef) {
         let mut entries = self.entries();
-        entries.clones.retain(|_, (since, _)| since.elapsed() < FORGOTTEN);
-        entries.clones.insert(vm, (Instant::now(), task.clone()));
+        entries.creations.retain(|_, (since, _)| since.elapsed() < FORGOTTEN);
+        entries.creations.insert(vm, (Instant::now(), task.clone()));
         remember(&mut entries.known, task);
     }
 
@@ -55,9 +57,9 @@ impl Ledger {
         remember(&mut self.entries().known, task);
     }
 
-    /// The clone that was last started for a VM.
-    pub(super) fn clone_of(&self, vm: VmId) -> Option<TaskRef> {
-        self.entries().clones.get(&vm).map(|(_, task)| task.clone())
+    /// The creation that was last started for a VM.
+    pub(super) fn creation_of(&self, vm: VmId) -> Option<TaskRef> {
+        self.entries().creations.get(&vm).map(|(_, task)| task.clone())
     }
 
     /// Whether it is pointless to look at a task: it has ended, or this process started it, for a VM that it knows.
@@ -68,20 +70,31 @@ impl Ledger {
     /// The VM is there, or gone for good.
     pub(super) fn settled(&self, vm: VmId) {
         let mut entries = self.entries();
-        entries.clones.remove(&vm);
+        entries.creations.remove(&vm);
         entries.waits.remove(&vm);
     }
 
-    /// Whether to wait for clones that are under way: those of the first time that this was asked, as later ones
+    /// Whether to wait for creations that are under way: those of the first time that this was asked, as later ones
     /// come from elsewhere without end.
-    pub(super) fn must_wait(&self, vm: VmId, clones: &[TaskRef], at_most: Duration) -> bool {
+    pub(super) fn must_wait(&self, vm: VmId, creations: &[TaskRef], at_most: Duration) -> bool {
         let mut entries = self.entries();
         entries.waits.retain(|_, (since, _)| since.elapsed() < FORGOTTEN);
-        let (since, awaited) = entries.waits.entry(vm).or_insert_with(|| (Instant::now(), clones.to_vec()));
-        awaited.retain(|task| clones.contains(task));
+        let (since, awaited) = entries.waits.entry(vm).or_insert_with(|| (Instant::now(), creations.to_vec()));
+        awaited.retain(|task| creations.contains(task));
         let wait = !awaited.is_empty() && since.elapsed() < at_most;
         if !wait {
             entries.waits.remove(&vm);
+        }
+        wait
+    }
+
+    /// Whether to wait for a guest that shuts down, if it does.
+    pub(super) fn must_await_guest(&self, vm: VmId, shuts_down: bool, at_most: Duration) -> bool {
+        let mut entries = self.entries();
+        entries.guests.retain(|_, since| since.elapsed() < FORGOTTEN);
+        let wait = shuts_down && entries.guests.entry(vm).or_insert_with(Instant::now).elapsed() < at_most;
+        if !wait {
+            entries.guests.remove(&vm);
         }
         wait
     }
@@ -111,13 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn only_the_clones_of_the_first_look_are_awaited() {
+    fn only_the_creations_of_the_first_look_are_awaited() {
         let (ledger, vm, long) = (Ledger::default(), VmId::new(), Duration::from_secs(60));
         assert!(ledger.must_wait(vm, &tasks(&["a", "b"]), long));
         assert!(ledger.must_wait(vm, &tasks(&["b", "c"]), long));
         assert!(!ledger.must_wait(vm, &tasks(&["c", "d"]), long), "a and b have ended");
         assert!(ledger.must_wait(vm, &tasks(&["c", "d"]), long), "a new question");
         assert!(!ledger.must_wait(vm, &tasks(&["c", "d"]), Duration::ZERO), "long enough");
+    }
+
+    #[test]
+    fn a_guest_that_shuts_down_is_awaited_for_a_while() {
+        let (ledger, vm, long) = (Ledger::default(), VmId::new(), Duration::from_secs(60));
+        assert!(!ledger.must_await_guest(vm, false, long));
+        assert!(ledger.must_await_guest(vm, true, long));
+        assert!(!ledger.must_await_guest(vm, true, Duration::ZERO), "long enough");
+        assert!(ledger.must_await_guest(vm, true, long), "a new question");
+        assert!(!ledger.must_await_guest(vm, false, long), "it is off");
+        assert!(ledger.entries().guests.is_empty());
     }
 
     #[test]

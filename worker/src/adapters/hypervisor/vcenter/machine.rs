@@ -5,28 +5,36 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::PowerState;
+use virtualstack_model::vm::{PowerState, Size};
 
-use super::super::{Observation, TemplateInfo, TemplateRef, VmSpec};
+use super::super::{Observation, TemplateInfo, TemplateRef};
 use super::faults::Error;
 use super::properties::Object;
 use super::session::Session;
 use super::soap::Call;
+use super::tasks::recent_tasks;
 use super::xml::{Element, ManagedRef, Xml};
 
 /// The extraConfig key that tells whose VM it is. A clone inherits its source's, so it counts only with our id in it.
 pub(super) const MARKER: &str = "virtualstack.vmId";
 
 /// What [`Machine::from_object`] reads.
-pub(super) const MACHINE: [&str; 8] = [
+pub(super) const MACHINE: [&str; 15] = [
     "name",
     "config.extraConfig",
     "config.hardware",
     "config.createDate",
+    "config.cpuHotAddEnabled",
+    "config.memoryHotAddEnabled",
+    "config.hotPlugMemoryLimit",
+    "config.hotPlugMemoryIncrementSize",
     "runtime.powerState",
     "runtime.connectionState",
     "guest.ipAddress",
     "guest.net",
+    "guest.guestState",
+    "snapshot",
+    "recentTask",
 ];
 
 const TEMPLATE: [&str; 5] =
@@ -45,7 +53,32 @@ pub(super) struct Machine {
     /// As far as its host can be asked.
     pub(super) connected: bool,
     pub(super) power: PowerState,
+    /// What may be added while it runs.
+    pub(super) hot: HotAdd,
+    /// Its guest was asked to shut down, and does.
+    pub(super) shuts_down: bool,
+    pub(super) snapshots: Vec<Snapshot>,
+    /// Its last tasks, as a vCenter remembers them for some minutes.
+    pub(super) recent_tasks: Vec<ManagedRef>,
     addresses: Vec<String>,
+}
+
+/// What may be added to a running VM.
+#[derive(Debug, Default)]
+pub(super) struct HotAdd {
+    cpus: bool,
+    memory: bool,
+    /// In MiB, where there is a limit.
+    memory_limit: Option<i64>,
+    /// In MiB, where there is a least step.
+    memory_step: Option<i64>,
+}
+
+/// A snapshot somewhere in a VM's tree of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    pub(super) reference: ManagedRef,
+    pub(super) name: String,
 }
 
 impl Machine {
@@ -67,14 +100,45 @@ impl Machine {
             hardware: object.get("config.hardware").map(Hardware::from_element),
             connected: object.text("runtime.connectionState").is_none_or(|state| state == "connected"),
             power,
+            hot: HotAdd {
+                cpus: object.text("config.cpuHotAddEnabled") == Some("true"),
+                memory: object.text("config.memoryHotAddEnabled") == Some("true"),
+                memory_limit: number(object, "config.hotPlugMemoryLimit"),
+                memory_step: number(object, "config.hotPlugMemoryIncrementSize"),
+            },
+            shuts_down: power == PowerState::On && object.text("guest.guestState") == Some("shuttingDown"),
+            snapshots: object.get("snapshot").map(snapshots).unwrap_or_default(),
+            recent_tasks: recent_tasks(object),
             // A guest that is off may still show what it last reported.
             addresses: if power == PowerState::On { addresses(object) } else { Vec::new() },
         }
     }
 
     pub(super) fn observation(self) -> Observation {
-        Observation { power: self.power, ip_addresses: self.addresses }
+        Observation {
+            power: self.power,
+            size: self.hardware.as_ref().map(Hardware::size),
+            ip_addresses: self.addresses,
+        }
     }
+}
+
+/// A positive number; both limits of memory are 0 where they do not apply.
+fn number(object: &Object, name: &str) -> Option<i64> {
+    object.text(name)?.trim().parse().ok().filter(|number| *number > 0)
+}
+
+/// All snapshots of a `VirtualMachineSnapshotInfo`, parents first.
+fn snapshots(info: &Element) -> Vec<Snapshot> {
+    let mut found = Vec::new();
+    let mut trees: Vec<&Element> = info.all("rootSnapshotList").collect();
+    while let Some(tree) = trees.pop() {
+        if let Some(reference) = tree.at("snapshot").and_then(Element::managed) {
+            found.push(Snapshot { reference, name: tree.text_at("name").unwrap_or_default().to_owned() });
+        }
+        trees.extend(tree.all("childSnapshotList"));
+    }
+    found
 }
 
 /// The first address is the one that the guest prefers.
@@ -120,30 +184,48 @@ impl Hardware {
         self.disk.as_ref().and_then(|disk| disk.value_at("capacityInKB")).unwrap_or_default()
     }
 
-    fn disk_suits(&self, spec: &VmSpec) -> bool {
-        self.disk.is_none() || self.disk_kib() >= i64::from(spec.disk_gib) << 20
+    fn size(&self) -> Size {
+        let disk_gib = i32::try_from(self.disk_kib() >> 20).unwrap_or(i32::MAX);
+        Size { cpu_count: self.cpus, memory_mib: self.memory_mib, disk_gib }
     }
 
-    pub(super) fn suits(&self, spec: &VmSpec) -> bool {
-        self.cpus == spec.cpu_count && self.memory_mib == spec.memory_mib && self.disk_suits(spec)
+    pub(super) fn disk_suits(&self, size: &Size) -> bool {
+        self.disk.is_none() || self.disk_kib() >= i64::from(size.disk_gib) << 20
+    }
+
+    pub(super) fn suits(&self, size: &Size) -> bool {
+        self.cpus == size.cpu_count && self.memory_mib == size.memory_mib && self.disk_suits(size)
+    }
+
+    /// Whether a running VM can be made to suit. Nothing is taken away from one, and its sockets stay as they are.
+    pub(super) fn can_grow_to(&self, size: &Size, hot: &HotAdd) -> bool {
+        let more_memory = i64::from(size.memory_mib) - i64::from(self.memory_mib);
+        let cpus = self.cpus == size.cpu_count
+            || hot.cpus && self.cpus < size.cpu_count && size.cpu_count % self.cores_per_socket.max(1) == 0;
+        let memory = more_memory == 0
+            || hot.memory
+                && more_memory > 0
+                && hot.memory_limit.is_none_or(|limit| i64::from(size.memory_mib) <= limit)
+                && hot.memory_step.is_none_or(|step| more_memory % step == 0);
+        cpus && memory
     }
 
     /// The part of a `VirtualMachineConfigSpec` that makes it suit; disks only grow.
-    pub(super) fn change_to(&self, spec: &VmSpec) -> Xml {
-        let mut xml = Xml::new().text("numCPUs", spec.cpu_count);
+    pub(super) fn change_to(&self, size: &Size) -> Xml {
+        let mut xml = Xml::new().text("numCPUs", size.cpu_count);
         // A vCenter refuses sockets that are not full; some guests are licensed for few sockets.
-        if self.cores_per_socket > 1 && spec.cpu_count % self.cores_per_socket != 0 {
-            xml = xml.text("numCoresPerSocket", spec.cpu_count);
+        if self.cores_per_socket > 1 && size.cpu_count % self.cores_per_socket != 0 {
+            xml = xml.text("numCoresPerSocket", size.cpu_count);
         }
-        xml = xml.text("memoryMB", spec.memory_mib);
-        match self.disk.clone().filter(|_| !self.disk_suits(spec)) {
+        xml = xml.text("memoryMB", size.memory_mib);
+        match self.disk.clone().filter(|_| !self.disk_suits(size)) {
             None => xml,
             Some(mut disk) => {
                 for child in &mut disk.children {
                     match child.name.as_str() {
-                        "capacityInKB" => child.text = (i64::from(spec.disk_gib) << 20).to_string(),
+                        "capacityInKB" => child.text = (i64::from(size.disk_gib) << 20).to_string(),
                         // It outranks the other where it is given.
-                        "capacityInBytes" => child.text = (i64::from(spec.disk_gib) << 30).to_string(),
+                        "capacityInBytes" => child.text = (i64::from(size.disk_gib) << 30).to_string(),
                         _ => {}
                     }
                 }
@@ -230,6 +312,39 @@ mod tests {
     fn addresses_are_those_that_others_can_reach() {
         assert_eq!(machine("poweredOn").observation().ip_addresses, ["10.0.0.5", "2001:db8::5"]);
         assert!(machine("poweredOff").observation().ip_addresses.is_empty());
+    }
+
+    #[test]
+    fn a_running_machine_grows_where_it_may() {
+        let hardware = Hardware { cpus: 4, cores_per_socket: 2, memory_mib: 4096, disk: None };
+        let size = |cpu_count, memory_mib| Size { cpu_count, memory_mib, disk_gib: 10 };
+        let all = HotAdd { cpus: true, memory: true, memory_limit: Some(16_384), memory_step: Some(1024) };
+        for (to, hot, expected) in [
+            (size(4, 4096), &HotAdd::default(), true),
+            (size(6, 4096), &HotAdd::default(), false),
+            (size(4, 5120), &HotAdd::default(), false),
+            (size(6, 5120), &all, true),
+            (size(5, 4096), &all, false),
+            (size(2, 4096), &all, false),
+            (size(4, 2048), &all, false),
+            (size(4, 4608), &all, false),
+            (size(4, 32_768), &all, false),
+        ] {
+            assert_eq!(hardware.can_grow_to(&to, hot), expected, "{to:?} {hot:?}");
+        }
+    }
+
+    #[test]
+    fn snapshots_are_found_in_the_whole_tree() {
+        let text = r#"<val><currentSnapshot type="VirtualMachineSnapshot">s-3</currentSnapshot><rootSnapshotList>
+            <snapshot type="VirtualMachineSnapshot">s-1</snapshot><vm type="VirtualMachine">vm-1</vm><name>a</name>
+            <childSnapshotList><snapshot type="VirtualMachineSnapshot">s-2</snapshot><name>b</name></childSnapshotList>
+            <childSnapshotList><snapshot type="VirtualMachineSnapshot">s-3</snapshot><name>c</name></childSnapshotList>
+            </rootSnapshotList></val>"#;
+        let mut names: Vec<_> =
+            snapshots(&Element::parse(text).expect("well-formed")).into_iter().map(|found| found.name).collect();
+        names.sort();
+        assert_eq!(names, ["a", "b", "c"]);
     }
 
     #[test]

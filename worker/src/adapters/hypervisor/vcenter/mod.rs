@@ -2,8 +2,8 @@
 //!
 //! SOAP is what every supported vCenter speaks in full; this is a thin client of our own, made of a few calls that are
 //! written out by hand. From the bottom: `xml` and `soap` make one call, `session` keeps the one login, `properties`,
-//! `tasks`, `machine` and `placement` read what is there, `lookup` finds a VM, `create` and `destroy` change it, and
-//! `faults` says what a failure means.
+//! `tasks`, `updates`, `machine`, `media` and `placement` read what is there, `lookup` finds a VM, `create`, `change`,
+//! `snapshots`, `console` and `destroy` do what is asked, and `faults` says what a failure means.
 //!
 //! The vCenter's VM carries our id twice: as its instance UUID, by which it is found, and as a marker in its extraConfig,
 //! which it must bear to be taken for ours.
@@ -13,23 +13,31 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-use virtualstack_model::id::VmId;
-use virtualstack_model::vm::PowerState;
+use virtualstack_model::id::{SnapshotId, VmId};
+use virtualstack_model::vm::{PowerState, Size};
 
-use super::{Fault, FaultClass, Hypervisor, Observation, Progress, TaskRef, TemplateInfo, VmIdentity, VmSpec};
+use super::{
+    ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,
+    TemplateRef, VmIdentity, VmSpec,
+};
 
+mod change;
 mod config;
+mod console;
 mod create;
 mod destroy;
 mod faults;
 mod ledger;
 mod lookup;
 mod machine;
+mod media;
 mod placement;
 mod properties;
 mod session;
+mod snapshots;
 mod soap;
 mod tasks;
+mod updates;
 mod xml;
 
 pub use config::{Config, ConfigError, Password};
@@ -40,8 +48,8 @@ use lookup::LookUp;
 use placement::Placement;
 use session::{Login, Session};
 use soap::Call;
-use tasks::{Outcome, Task, started};
-use xml::{Element, ManagedRef, Xml};
+use tasks::{Outcome, Task};
+use xml::{Element, ManagedRef};
 
 /// To be asked again; there is no task to ask with.
 const WAITING: Progress = Progress::Running { task: None, percent: None };
@@ -126,27 +134,44 @@ impl VCenter {
     /// same task gets that try.
     fn failure(&self, task: &Task) -> Option<Fault> {
         let Outcome::Failed(fault) = &task.outcome else { return None };
+        if fault.is_already_so() {
+            return None;
+        }
         let mut fault = Fault::from(fault.clone());
-        if fault.class == FaultClass::Lost && task.work == tasks::Work::Clone {
-            // Not the VM, which was never there, but something that it needed.
+        if fault.class == FaultClass::Lost {
+            // Not the VM, which is looked for first, but something that it needed.
             (fault.class, fault.reason) = (FaultClass::Retry, "HYPERVISOR_CHANGED");
         }
         (fault.class != FaultClass::Retry || !self.ledger.was_told(&task.reference)).then_some(fault)
     }
 
-    /// Clones of a template that are under way and may be this VM's: not started by this process, and not before the VM
-    /// had an id.
-    async fn unclaimed_clones(&self, vm: VmId, template: Option<&ManagedRef>) -> Result<Vec<Task>, Fault> {
-        let Some(template) = template else { return Ok(Vec::new()) };
-        let mut clones = self.session.recent_clones(template, |task| self.ledger.is_known(task)).await?;
-        clones.iter().filter(|task| !task.is_running()).for_each(|task| self.ledger.ended(&task.reference));
-        clones.retain(Task::is_running);
+    /// Where creations from a template are to be seen: those of clones on the template, others on our folder.
+    async fn source(&self, placement: &Placement, template: &TemplateRef) -> Result<Option<ManagedRef>, Fault> {
+        if media::is_medium(template) {
+            return Ok(Some(placement.folder.clone()));
+        }
+        Ok(self.session.by_instance_uuid(&placement.datacenter, &template.0).await?)
+    }
+
+    /// Creations that are under way and may be this VM's: not started by this process, and not before the VM had an id.
+    async fn unclaimed_creations(&self, vm: VmId, source: Option<&ManagedRef>) -> Result<Vec<Task>, Fault> {
+        let Some(source) = source else { return Ok(Vec::new()) };
+        let mut creations = self.session.recent_creations(source, |task| self.ledger.is_known(task)).await?;
+        creations.iter().filter(|task| !task.is_running()).for_each(|task| self.ledger.ended(&task.reference));
+        creations.retain(Task::is_running);
         if let Some(minted) = minted(vm) {
             let login = self.session.login().await?;
             let earliest = login.on_its_clock(minted) - CLOCK_SLACK;
-            clones.retain(|task| task.queued.is_none_or(|queued| queued >= earliest));
+            creations.retain(|task| task.queued.is_none_or(|queued| queued >= earliest));
         }
-        Ok(clones)
+        Ok(creations)
+    }
+}
+
+impl Drop for VCenter {
+    /// Whoever forgets to close it leaves a session, but nothing that runs.
+    fn drop(&mut self) {
+        self.session.updates.end();
     }
 }
 
@@ -173,33 +198,49 @@ impl Hypervisor for VCenter {
     }
 
     async fn ensure_power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm).await;
-        let ended = match self.follow(task, None).await? {
-            Followed::Running(task) => return Ok(task.progress()),
-            Followed::Ended(task) => task,
-        };
-        let machine = match self.look_up(vm, None).await? {
-            LookUp::Present(machine) => machine,
-            LookUp::Forming => return Ok(WAITING),
-            LookUp::Foreign { name, by_name: false } => return Err(lookup::foreign(&name)),
-            LookUp::Foreign { .. } | LookUp::Absent => return Err(lookup::lost(vm)),
-        };
-        if machine.power == power {
-            return Ok(Progress::Done);
-        }
-        if let Some(fault) = ended.as_ref().and_then(|task| self.failure(task)) {
-            return Err(fault);
-        }
-        let method = match power {
-            PowerState::On => "PowerOnVM_Task",
-            PowerState::Off => "PowerOffVM_Task",
-            PowerState::Paused => "SuspendVM_Task",
-        };
-        match self.change(&Call::change(method, &machine.reference, Xml::new())).await {
-            Ok(reply) => Ok(Progress::Running { task: Some(started(&reply)?), percent: None }),
-            Err(Error::Vim(fault)) if fault.is_already_so() => Ok(Progress::Done),
-            Err(error) => Err(error.into()),
-        }
+        self.power(vm, power, task).await
+    }
+
+    async fn ask_to_shut_down(&self, vm: VmId) -> Result<(), Fault> {
+        self.ask_guest_to_shut_down(vm).await
+    }
+
+    async fn reset(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        self.reset_power(vm, task).await
+    }
+
+    async fn ensure_size(&self, vm: VmId, size: &Size, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        self.resize(vm, size, task).await
+    }
+
+    async fn ensure_snapshot(
+        &self,
+        vm: VmId,
+        snapshot: &SnapshotSpec,
+        task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault> {
+        self.make_snapshot(vm, snapshot, task).await
+    }
+
+    async fn ensure_no_snapshot(
+        &self,
+        vm: VmId,
+        snapshot: SnapshotId,
+        task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault> {
+        self.remove_snapshot(vm, snapshot, task).await
+    }
+
+    async fn revert(&self, vm: VmId, snapshot: SnapshotId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        self.revert_to(vm, snapshot, task).await
+    }
+
+    async fn open_console(&self, vm: VmId) -> Result<ConsoleTicket, Fault> {
+        self.console(vm).await
+    }
+
+    async fn ensure_idle(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        self.idle(vm, task).await
     }
 
     async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
@@ -217,7 +258,9 @@ impl Hypervisor for VCenter {
     async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault> {
         let placement = self.placement().await?;
         let folder = placement.template_folder(&self.session).await?;
-        Ok(self.session.templates(&folder).await?)
+        let mut templates = self.session.templates(&folder).await?;
+        templates.extend(self.session.media(&placement).await?);
+        Ok(templates)
     }
 
     async fn close(&self) {

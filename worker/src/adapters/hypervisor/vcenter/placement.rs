@@ -15,6 +15,8 @@ pub(super) struct Placement {
     pub(super) folder: ManagedRef,
     pub(super) pool: ManagedRef,
     pub(super) datastore: Option<ManagedRef>,
+    /// Its name, as in paths of files.
+    pub(super) datastore_name: Option<String>,
     /// The datacenter's own folder of VMs.
     root: ManagedRef,
 }
@@ -41,7 +43,8 @@ impl Placement {
             }
         };
         let pool = session.pool(&part("hostFolder")?).await?;
-        Ok(Self { datacenter: datacenter.reference, folder, pool, datastore, root })
+        let datastore_name = config.datastore.clone();
+        Ok(Self { datacenter: datacenter.reference, folder, pool, datastore, datastore_name, root })
     }
 
     /// The folder of templates; it is not ours to make.
@@ -112,6 +115,57 @@ impl Session {
         };
         Ok(the_one("resource_pool", self.list(&below, "ResourcePool", &["name"]).await?, Some(name))?.reference)
     }
+}
+
+impl Session {
+    /// What the cluster or host offers that a pool belongs to, e.g. its `network`.
+    pub(super) async fn offered(self: &Arc<Self>, pool: &ManagedRef, what: &str) -> Result<Vec<ManagedRef>, Error> {
+        let unseen = || Error::Setup(format!("resource_pool: the account may not see its owner's {what}"));
+        let pool = self.read(pool, &["owner"]).await?.ok_or_else(unseen)?;
+        let owner = pool.get("owner").and_then(Element::managed).ok_or_else(unseen)?;
+        let owner = self.read(&owner, &[what]).await?.ok_or_else(unseen)?;
+        Ok(owner.get(what).map_or(&[][..], |list| &list.children).iter().filter_map(Element::managed).collect())
+    }
+
+    /// What a network card hangs on: the network of the settings, or the first that the pool's owner offers.
+    pub(super) async fn card_backing(self: &Arc<Self>, pool: &ManagedRef) -> Result<Xml, Error> {
+        const PORTGROUP: &str = "DistributedVirtualPortgroup";
+        let offered = self.offered(pool, "network").await?;
+        let of = |kind: &str| offered.iter().filter(|network| network.kind == kind).cloned().collect::<Vec<_>>();
+        let mut usable = self.read_all(&of("Network"), "Network", &["name"]).await?;
+        let groups = ["name", "tag", "key", "config.distributedVirtualSwitch"];
+        let groups = self.read_all(&of(PORTGROUP), PORTGROUP, &groups).await?;
+        usable.extend(groups.into_iter().filter(|group| !is_uplink(group)));
+        let rank = |network: &Object| offered.iter().position(|offered| *offered == network.reference);
+        usable.sort_by_key(rank);
+        let network = match self.config().network.as_deref() {
+            Some(name) => the_one("network", usable, Some(name))?,
+            None => usable.into_iter().next().ok_or_else(|| Error::Setup("network: the cluster offers none".into()))?,
+        };
+        if network.reference.kind != PORTGROUP {
+            let inner = Xml::new().text("deviceName", network.text("name").unwrap_or_default());
+            let inner = inner.reference("network", &network.reference);
+            return Ok(Xml::new().typed("backing", "VirtualEthernetCardNetworkBackingInfo", inner));
+        }
+        let switch = network.get("config.distributedVirtualSwitch").and_then(Element::managed);
+        let switch = match &switch {
+            Some(switch) => self.read(switch, &["uuid"]).await?,
+            None => None,
+        };
+        let uuid = switch.as_ref().and_then(|switch| switch.text("uuid"));
+        let (Some(uuid), Some(key)) = (uuid, network.text("key")) else {
+            return Err(Error::Setup("network: the account may not see the portgroup's switch".into()));
+        };
+        let port = Xml::new().text("switchUuid", uuid).text("portgroupKey", key);
+        let inner = Xml::new().node("port", port);
+        Ok(Xml::new().typed("backing", "VirtualEthernetCardDistributedVirtualPortBackingInfo", inner))
+    }
+}
+
+/// The portgroup of a switch's own cables, to which no VM is connected; a vCenter tags it so.
+fn is_uplink(group: &Object) -> bool {
+    let tags = group.get("tag").map_or(&[][..], |tags| &tags.children);
+    tags.iter().any(|tag| tag.text_at("key") == Some("SYSTEM/DVS.UPLINKPG"))
 }
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::config::{Config, ConfigError, Password};
 use super::faults::Error;
 use super::soap::{Call, Transport};
+use super::updates::Updates;
 use super::xml::{Element, ManagedRef, Xml};
 
 /// A vCenter ends sessions that were idle for 30 minutes.
@@ -27,6 +28,8 @@ const LOGOUT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Login {
     cookie: String,
     service: Element,
+    /// The account as the vCenter names it, on tasks for instance.
+    pub(super) user: String,
     /// What to add to our clock to get the vCenter's.
     clock_offset: TimeDelta,
 }
@@ -63,12 +66,13 @@ pub(super) struct Session {
     config: Config,
     transport: Transport,
     state: Mutex<State>,
+    pub(super) updates: Updates,
 }
 
 impl Session {
     pub(super) fn new(config: Config) -> Result<Arc<Self>, ConfigError> {
         let transport = Transport::new(&config, config.check()?)?;
-        Ok(Arc::new(Self { config, transport, state: Mutex::default() }))
+        Ok(Arc::new(Self { config, transport, state: Mutex::default(), updates: Updates::default() }))
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -86,6 +90,11 @@ impl Session {
             outcome = self.transport.send(Some(&login.cookie), call).await;
         }
         outcome.map(|reply| reply.body)
+    }
+
+    /// Makes a call in one certain session, for objects that live no longer than it.
+    pub(super) async fn call_in(&self, login: &Login, call: &Call) -> Result<Element, Error> {
+        self.transport.send(Some(&login.cookie), call).await.map(|reply| reply.body)
     }
 
     /// The present session, or a new one.
@@ -144,7 +153,7 @@ impl Session {
         let instance = ManagedRef::new("ServiceInstance", "ServiceInstance");
         let content = self.transport.send(None, &Call::read("RetrieveServiceContent", &instance, Xml::new())).await?;
         let service = content.body.at("returnval").cloned().unwrap_or_default();
-        let mut login = Login { cookie: String::new(), service, clock_offset: TimeDelta::zero() };
+        let mut login = Login { cookie: String::new(), service, user: String::new(), clock_offset: TimeDelta::zero() };
         let credentials = Xml::new().text("userName", &self.config.username).text("password", &password.0);
         let reply = self
             .transport
@@ -154,6 +163,7 @@ impl Session {
             .cookie
             .or(content.cookie)
             .ok_or_else(|| Error::Setup("the server gives no session cookie; it is no vCenter".into()))?;
+        reply.body.text_at("returnval/userName").unwrap_or_default().clone_into(&mut login.user);
         if let Some(time) = reply.body.value_at::<DateTime<Utc>>("returnval/loginTime") {
             login.clock_offset = time - Utc::now();
         }
@@ -162,6 +172,7 @@ impl Session {
 
     /// Ends the session for good.
     pub(super) async fn close(&self) {
+        self.updates.end();
         let mut state = self.state.lock().await;
         state.closed = true;
         if let Some(task) = state.keep_alive.take() {

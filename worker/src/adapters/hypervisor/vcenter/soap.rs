@@ -28,12 +28,19 @@ pub(super) struct Call {
     this: ManagedRef,
     arguments: Xml,
     change: bool,
+    /// How much longer than others it may take.
+    patience: Duration,
 }
 
 impl Call {
     /// One that changes nothing.
     pub(super) fn read(method: &'static str, this: &ManagedRef, arguments: Xml) -> Self {
-        Self { method, this: this.clone(), arguments, change: false }
+        Self { method, this: this.clone(), arguments, change: false, patience: Duration::ZERO }
+    }
+
+    /// One that changes nothing and is answered when there is something to tell, after `patience` at the latest.
+    pub(super) fn wait(method: &'static str, this: &ManagedRef, arguments: Xml, patience: Duration) -> Self {
+        Self { patience, ..Self::read(method, this, arguments) }
     }
 
     /// One that must not be repeated without looking.
@@ -56,6 +63,7 @@ pub(super) struct Reply {
 pub(super) struct Transport {
     http: reqwest::Client,
     url: Url,
+    timeout: Duration,
 }
 
 impl Transport {
@@ -66,19 +74,19 @@ impl Transport {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
-            .timeout(config.request_timeout())
             .connect_timeout(config.request_timeout().min(Duration::from_secs(10)))
             // Shorter than any server's: a connection that dies as we write would make an outcome unknown.
             .pool_idle_timeout(Duration::from_secs(20))
             .build()
             .map_err(|e| ConfigError::new("url", e))?;
-        Ok(Self { http, url })
+        Ok(Self { http, url, timeout: config.request_timeout() })
     }
 
     pub(super) async fn send(&self, cookie: Option<&str>, call: &Call) -> Result<Reply, Error> {
         let mut request = self
             .http
             .post(self.url.clone())
+            .timeout(self.timeout + call.patience)
             .header(CONTENT_TYPE, "text/xml; charset=utf-8")
             .header("SOAPAction", SOAP_ACTION)
             .body(Xml::envelope(call.method, &call.this, &call.arguments));

@@ -23,7 +23,9 @@ impl MasterKey {
     /// Reads 64 hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
-        let wrong = || crate::config::wrong("master_key", "must be 64 hexadecimal digits (32 bytes)");
+        let wrong = || {
+            Error::precondition("WRONG_SETTING", "master_key", "master_key: must be 64 hexadecimal digits (32 bytes)")
+        };
         if text.len() != 64 || !text.is_ascii() {
             return Err(wrong());
         }
@@ -41,7 +43,7 @@ impl MasterKey {
     }
 
     /// Seals a secret; `purpose` must be said again to open it.
-    pub(crate) fn seal(&self, purpose: &str, secret: &[u8]) -> Result<Vec<u8>> {
+    pub fn seal(&self, purpose: &str, secret: &[u8]) -> Result<Vec<u8>> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).map_err(Error::internal)?;
         let payload = Payload { msg: secret, aad: purpose.as_bytes() };
@@ -53,7 +55,7 @@ impl MasterKey {
     }
 
     /// Opens what was sealed with this key for this purpose.
-    pub(crate) fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+    pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>> {
         let wrong =
             || Error::internal("a sealed secret could not be opened: is this the master key it was sealed with?");
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE>().ok_or_else(wrong)?;

@@ -1,0 +1,466 @@
+//! Watches: streams of changes, read from the change log.
+//!
+//! A task reads for each stream and hands over through a channel with little room: a slow client keeps its own task waiting,
+//! with no transaction open. Each read checks the access, and where none is due one comes with each heartbeat. How a stream
+//! ends goes past what waits in the channel: who may not watch any more is told nothing more.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::Stream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
+use uuid::Uuid;
+use virtualstack_model::audit::ChangeKind;
+use virtualstack_model::id::TenantId;
+use virtualstack_model::{Error, Result};
+use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
+use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsRequest, WatchVmsRequest};
+use virtualstack_store::watches::{self, Batch, Collection, Place, Resources};
+use virtualstack_store::{MasterKey, Read, Store, TenantTx};
+
+use super::{Parts, operations};
+use crate::caller::Caller;
+use crate::changes::{Changes, Follower};
+use crate::config::Config;
+use crate::generated::virtualstack::watch::v1::watch_service_server::WatchService;
+use crate::layers::authorize::{Authority, Standing};
+use crate::status::from_error;
+use crate::tokens;
+use crate::wire::{self, vm::vm_message};
+
+/// Messages that wait for a client at most, beside the batch that its task holds.
+const WAITING: usize = 16;
+
+/// Reads of all watches at once, so that when many wake together, calls still find a connection.
+const READERS: usize = 4;
+
+/// When it is worth another try where too many are open.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+pub(crate) struct Watches {
+    store: Store,
+    master_key: MasterKey,
+    authority: Authority,
+    changes: Changes,
+    /// Streams would outlast any drain, so they end when it begins.
+    stopping: CancellationToken,
+    readers: Arc<Semaphore>,
+    slots: Slots,
+    resume: Duration,
+    heartbeat: Duration,
+}
+
+impl Watches {
+    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
+        let Parts { store, master_key, authority, changes, stopping, .. } = parts;
+        let slots = Slots {
+            open: Arc::default(),
+            most: config.max_watches,
+            of_tenant: config.max_watches_per_tenant,
+            of_credential: config.max_watches_per_principal,
+        };
+        Self {
+            store,
+            master_key,
+            authority,
+            changes,
+            stopping,
+            readers: Arc::new(Semaphore::new(READERS)),
+            slots,
+            resume: Duration::from_secs(config.watch_resume_seconds),
+            heartbeat: Duration::from_millis(config.watch_heartbeat_ms),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl WatchService for Watches {
+    type WatchVmsStream = Messages;
+    type WatchOperationsStream = Messages;
+
+    async fn watch_vms(&self, request: Request<WatchVmsRequest>) -> Result<Response<Messages>, Status> {
+        let caller = Caller::of(&request)?;
+        let (metadata, _, request) = request.into_parts();
+        let opened = self.open(caller, &metadata, Collection::Vms, &request.resume_token).await;
+        opened.map(Response::new).map_err(from_error)
+    }
+
+    async fn watch_operations(&self, request: Request<WatchOperationsRequest>) -> Result<Response<Messages>, Status> {
+        let caller = Caller::of(&request)?;
+        let (metadata, _, request) = request.into_parts();
+        let opened = self.open(caller, &metadata, Collection::Operations, &request.resume_token).await;
+        opened.map(Response::new).map_err(from_error)
+    }
+}
+
+impl Watches {
+    /// Reads what comes first, so that what is wrong with the request is its answer, and leaves the rest to a task.
+    async fn open(
+        &self,
+        caller: Caller,
+        metadata: &MetadataMap,
+        collection: Collection,
+        token: &str,
+    ) -> Result<Messages> {
+        if self.stopping.is_cancelled() {
+            return Err(stopping());
+        }
+        let standing = self.authority.standing(caller, metadata).await?;
+        let slot = self.slots.take(standing.caller.tenant_id(), standing.caller.credential())?;
+        let scope = standing.caller.tenant();
+        let follower = self.changes.follow(scope.tenant());
+        let reader = self.readers.acquire().await.map_err(Error::internal)?;
+        let first = if token.is_empty() {
+            let snapshot = self.store.read_consistently(&scope, async |tx| {
+                let (resources, place) = watches::snapshot(tx, collection).await?;
+                Ok(First::Snapshot(pack(tx, resources).await?, place))
+            });
+            snapshot.await?
+        } else {
+            let place = Place::of_token(&self.master_key, scope.tenant(), collection, token)?;
+            First::Changes(self.store.read(&scope, async |tx| after(tx, collection, place, self.resume).await).await?)
+        };
+        drop(reader);
+        let (messages, waiting) = mpsc::channel(WAITING);
+        let (end, ended) = oneshot::channel();
+        let now = Instant::now();
+        let watch = Watch {
+            of: self.clone(),
+            collection,
+            standing,
+            follower,
+            messages,
+            place: first.place(),
+            read: now,
+            told: now,
+        };
+        tokio::spawn(watch.run(first, end).in_current_span());
+        Ok(Messages { waiting, ended: Some(ended), _slot: slot })
+    }
+}
+
+/// What is to be told of a look at the log.
+struct Told {
+    changes: Vec<(ChangeKind, Resource, Place)>,
+    /// Up to where it is told with them.
+    place: Place,
+    more: bool,
+}
+
+async fn after(tx: &mut TenantTx<Read>, collection: Collection, place: Place, max_age: Duration) -> Result<Told> {
+    let Batch { changes, resources, place, more } = watches::after(tx, collection, place, max_age).await?;
+    let resources = pack(tx, resources).await?;
+    let changes = changes.into_iter().zip(resources).map(|((kind, place), resource)| (kind, resource, place));
+    Ok(Told { changes: changes.collect(), place, more })
+}
+
+/// Packs resources as every other call does; the responses of operations are as they are now.
+async fn pack(tx: &mut TenantTx<Read>, resources: Resources) -> Result<Vec<Resource>> {
+    Ok(match resources {
+        Resources::Vms(rows) => rows.into_iter().map(|row| Resource::Vm(vm_message(row))).collect(),
+        Resources::Operations(rows) => operations::pack(tx, rows).await?.into_iter().map(Resource::Operation).collect(),
+    })
+}
+
+/// What a stream begins with.
+enum First {
+    Snapshot(Vec<Resource>, Place),
+    Changes(Told),
+}
+
+impl First {
+    fn place(&self) -> Place {
+        match self {
+            Self::Snapshot(_, place) => *place,
+            Self::Changes(told) => told.place,
+        }
+    }
+}
+
+/// The task behind a stream.
+struct Watch {
+    of: Watches,
+    collection: Collection,
+    standing: Standing,
+    follower: Follower,
+    messages: mpsc::Sender<WatchMessage>,
+    /// Up to where the log is told.
+    place: Place,
+    /// When it was last read, and the access checked.
+    read: Instant,
+    /// When the client was last told something.
+    told: Instant,
+}
+
+impl Watch {
+    /// Tells changes until the client goes away, or what becomes of its access, its credential or this server ends it.
+    async fn run(mut self, first: First, end: oneshot::Sender<Status>) {
+        let (messages, stop, expires_at) = (self.messages.clone(), self.of.stopping.clone(), self.standing.expires_at);
+        let error = tokio::select! {
+            biased;
+            () = messages.closed() => return,
+            () = stop.cancelled() => stopping(),
+            () = past(expires_at) => tokens::expired(),
+            told = self.tell(first) => match told {
+                Err(error) => error,
+                Ok(never) => match never {},
+            },
+        };
+        self.standing.note(&error);
+        tracing::debug!(reason = error.reason(), "the watch ends");
+        // The client may have gone meanwhile.
+        let _ = end.send(from_error(error));
+    }
+
+    async fn tell(&mut self, first: First) -> Result<Infallible> {
+        let mut more = match first {
+            First::Snapshot(resources, place) => {
+                for resource in resources {
+                    self.send(message(Type::Snapshot, Some(resource), String::new(), place.at)).await?;
+                }
+                let synced = message(Type::Synced, None, self.token(place)?, place.at);
+                self.send(synced).await?;
+                false
+            }
+            First::Changes(told) => self.tell_changes(told).await?,
+        };
+        loop {
+            if !more {
+                tokio::select! {
+                    () = self.follower.grown(self.place.position) => {}
+                    () = sleep_until(self.told + self.of.heartbeat) => {}
+                }
+            }
+            self.follower.reading();
+            let (collection, place) = (self.collection, self.place);
+            // However slow its client is: a stream that goes on is not too old.
+            let after = async |tx: &mut TenantTx<Read>| after(tx, collection, place, Duration::MAX).await;
+            let told = {
+                let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
+                self.standing.read(&self.of.store, after).await?
+            };
+            self.read = Instant::now();
+            more = self.tell_changes(told).await?;
+            if self.told.elapsed() >= self.of.heartbeat {
+                let bookmark = message(Type::Bookmark, None, self.token(self.place)?, self.place.at);
+                self.send(bookmark).await?;
+            }
+        }
+    }
+
+    /// Tells changes; whether there are more.
+    async fn tell_changes(&mut self, Told { changes, place, more }: Told) -> Result<bool> {
+        for (kind, resource, place) in changes {
+            let kind = match kind {
+                ChangeKind::Created => Type::Created,
+                ChangeKind::Updated => Type::Updated,
+                ChangeKind::Deleted => Type::Deleted,
+            };
+            let token = self.token(place)?;
+            self.send(message(kind, Some(resource), token, place.at)).await?;
+        }
+        self.place = place;
+        Ok(more)
+    }
+
+    /// Hands a message over. While the client is slow, its access is still looked at.
+    async fn send(&mut self, message: WatchMessage) -> Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(self.read + self.of.heartbeat) => {
+                    self.standing.read(&self.of.store, async |_| Ok(())).await?;
+                    self.read = Instant::now();
+                }
+                room = self.messages.reserve() => {
+                    // Nobody receives any more: the stream is gone, and this task is about to be told.
+                    let Ok(room) = room else { return std::future::pending().await };
+                    room.send(message);
+                    self.told = Instant::now();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn token(&self, place: Place) -> Result<String> {
+        place.token(&self.of.master_key, self.standing.caller.tenant_id(), self.collection)
+    }
+}
+
+fn message(kind: Type, resource: Option<Resource>, resume_token: String, at: DateTime<Utc>) -> WatchMessage {
+    WatchMessage { r#type: kind.into(), resource, resume_token, change_time: Some(wire::time(at)) }
+}
+
+async fn past(time: Option<DateTime<Utc>>) {
+    match time {
+        Some(time) => sleep((time - Utc::now()).to_std().unwrap_or_default()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn stopping() -> Error {
+    Error::Unavailable {
+        reason: "SERVER_STOPPING",
+        message: "the server is stopping; connect again and go on with the last resume token".to_owned(),
+        retry_after: Duration::from_secs(1),
+        source: None,
+    }
+}
+
+/// The stream that a client sees.
+pub(crate) struct Messages {
+    waiting: mpsc::Receiver<WatchMessage>,
+    /// None when the end was told.
+    ended: Option<oneshot::Receiver<Status>>,
+    _slot: Slot,
+}
+
+impl Stream for Messages {
+    type Item = Result<WatchMessage, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
+            if let Poll::Ready(end) = Pin::new(ended).poll(context) {
+                self.ended = None;
+                let died = |_| from_error(Error::internal("the task of a watch has died"));
+                return Poll::Ready(Some(Err(end.unwrap_or_else(died))));
+            }
+            match self.waiting.poll_recv(context) {
+                Poll::Ready(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                // The task is gone, so by now there is an end.
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// How many watches are open: all, and by tenant and credential.
+#[derive(Clone)]
+struct Slots {
+    open: Arc<Mutex<HashMap<Uuid, usize>>>,
+    /// At most: of the server, of a tenant, of a credential.
+    most: usize,
+    of_tenant: usize,
+    of_credential: usize,
+}
+
+/// One that is open.
+struct Slot {
+    open: Arc<Mutex<HashMap<Uuid, usize>>>,
+    /// Under which ids it is counted.
+    holders: [Uuid; 3],
+}
+
+/// Under which all are counted.
+const ALL: Uuid = Uuid::nil();
+
+impl Slots {
+    fn take(&self, tenant: TenantId, credential: Uuid) -> Result<Slot> {
+        let holders = [
+            (credential, self.of_credential, "this session or API key has as many watches open as it may; close one"),
+            (tenant.0, self.of_tenant, "the tenant has as many watches open as it may; close one"),
+            (ALL, self.most, "the server has as many watches open as it takes; try again"),
+        ];
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for (holder, most, message) in holders {
+            if open.get(&holder).is_some_and(|open| *open >= most) {
+                return Err(Error::ResourceExhausted {
+                    reason: "WATCHES_EXHAUSTED",
+                    message: message.to_owned(),
+                    retry_after: Some(RETRY_AFTER),
+                });
+            }
+        }
+        let holders = holders.map(|(holder, ..)| holder);
+        holders.iter().for_each(|holder| *open.entry(*holder).or_default() += 1);
+        metrics::gauge!("virtualstack_watches_open").increment(1.0);
+        Ok(Slot { open: Arc::clone(&self.open), holders })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for holder in self.holders {
+            if let Some(count) = open.get_mut(&holder) {
+                *count -= 1;
+                if *count == 0 {
+                    open.remove(&holder);
+                }
+            }
+        }
+        metrics::gauge!("virtualstack_watches_open").decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    #[test]
+    fn slots_are_counted_by_credential_and_tenant_and_altogether() {
+        let slots = Slots { open: Arc::default(), most: 4, of_tenant: 3, of_credential: 2 };
+        let [ada, ben, eve] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
+        let (tenant, other) = (TenantId::new(), TenantId::new());
+        let refused = |tenant, who| slots.take(tenant, who).err().map(|error| error.to_string());
+        let first = slots.take(tenant, ada).expect("a slot");
+        let _second = slots.take(tenant, ada).expect("a slot");
+        assert!(refused(tenant, ada).is_some_and(|message| message.starts_with("this session")));
+        let third = slots.take(tenant, ben).expect("a slot");
+        assert!(refused(tenant, ben).is_some_and(|message| message.starts_with("the tenant")));
+        let fourth = slots.take(other, eve).expect("a slot");
+        assert!(refused(other, eve).is_some_and(|message| message.starts_with("the server")));
+        drop(first);
+        drop(slots.take(tenant, ada).expect("there is room again"));
+        drop((third, fourth));
+        assert_eq!(slots.open.lock().expect("no panic").len(), 3, "nothing is left of who has none");
+    }
+
+    #[tokio::test]
+    async fn the_end_goes_past_what_waits() {
+        let slots = Slots { open: Arc::default(), most: 3, of_tenant: 3, of_credential: 3 };
+        let open = || {
+            let ((messages, waiting), (end, ended)) = (mpsc::channel(WAITING), oneshot::channel());
+            messages.try_send(WatchMessage::default()).expect("room");
+            (
+                messages,
+                end,
+                Messages {
+                    waiting,
+                    ended: Some(ended),
+                    _slot: slots.take(TenantId::new(), Uuid::now_v7()).expect("a slot"),
+                },
+            )
+        };
+        let (messages, end, mut stream) = open();
+        assert!(stream.next().await.expect("a message").is_ok());
+        assert!(stream.next().now_or_never().is_none());
+        messages.try_send(WatchMessage::default()).expect("room");
+        end.send(Status::unauthenticated("")).expect("somebody listens");
+        assert!(stream.next().await.expect("the end").is_err());
+        assert!(stream.next().await.is_none());
+
+        // A task that died is an error too, never a clean end.
+        let (messages, end, mut stream) = open();
+        drop((messages, end));
+        assert_eq!(stream.next().await.expect("the end").expect_err("an error").code(), tonic::Code::Internal);
+        assert!(stream.next().await.is_none());
+    }
+}

@@ -1,0 +1,85 @@
+//! The simulated hypervisor in its lab.
+
+use async_trait::async_trait;
+use virtualstack_model::id::VmId;
+use virtualstack_store::simulated::Simulation;
+use virtualstack_worker::adapters::hypervisor::simulated::{Config, Machine, Simulated};
+use virtualstack_worker::adapters::hypervisor::{Hypervisor, TemplateRef, VmSpec};
+
+use super::conformance::{Lab, SLOW, Trouble, run};
+use crate::support::Database;
+
+struct Rows(Database);
+
+impl Rows {
+    fn with(&self, config: Config) -> Simulated {
+        Simulated::new(Simulation::new(&self.0.config).expect("a simulation"), config)
+    }
+
+    async fn machine(&self, vm: VmId) -> Option<Machine> {
+        let machines = self.with(quick()).machines().await.expect("machines");
+        machines.into_iter().find(|machine| machine.id == vm)
+    }
+}
+
+fn quick() -> Config {
+    Config { create_ms: 20, power_ms: 10, shut_down_ms: 100, ..Config::default() }
+}
+
+#[async_trait]
+impl Lab for Rows {
+    async fn adapter(&self) -> Box<dyn Hypervisor> {
+        Box::new(self.with(quick()))
+    }
+
+    async fn troubled(&self, trouble: Trouble) -> Box<dyn Hypervisor> {
+        let slow = u64::try_from(SLOW.as_millis()).expect("short");
+        Box::new(self.with(match trouble {
+            Trouble::LostReply(_) => Config { lost_reply_rate: 1.0, ..quick() },
+            Trouble::Slow(_) => Config { create_ms: slow, power_ms: slow, ..quick() },
+            Trouble::Busy(_) => Config { fault_rate: 1.0, ..quick() },
+            Trouble::Failing(_) => Config { task_fault_rate: 1.0, ..quick() },
+        }))
+    }
+
+    fn template(&self) -> TemplateRef {
+        TemplateRef("simulated:ubuntu-24.04".into())
+    }
+
+    fn medium(&self) -> TemplateRef {
+        TemplateRef("simulated:debian-12-netinst".into())
+    }
+
+    async fn count(&self, vm: VmId) -> usize {
+        usize::from(self.machine(vm).await.is_some())
+    }
+
+    async fn snapshots(&self, vm: VmId) -> usize {
+        self.machine(vm).await.map_or(0, |machine| machine.snapshots.len())
+    }
+
+    async fn lose(&self, vm: VmId) {
+        self.0.execute(&format!("DELETE FROM simulated_hypervisor.vms WHERE id = '{vm}'")).await;
+    }
+
+    async fn lose_snapshots(&self, vm: VmId) {
+        self.0.execute(&format!("DELETE FROM simulated_hypervisor.snapshots WHERE vm_id = '{vm}'")).await;
+    }
+
+    async fn stop_tools(&self, vm: VmId) {
+        self.0.execute(&format!("UPDATE simulated_hypervisor.vms SET medium = 'none' WHERE id = '{vm}'")).await;
+    }
+
+    async fn put_foreign(&self, _spec: &VmSpec) {
+        unreachable!("not shown here");
+    }
+
+    fn cannot_show(&self) -> &[(&str, &str)] {
+        &[("a_create_touches_no_foreign_vm", "its VMs are known by our ids alone, so no place can be taken")]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms() {
+    run(&Rows(Database::new().await)).await;
+}

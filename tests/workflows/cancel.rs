@@ -1,0 +1,59 @@
+//! Operations that are cancelled while the hypervisor is at work: they end CANCELLED, with what is really so.
+
+use serde_json::{Value, json};
+use virtualstack_worker::adapters::hypervisor::simulated::Config;
+
+use super::{NEVER, agree, ask, at_step, at_work, cancel, done, ended, on, quick, read};
+use crate::support::{ControlPlane, Session};
+
+/// Asks for something, waits until the hypervisor is at work on it, and cancels it.
+async fn cancelled(plane: &ControlPlane, tenant: &Session, path: &str, body: Value, action: &str) {
+    let method =
+        if path.contains(':') || path.ends_with("vms") || path.ends_with("snapshots") { "POST" } else { "PATCH" };
+    let operation = ask(tenant, method, path, body).await;
+    at_work(plane, action).await;
+    cancel(tenant, &operation).await;
+    let ended = ended(tenant, &operation).await;
+    assert_eq!(ended["error"]["code"], 1, "{ended}");
+    agree(plane, tenant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_create_leaves_nothing() {
+    let (plane, tenant) = on(Config { create_ms: NEVER, ..quick() }).await;
+    let template = plane.templates().await;
+    cancelled(&plane, &tenant, "vms", json!({"displayName": "never", "template": template}), "CREATE").await;
+    assert_eq!(read(&tenant, "vms").await["vms"], json!([]));
+    assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelled_changes_tell_what_is_really_so() {
+    let (plane, tenant) = on(Config { power_ms: 400, shut_down_ms: NEVER, ..quick() }).await;
+    let vm = tenant.running("wavering").await.name;
+    cancelled(&plane, &tenant, &vm, json!({"cpuCount": 4}), "RESIZE").await;
+    assert_eq!(read(&tenant, &vm).await["cpuCount"], 1, "a resize is stopped half way");
+    cancelled(&plane, &tenant, &format!("{vm}/snapshots"), json!({"displayName": "never"}), "SNAPSHOT").await;
+    assert_eq!(read(&tenant, &format!("{vm}/snapshots")).await["snapshots"], json!([]));
+    cancelled(&plane, &tenant, &format!("{vm}:stop"), json!({"graceful": true}), "SHUT_DOWN").await;
+    assert_eq!(read(&tenant, &vm).await["state"], "RUNNING", "nobody waits for a guest that hangs");
+    for (verb, action, state) in
+        [("suspend", "SUSPEND", "SUSPENDED"), ("start", "POWER_ON", "RUNNING"), ("stop", "POWER_OFF", "STOPPED")]
+    {
+        cancelled(&plane, &tenant, &format!("{vm}:{verb}"), json!({}), action).await;
+        assert_eq!(read(&tenant, &vm).await["state"], state, "{verb} cannot be stopped half way");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_waits_until_what_it_cancels_is_back() {
+    let (plane, tenant) = on(Config { shut_down_ms: NEVER, ..quick() }).await;
+    let vm = tenant.running("doomed").await.name;
+    done(&tenant, "POST", &format!("{vm}/snapshots"), json!({"displayName": "first"})).await;
+    let stop = ask(&tenant, "POST", &format!("{vm}:stop"), json!({"graceful": true})).await;
+    at_step(&tenant, &stop, "await_guest").await;
+    done(&tenant, "DELETE", &format!("{vm}?force=true"), json!({})).await;
+    assert_eq!(ended(&tenant, &stop).await["error"]["code"], 1);
+    agree(&plane, &tenant).await;
+    assert_eq!(read(&tenant, "quota").await["usage"]["snapshots"], 0);
+}

@@ -1,0 +1,89 @@
+//! Operations end in a stated time, whatever the hypervisor does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use virtualstack_worker::adapters::hypervisor::FaultClass;
+use virtualstack_worker::adapters::hypervisor::simulated::Config;
+
+use super::{NEVER, agree, ask, at_work, deadline, ended, error, on, quick, read, waiting, work_on};
+use crate::support::{Call, Intercepted, When, hang, test_fault};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_never_ends_is_taken_back() {
+    let (plane, tenant) = on(Config { create_ms: NEVER, ..quick() }).await;
+    let body = json!({"displayName": "endless", "template": plane.templates().await});
+    let operation = ask(&tenant, "POST", "vms", body).await;
+    at_work(&plane, "CREATE").await;
+    deadline(&plane, "0 s").await;
+    let ended = ended(&tenant, &operation).await;
+    assert_eq!(error(&ended), (4, "OPERATION_TIMED_OUT".to_owned()));
+    let vms = read(&tenant, "vms").await;
+    assert_eq!(vms["vms"][0]["state"], "ERROR");
+    agree(&plane, &tenant).await;
+    assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 0, "nothing of it is left");
+}
+
+/// A call that hangs, or is to be tried again for ever.
+async fn a_create_ends_in_time(answer: fn() -> virtualstack_worker::adapters::hypervisor::Fault) {
+    let (plane, tenant) = waiting().await;
+    let body = json!({"displayName": "late", "template": plane.templates().await});
+    let operation = ask(&tenant, "POST", "vms", body).await;
+    deadline(&plane, "2 s").await;
+    let since = Instant::now();
+    let bad = Intercepted::new(Arc::new(plane.hypervisor(quick())), move |call, when| {
+        if (call, when) == (Call::Create, When::Before) { Err(answer()) } else { Ok(()) }
+    });
+    work_on(&plane, bad).await;
+    assert_eq!(error(&ended(&tenant, &operation).await), (4, "OPERATION_TIMED_OUT".to_owned()));
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    agree(&plane, &tenant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_hangs_does_not_hold_the_operation() {
+    a_create_ends_in_time(hang).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_tried_again_is_tried_until_the_deadline() {
+    a_create_ends_in_time(|| test_fault(FaultClass::Retry)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_back_that_does_not_end_is_given_up() {
+    let (plane, tenant) = on(Config { shut_down_ms: NEVER, ..quick() }).await;
+    let vm = tenant.running("abandoned").await.name;
+    // From now on, the hypervisor takes for ever.
+    plane
+        .database
+        .execute(
+            "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS \
+                $$ BEGIN NEW.finish_at := NEW.finish_at + interval '1 hour'; RETURN NEW; END $$; \
+             CREATE TRIGGER slow BEFORE INSERT ON simulated_hypervisor.tasks FOR EACH ROW EXECUTE FUNCTION public.slow()",
+        )
+        .await;
+    let operation = ask(&tenant, "POST", &format!("{vm}:stop"), json!({})).await;
+    at_work(&plane, "POWER_OFF").await;
+    deadline(&plane, "-16 min").await;
+    assert_eq!(error(&ended(&tenant, &operation).await), (4, "OPERATION_TIMED_OUT".to_owned()));
+    assert_eq!(read(&tenant, &vm).await["state"], "ERROR");
+    assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 1, "it is there still");
+    assert_eq!(plane.database.count("SELECT count(*) FROM background_jobs.jobs WHERE state = 'discarded'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_comes_from_the_task_and_only_grows() {
+    let (plane, tenant) = on(Config { create_ms: 1_500, ..quick() }).await;
+    let body = json!({"displayName": "watched", "template": plane.templates().await});
+    let operation = ask(&tenant, "POST", "vms", body).await;
+    ended(&tenant, &operation).await;
+    let told = "SELECT count(*) FROM audit.changes WHERE reason = 'OPERATION_PROGRESS' AND after->>'step' = 'clone'";
+    let told_often = plane.database.count(told).await;
+    assert!((5..=15).contains(&told_often), "{told_often}: every 5 percent at most, from 5 to 70");
+    let back = "SELECT count(*) FROM (SELECT (after->>'progress_percent')::int \
+        - lag((after->>'progress_percent')::int) OVER (ORDER BY position) AS grown \
+        FROM audit.changes WHERE after ? 'progress_percent') told WHERE grown < 0";
+    assert_eq!(plane.database.count(back).await, 0);
+}
