@@ -290,6 +290,7 @@ impl Lane {
     }
 
     /// Sends a request.
+    #[expect(clippy::needless_update, reason = "some requests have more fields than are said, and one macro sends all")]
     async fn ask(&self, ask: &Ask, request_id: &str, validate_only: bool) -> Result<Operation, Status> {
         let session = &self.session;
         // What was never accepted has a name that nobody has.
