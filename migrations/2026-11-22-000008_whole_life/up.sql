@@ -65,8 +65,10 @@ CALL iam.tenant_table('compute.snapshots');
 ALTER TABLE compute.operations
     -- The snapshot that it works on; kept when the snapshot is gone.
     ADD COLUMN snapshot_id uuid,
-    -- When it ends at the latest, whatever the hypervisor does; then there is some time left for the way back.
-    ADD COLUMN deadline_at timestamptz NOT NULL DEFAULT now() + interval '1 hour';
+    -- When it ends at the latest, whatever the hypervisor does, but for the way back.
+    ADD COLUMN deadline_at timestamptz NOT NULL DEFAULT now() + interval '1 hour',
+    -- When the way back began; there is some time left for it from then on, or from the deadline if that is later.
+    ADD COLUMN turned_back_at timestamptz;
 ALTER TABLE compute.operations ALTER COLUMN deadline_at DROP DEFAULT;
 
 -- Tickets for consoles, sealed, until they are fetched, once, or are too old.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use virtualstack_worker::NoProbe;
 use virtualstack_worker::adapters::hypervisor::simulated;
+use virtualstack_worker::{NoProbe, Point};
 
 use super::{idle_plane, refused};
-use crate::support::{ControlPlane, Rest};
+use crate::support::{ControlPlane, Gate, Rest};
 
 fn name(operation: &Value) -> &str {
     operation["name"].as_str().unwrap_or_else(|| panic!("an operation, not {operation}"))
@@ -37,20 +37,17 @@ async fn wait(rest: &Rest, operation: &Value) -> Value {
     done
 }
 
-/// Lets a worker on a slow hypervisor take the operation up.
-async fn slow_worker(plane: &ControlPlane, rest: &Rest, operation: &Value) {
+/// Lets a worker on a slow hypervisor take the operation up. It stands still, with the clone under way, until the gate is opened.
+async fn held_worker(plane: &ControlPlane, rest: &Rest, operation: &Value) -> Arc<Gate> {
+    let gate = Arc::new(Gate::new("vm_create.clone", Point::AfterCall));
     let slow = simulated::Config { create_ms: 1_500, power_ms: 20, ..Default::default() };
-    plane.work_on(Arc::new(NoProbe), Arc::new(plane.hypervisor(slow))).await.detach();
+    plane.work_on(Arc::clone(&gate) as _, Arc::new(plane.hypervisor(slow))).await.detach();
+    tokio::time::timeout(Duration::from_secs(20), gate.reached()).await.expect("somebody takes it up");
     let clones = "SELECT count(*) FROM simulated_hypervisor.tasks WHERE action = 'CREATE'";
-    for _ in 0..200 {
-        if plane.database.count(clones).await > 0 {
-            let open = read(rest, operation).await;
-            assert_eq!(open["done"], false, "the clone is under way: {open}");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("nobody took it up")
+    assert_eq!(plane.database.count(clones).await, 1, "the clone is under way");
+    let open = read(rest, operation).await;
+    assert_eq!(open["done"], false, "{open}");
+    gate
 }
 
 async fn nothing_left(plane: &ControlPlane, rest: &Rest, vm: &str) {
@@ -74,12 +71,13 @@ async fn a_cancelled_create_leaves_nothing() {
     let plane = idle_plane().await;
     let (rest, template) = (plane.admin().await.rest(), plane.templates().await);
     let operation = create(&rest, &template, "web-1").await;
-    slow_worker(&plane, &rest, &operation).await;
+    let worker = held_worker(&plane, &rest, &operation).await;
 
     let cancel = format!("/v1/{}:cancel", name(&operation));
     assert_eq!(rest.call("POST", &cancel, Some(json!({}))).await, (200, json!({})));
     assert_eq!(read(&rest, &operation).await["metadata"]["cancelRequested"], true);
     assert_eq!(rest.call("POST", &cancel, Some(json!({}))).await.0, 200, "asking twice is asking once");
+    worker.open();
     let done = wait(&rest, &operation).await;
     assert_eq!((&done["error"]["code"], done.get("response")), (&json!(1), None), "CANCELLED: {done}");
     assert!(done["metadata"]["endTime"].is_string(), "{done}");
@@ -109,7 +107,7 @@ async fn a_delete_waits_behind_a_create_and_cancels_it() {
     let plane = idle_plane().await;
     let (rest, template) = (plane.admin().await.rest(), plane.templates().await);
     let operation = create(&rest, &template, "web-1").await;
-    slow_worker(&plane, &rest, &operation).await;
+    let worker = held_worker(&plane, &rest, &operation).await;
 
     let path = format!("/v1/{}", target(&operation));
     let (status, delete) = rest.call("DELETE", &path, None).await;
@@ -122,6 +120,7 @@ async fn a_delete_waits_behind_a_create_and_cancels_it() {
     refused(&rest.call("DELETE", &path, None).await, 409, "ABORTED", "DELETE_IN_PROGRESS");
     let start = rest.call("POST", &format!("{path}:start"), Some(json!({}))).await;
     refused(&start, 409, "ABORTED", "OPERATION_IN_PROGRESS");
+    worker.open();
 
     assert_eq!(wait(&rest, &operation).await["error"]["code"], 1, "the create was cancelled");
     let done = wait(&rest, &delete).await;

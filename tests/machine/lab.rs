@@ -57,7 +57,11 @@ pub(super) struct SimulatedLab {
 impl SimulatedLab {
     pub(super) fn new(plane: &ControlPlane) -> Self {
         let quick = simulated::Config { create_ms: 80, power_ms: 60, shut_down_ms: 80, ..Default::default() };
-        Self { database: plane.database.clone(), hypervisor: Arc::new(plane.hypervisor(quick)) }
+        Self::with(plane, quick)
+    }
+
+    pub(super) fn with(plane: &ControlPlane, config: simulated::Config) -> Self {
+        Self { database: plane.database.clone(), hypervisor: Arc::new(plane.hypervisor(config)) }
     }
 }
 

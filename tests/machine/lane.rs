@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 use virtualstack_model::id::VmId;
+use virtualstack_model::jobs::{Job as _, VmConsole, VmCreate, VmDelete, VmPower, VmResize, VmSnapshot};
 use virtualstack_model::vm::Size;
 use virtualstack_proto::google::longrunning::operation::Result as Outcome;
 use virtualstack_proto::google::longrunning::{CancelOperationRequest, GetOperationRequest, Operation};
@@ -24,6 +25,7 @@ use virtualstack_proto::virtualstack::operations::v1::OperationMetadata;
 
 use super::model::{End, Possible, Prospect, Rules, Seen, Verdict};
 use super::program::{Ask, Meanwhile, Program, Step, Stop, Trouble};
+use super::stage::Stage;
 use super::troubles::Troubles;
 use crate::support::{Seed, Session, reason};
 
@@ -52,6 +54,28 @@ struct Life {
     possible: Possible,
 }
 
+/// What says when something happens while an operation is under way.
+#[derive(Clone)]
+pub(super) enum Pace {
+    Clock,
+    /// The worker, which stands still for it.
+    Stage(Arc<Stage>),
+}
+
+impl Pace {
+    fn go_on(&self) {
+        if let Self::Stage(stage) = self {
+            stage.go_on();
+        }
+    }
+
+    fn over(&self) {
+        if let Self::Stage(stage) = self {
+            stage.over();
+        }
+    }
+}
+
 /// Lives one VM after the other.
 pub(super) struct Lane {
     session: Session,
@@ -60,6 +84,7 @@ pub(super) struct Lane {
     troubles: Arc<Troubles>,
     name: String,
     program: Program,
+    pace: Pace,
     /// Ids of requests, and times of repeats.
     ids: Seed,
     life: Life,
@@ -86,8 +111,13 @@ impl Lane {
             snapshots: HashMap::new(),
             possible: Possible::nothing(false),
         };
-        let (log, tally) = (Vec::new(), BTreeMap::new());
-        Self { session, templates, rules, troubles, name, program, ids, life, lives: 0, log, tally }
+        let (pace, log, tally) = (Pace::Clock, Vec::new(), BTreeMap::new());
+        Self { session, templates, rules, troubles, name, program, pace, ids, life, lives: 0, log, tally }
+    }
+
+    /// Where not the clock counts, but how far the worker is.
+    pub(super) fn on(self, stage: &Arc<Stage>) -> Self {
+        Self { pace: Pace::Stage(Arc::clone(stage)), ..self }
     }
 
     /// Draws what goes wrong while a VM is made that was asked for already.
@@ -138,6 +168,9 @@ impl Lane {
             self.life = Life { display_name, vm, snapshots, possible: Possible::nothing(iso) };
         }
         self.note(&format!("{}: {step:?}", self.life.display_name));
+        if let Pace::Stage(stage) = &self.pace {
+            stage.begin(kind(&step.ask), step.meanwhile.map(|(moment, _)| moment.point));
+        }
         let verdict = self.life.possible.verdict(&step.ask);
         self.troubles.arm(&self.life.display_name, step.trouble);
         if step.validated {
@@ -205,11 +238,17 @@ impl Lane {
             Verdict::Accepted => self.life.possible.prospect(ask, self.rules),
             _ => Prospect::Open,
         };
-        let (done, second) = tokio::join!(self.wait(&operation), self.interfere(step, &operation));
+        let waiting = async {
+            let done = self.wait(&operation).await;
+            self.pace.over();
+            done
+        };
+        let (done, second) = tokio::join!(waiting, self.interfere(step, &operation));
         let met = self.troubles.disarm(&self.life.display_name);
         let end = end(&done);
         let is_final = met > 0 && step.trouble.is_some_and(Trouble::is_final);
-        self.note(&format!("{end:?}, met trouble {met} times, meanwhile {second:?}"));
+        let meanwhile = second.as_ref().map(|(ask, answer)| (ask, answer.as_ref().map(|_| ()).map_err(reason)));
+        self.note(&format!("{end:?}, met trouble {met} times, meanwhile {meanwhile:?}"));
         self.count(format!("{} {}", verb(ask), ending(&end)));
         if met > 0 {
             self.count("trouble met".to_owned());
@@ -270,23 +309,36 @@ impl Lane {
 
     /// What is asked for while an operation is under way; nothing is checked here, the operation may be done by then.
     async fn interfere(&self, step: &Step, operation: &Operation) -> Option<(Ask, Result<Operation, Status>)> {
-        let (after, what) = step.meanwhile?;
-        if step.trouble == Some(Trouble::SlowTask) {
-            // What is interrupted is that task, on machines that are slow, too.
-            self.troubles.met(&self.life.display_name).await;
+        let (moment, what) = step.meanwhile?;
+        match &self.pace {
+            Pace::Clock => {
+                if step.trouble == Some(Trouble::SlowTask) {
+                    // What is interrupted is that task, on machines that are slow, too.
+                    self.troubles.met(&self.life.display_name).await;
+                }
+                tokio::time::sleep(moment.after).await;
+            }
+            Pace::Stage(stage) if !stage.held().await => return None,
+            Pace::Stage(_) => {}
         }
-        tokio::time::sleep(after).await;
         let ask = match what {
-            Meanwhile::Cancel => {
+            Meanwhile::Cancel => None,
+            Meanwhile::Start => Some(Ask::Start),
+            Meanwhile::Delete { force } => Some(Ask::Delete { force }),
+        };
+        let second = match ask {
+            None => {
                 let request = self.session.request(CancelOperationRequest { name: operation.name.clone() });
                 self.session.operations().cancel_operation(request).await.expect("cancelled");
-                return None;
+                None
             }
-            Meanwhile::Start => Ask::Start,
-            Meanwhile::Delete { force } => Ask::Delete { force },
+            Some(ask) => {
+                let answer = self.ask(&ask, "", false).await;
+                Some((ask, answer))
+            }
         };
-        let answer = self.ask(&ask, "", false).await;
-        Some((ask, answer))
+        self.pace.go_on();
+        second
     }
 
     /// Sends a request.
@@ -462,6 +514,19 @@ fn ending(end: &End) -> String {
         End::Succeeded => "succeeded".to_owned(),
         End::Failed { reason, .. } => format!("failed with {reason}"),
         End::Cancelled => "cancelled".to_owned(),
+    }
+}
+
+/// The kind of its job.
+fn kind(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Create { .. } => VmCreate::KIND,
+        Ask::Start | Ask::Stop(_) | Ask::Restart | Ask::Reset | Ask::Suspend => VmPower::KIND,
+        Ask::Resize { .. } => VmResize::KIND,
+        Ask::Snapshot(_) | Ask::DropSnapshot(_) | Ask::Revert(_) => VmSnapshot::KIND,
+        Ask::Console => VmConsole::KIND,
+        // An undelete has none.
+        Ask::Delete { .. } | Ask::Undelete => VmDelete::KIND,
     }
 }
 

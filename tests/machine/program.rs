@@ -73,6 +73,15 @@ pub(super) enum Meanwhile {
     },
 }
 
+/// When something happens while an operation is under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// By the clock.
+    pub(super) after: Duration,
+    /// By how far the worker is, where that is what counts: at its so manyth point.
+    pub(super) point: usize,
+}
+
 /// One thing that is asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
@@ -82,7 +91,7 @@ pub(super) struct Step {
     /// Whether it is only validated before.
     pub(super) validated: bool,
     pub(super) trouble: Option<Trouble>,
-    pub(super) meanwhile: Option<(Duration, Meanwhile)>,
+    pub(super) meanwhile: Option<(Moment, Meanwhile)>,
 }
 
 /// How much goes wrong.
@@ -99,6 +108,9 @@ pub(super) struct Climate {
     /// Steps of a life at most.
     pub(super) longest_life: usize,
 }
+
+/// Points of an operation, roughly.
+pub(super) const POINTS: usize = 12;
 
 /// A VM as it would be if nothing went wrong. What is drawn is drawn for this one, so that it makes sense most of the time.
 #[derive(Clone, Debug)]
@@ -242,13 +254,13 @@ impl Program {
         }
     }
 
-    fn meanwhile(&mut self) -> (Duration, Meanwhile) {
+    fn meanwhile(&mut self) -> (Moment, Meanwhile) {
         let what = match self.seed.below(10) {
             0..6 => Meanwhile::Cancel,
             6..8 => Meanwhile::Start,
             _ => Meanwhile::Delete { force: self.seed.percent(50) },
         };
-        (self.seed.millis(200), what)
+        (Moment { after: self.seed.millis(200), point: self.seed.below(POINTS) }, what)
     }
 
     /// What the step makes of the nominal VM.

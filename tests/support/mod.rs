@@ -13,6 +13,6 @@ pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask, master_
 pub(crate) use database::Database;
 pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};
 pub(crate) use mails::Mails;
-pub(crate) use probes::{Crash, CrashProbe};
+pub(crate) use probes::{Crash, CrashProbe, Gate};
 pub(crate) use seed::Seed;
 pub(crate) use session::{Rest, Session, reason};

@@ -1,6 +1,6 @@
-//! Workers that die where a test wants them to.
+//! Workers that die, or stand still, where a test wants them to.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -48,6 +48,41 @@ impl Probe for CrashProbe {
         if self.at.as_ref() == Some(&here) && self.crashes.fetch_add(1, Ordering::SeqCst) == 0 {
             self.crashed.notify_one();
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Holds a worker at a point, the first time that it comes there, until it is opened.
+pub(crate) struct Gate {
+    step: &'static str,
+    point: Point,
+    passed: AtomicBool,
+    reached: Notify,
+    opened: Notify,
+}
+
+impl Gate {
+    /// At a point of `step`, "kind.step".
+    pub(crate) fn new(step: &'static str, point: Point) -> Self {
+        Self { step, point, passed: AtomicBool::new(false), reached: Notify::new(), opened: Notify::new() }
+    }
+
+    /// Waits until the worker stands there.
+    pub(crate) async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    pub(crate) fn open(&self) {
+        self.opened.notify_one();
+    }
+}
+
+#[async_trait]
+impl Probe for Gate {
+    async fn pass(&self, step: &str, point: Point) {
+        if step == self.step && point == self.point && !self.passed.swap(true, Ordering::SeqCst) {
+            self.reached.notify_one();
+            self.opened.notified().await;
         }
     }
 }

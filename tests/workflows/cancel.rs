@@ -1,10 +1,13 @@
 //! Operations that are cancelled while the hypervisor is at work: they end CANCELLED, with what is really so.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use virtualstack_worker::adapters::hypervisor::FaultClass;
 use virtualstack_worker::adapters::hypervisor::simulated::Config;
 
-use super::{NEVER, agree, ask, at_step, at_work, cancel, done, ended, on, quick, read};
-use crate::support::{ControlPlane, Session};
+use super::{NEVER, agree, ask, at_step, at_work, behind, cancel, done, ended, on, quick, read};
+use crate::support::{Call, ControlPlane, Session, When, test_fault};
 
 /// Asks for something, waits until the hypervisor is at work on it, and cancels it.
 async fn cancelled(plane: &ControlPlane, tenant: &Session, path: &str, body: Value, action: &str) {
@@ -27,9 +30,29 @@ async fn a_cancelled_create_leaves_nothing() {
     assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 0);
 }
 
+/// Who cancels need not wait until the hypervisor is asked again, which may be a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_next_try_is_cancelled_at_once() {
+    let fault = |call, when| match (call, when) {
+        (Call::Create, When::Before) => Err(test_fault(FaultClass::Retry)),
+        _ => Ok(()),
+    };
+    let (plane, tenant) = behind(quick(), fault).await;
+    let body = json!({"displayName": "patient", "template": plane.templates().await});
+    let operation = ask(&tenant, "POST", "vms", body).await;
+    let later = "UPDATE background_jobs.jobs SET available_at = now() + interval '1 hour' \
+        WHERE kind = 'vm_create' AND state = 'available' AND last_error IS NOT NULL";
+    while plane.database.changed(later).await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cancel(&tenant, &operation).await;
+    assert_eq!(ended(&tenant, &operation).await["error"]["code"], 1);
+    agree(&plane, &tenant).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_changes_tell_what_is_really_so() {
-    let (plane, tenant) = on(Config { power_ms: 400, shut_down_ms: NEVER, ..quick() }).await;
+    let (plane, tenant) = on(Config { power_ms: 1_500, shut_down_ms: NEVER, ..quick() }).await;
     let vm = tenant.running("wavering").await.name;
     cancelled(&plane, &tenant, &vm, json!({"cpuCount": 4}), "RESIZE").await;
     assert_eq!(read(&tenant, &vm).await["cpuCount"], 1, "a resize is stopped half way");

@@ -11,7 +11,7 @@ use virtualstack_proto::virtualstack::compute::v1::vm::State;
 use virtualstack_worker::{NoProbe, Point};
 
 use super::{agree, ask, cancel, done, ended, read, waiting};
-use crate::support::{ControlPlane, Crash, CrashProbe, Session};
+use crate::support::{ControlPlane, Crash, CrashProbe, Gate, Session};
 
 /// What a workflow is asked for, and what must come of it.
 struct Story {
@@ -260,7 +260,7 @@ async fn a_worker_whose_lease_was_stolen_cannot_write() {
     let operation = tenant.create("stolen").await.expect("accepted");
     let stale = Arc::new(Gate::new("vm_create.clone", Point::AfterCall));
     let slow = plane.work(Arc::clone(&stale) as _).await;
-    stale.reached.notified().await;
+    stale.reached().await;
     // Nobody renewed the lease, as far as the database knows.
     let steal = "UPDATE background_jobs.jobs SET available_at = now(), fencing_token = fencing_token + 1 WHERE kind = 'vm_create'";
     plane.database.execute(steal).await;
@@ -269,7 +269,7 @@ async fn a_worker_whose_lease_was_stolen_cannot_write() {
     assert_eq!(vm.state(), State::Running);
     let version = vm.etag.clone();
 
-    stale.open.notify_one();
+    stale.open();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(tenant.get(&vm.name).await.expect("the VM").etag, version, "the stale worker wrote nothing");
     let events = ListVmEventsRequest { parent: vm.name.clone(), ..Default::default() };
@@ -279,31 +279,4 @@ async fn a_worker_whose_lease_was_stolen_cannot_write() {
     assert!(told.values().all(|times| *times == 1), "{told:?}");
     slow.drain().await;
     other.drain().await;
-}
-
-/// Stops a worker at a point until it is opened.
-struct Gate {
-    step: &'static str,
-    point: Point,
-    reached: tokio::sync::Notify,
-    open: tokio::sync::Notify,
-    passed: std::sync::atomic::AtomicBool,
-}
-
-impl Gate {
-    fn new(step: &'static str, point: Point) -> Self {
-        Self { step, point, reached: Default::default(), open: Default::default(), passed: Default::default() }
-    }
-}
-
-#[async_trait::async_trait]
-impl virtualstack_worker::Probe for Gate {
-    async fn pass(&self, step: &str, point: Point) {
-        let first =
-            step == self.step && point == self.point && !self.passed.swap(true, std::sync::atomic::Ordering::SeqCst);
-        if first {
-            self.reached.notify_one();
-            self.open.notified().await;
-        }
-    }
 }

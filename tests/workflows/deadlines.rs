@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use virtualstack_worker::Point;
 use virtualstack_worker::adapters::hypervisor::FaultClass;
 use virtualstack_worker::adapters::hypervisor::simulated::Config;
 
-use super::{NEVER, agree, ask, at_work, deadline, ended, error, on, quick, read, waiting, work_on};
-use crate::support::{Call, Intercepted, When, hang, test_fault};
+use super::{NEVER, agree, ask, at_step, at_work, deadline, ended, error, on, quick, read, waiting, work_on};
+use crate::support::{Call, Gate, Intercepted, When, hang, test_fault};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_never_ends_is_taken_back() {
@@ -67,15 +68,35 @@ async fn a_way_back_that_does_not_end_is_given_up() {
     let operation = ask(&tenant, "POST", &format!("{vm}:stop"), json!({})).await;
     at_work(&plane, "POWER_OFF").await;
     deadline(&plane, "-16 min").await;
+    at_step(&tenant, &operation, "rollback").await;
+    plane.database.execute("UPDATE compute.operations SET turned_back_at = now() - interval '16 min'").await;
     assert_eq!(error(&ended(&tenant, &operation).await), (4, "OPERATION_TIMED_OUT".to_owned()));
     assert_eq!(read(&tenant, &vm).await["state"], "ERROR");
     assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 1, "it is there still");
     assert_eq!(plane.database.count("SELECT count(*) FROM background_jobs.jobs WHERE state = 'discarded'").await, 1);
 }
 
+/// Workers were away for longer than the operation had, way back included.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_found_much_too_late_is_taken_back_all_the_same() {
+    let (plane, tenant) = waiting().await;
+    let body = json!({"displayName": "forgotten", "template": plane.templates().await});
+    let operation = ask(&tenant, "POST", "vms", body).await;
+    let gate = Arc::new(Gate::new("vm_create.clone", Point::AfterCommit));
+    let victim = plane.work_on(Arc::clone(&gate) as _, Arc::new(plane.hypervisor(quick()))).await;
+    gate.reached().await;
+    drop(victim);
+    deadline(&plane, "-1 day").await;
+    work_on(&plane, plane.hypervisor(quick())).await;
+    assert_eq!(error(&ended(&tenant, &operation).await), (4, "OPERATION_TIMED_OUT".to_owned()));
+    agree(&plane, &tenant).await;
+    assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 0, "nothing of it is left");
+    assert_eq!(plane.database.count("SELECT count(*) FROM background_jobs.jobs WHERE state = 'discarded'").await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_comes_from_the_task_and_only_grows() {
-    let (plane, tenant) = on(Config { create_ms: 1_500, ..quick() }).await;
+    let (plane, tenant) = on(Config { create_ms: 3_000, ..quick() }).await;
     let body = json!({"displayName": "watched", "template": plane.templates().await});
     let operation = ask(&tenant, "POST", "vms", body).await;
     ended(&tenant, &operation).await;

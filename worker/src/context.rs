@@ -179,7 +179,9 @@ impl<'a> StepContext<'a> {
             Some((operation, step, percent)) => operations::progress(tx, operation, step, percent).await,
             None => Ok(()),
         };
-        self.settle(Transition::Wait(again, self.task_poll()), tell).await
+        // Not beyond its time, which is looked at when it comes back.
+        let poll = self.left().map_or(self.task_poll(), |left| left.min(self.task_poll()));
+        self.settle(Transition::Wait(again, poll), tell).await
     }
 
     /// Goes on with another step.
@@ -212,9 +214,7 @@ impl<'a> StepContext<'a> {
         let json = |step: &S| serde_json::to_value(step).map_err(Error::internal);
         Ok(match transition {
             Transition::Next(step) => Outcome::Next(json(step)?),
-            Transition::Wait(step, delay) => {
-                Outcome::Wait(json(step)?, self.left().map_or(*delay, |left| left.min(*delay)))
-            }
+            Transition::Wait(step, delay) => Outcome::Wait(json(step)?, *delay),
             Transition::Done => Outcome::Done,
             Transition::GiveUp(error) => Outcome::Discard { error: error.clone() },
         })

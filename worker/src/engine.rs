@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+use virtualstack_model::id::OperationId;
 use virtualstack_model::jobs::VmJob;
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::{Lease, Outcome};
@@ -16,7 +17,8 @@ use crate::context::{Settled, Shared, Snapshot, StepContext, Transition};
 use crate::step_error::{StepError, code, failure};
 use crate::workflows;
 
-/// How long after its deadline an operation may still be on the way back. Then it is given up.
+/// How long an operation may be on the way back, from its deadline or from when it turned back, if that was later: where no
+/// worker was at work at its deadline, the hypervisor is looked at all the same. Then it is given up.
 const ROLLBACK_GRACE: TimeDelta = TimeDelta::minutes(15);
 
 /// A workflow of a VM operation.
@@ -95,7 +97,7 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
             ) => {
                 tracing::info!(step = name, reason = failure.reason, message = failure.message, "step failed");
                 match job.rollback(&step, Some(failure.clone())) {
-                    Some(back) => turn_back(&context, back, attempt).await?,
+                    Some(back) => turn_back(&context, job.operation(), back, attempt).await?,
                     None => job.give_up(&context, failure).await?,
                 }
             }
@@ -136,7 +138,7 @@ async fn advance<W: Workflow>(
     if snapshot.operation.cancel_requested
         && let Some(back) = job.rollback(step, None)
     {
-        return Ok(turn_back(context, back, attempt).await?);
+        return Ok(turn_back(context, job.operation(), back, attempt).await?);
     }
     let (name, range) = W::label(step);
     if snapshot.operation.step != name {
@@ -151,24 +153,23 @@ async fn advance<W: Workflow>(
 
 /// Goes on with the way back. The call of an earlier attempt, of a worker that died or lost its lease, may still be on its
 /// way: it gets as long as a claim holds to arrive, so that nothing comes to be behind the back of who looks for it.
-async fn turn_back<S>(context: &StepContext<'_>, back: S, attempt: i32) -> Result<Settled<S>>
+async fn turn_back<S>(context: &StepContext<'_>, id: OperationId, back: S, attempt: i32) -> Result<Settled<S>>
 where
     S: Serialize + Send + Sync,
 {
-    if attempt == 1 {
-        return context.next(back).await;
-    }
     let arrive = TimeDelta::milliseconds(i64::from(context.shared.config.lease_ms));
-    context.settle(Transition::Wait(back, arrive), async |_| Ok(())).await
+    let transition = if attempt == 1 { Transition::Next(back) } else { Transition::Wait(back, arrive) };
+    context.settle(transition, async |tx: &mut _| operations::turn_back(tx, id).await).await
 }
 
-/// When a step has failed at the latest: at the operation's deadline, or, where there is no way back from it, some time
-/// after that.
+/// When a step has failed at the latest: at the operation's deadline, or, on the way back, some time after that.
 fn until<W: Workflow>(job: &W, step: &W::Step, operation: &Operation) -> DateTime<Utc> {
     let failure = failure(code::DEADLINE_EXCEEDED, "", "");
     match job.rollback(step, Some(failure)) {
         Some(_) => operation.deadline_at,
-        None => operation.deadline_at + ROLLBACK_GRACE,
+        None => {
+            operation.turned_back_at.map_or(operation.deadline_at, |at| at.max(operation.deadline_at)) + ROLLBACK_GRACE
+        }
     }
 }
 

@@ -115,9 +115,9 @@ pub async fn insert_unique(connection: &mut AsyncPgConnection, job: &NewJob) -> 
     insert.execute(connection).await.map(|rows| rows == 1)
 }
 
-/// Makes a held job due.
+/// Makes a job due that waits, for something or for its next try.
 pub async fn release(connection: &mut AsyncPgConnection, job: Uuid) -> QueryResult<()> {
-    diesel::sql_query("UPDATE background_jobs.jobs SET available_at = now() WHERE id = $1 AND state = 'available'")
+    diesel::sql_query("UPDATE background_jobs.jobs SET available_at = now() WHERE id = $1 AND state = 'available' AND available_at > now()")
         .bind::<SqlUuid, _>(job)
         .execute(connection)
         .await?;

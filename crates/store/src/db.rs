@@ -189,7 +189,7 @@ impl Store {
             tx.traceparent.clone_from(&audit.traceparent);
             tx.audit = Some(audit.clone());
             let done = match f(&mut tx).await {
-                Ok(value) => tx.append_log().await.map(|()| value),
+                Ok(value) => tx.conclude().await.map(|()| value),
                 Err(error) => Err(error),
             };
             end(tx.connection, done).await
@@ -322,7 +322,7 @@ impl Store {
             let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, tenant);
             tx.audit = Some(audit.clone());
             let done = match f(&mut tx).await {
-                Ok(value) => tx.append_log().await.map(|()| value),
+                Ok(value) => tx.conclude().await.map(|()| value),
                 Err(error) => Err(error),
             };
             end(tx.connection, done).await
@@ -382,13 +382,8 @@ async fn settle(tx: &mut TenantTx<Write>, lease: &Lease, outcome: &Outcome) -> R
     if tx.changes.iter().all(|change| change.fields.is_null()) {
         tx.audit = None;
     }
-    tx.append_log().await?;
-    let releases = std::mem::take(&mut tx.releases);
-    settle_job(&mut tx.connection, lease, outcome).await?;
-    for job in releases {
-        virtualstack_queue::release(tx.connection.get()?, job.0).await.map_err(from_diesel)?;
-    }
-    Ok(())
+    tx.conclude().await?;
+    settle_job(&mut tx.connection, lease, outcome).await
 }
 
 async fn settle_job(connection: &mut Connection, lease: &Lease, outcome: &Outcome) -> Result<()> {

@@ -44,6 +44,9 @@ pub struct Operation {
     pub ended_at: Option<DateTime<Utc>>,
     pub snapshot_id: Option<SnapshotId>,
     pub deadline_at: DateTime<Utc>,
+    /// Rows of the change log from before have it not.
+    #[serde(default)]
+    pub turned_back_at: Option<DateTime<Utc>>,
 }
 
 impl Operation {
@@ -133,6 +136,7 @@ fn new(tx: &TenantTx<Write>, id: OperationId, verb: Verb, target: Target, state:
         ended_at: done.then_some(now),
         snapshot_id: target.snapshot,
         deadline_at: now + verb.time_limit(),
+        turned_back_at: None,
     }
 }
 
@@ -301,7 +305,10 @@ pub async fn cancel(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
     request_cancel(tx, &operation).await
 }
 
+/// Its job need not wait for its next try. Asked again, it does: the way back is tried like any other step.
 async fn request_cancel(tx: &mut TenantTx<Write>, operation: &Operation) -> Result<()> {
+    let waits = operation.state == OperationState::Open && !operation.cancel_requested;
+    operation.job_id.filter(|_| waits).into_iter().for_each(|job| tx.release(job));
     update(tx, operation.id, table::cancel_requested.eq(true), "OPERATION_CANCEL_REQUESTED").await
 }
 
@@ -327,6 +334,13 @@ pub async fn progress(tx: &mut TenantTx<Write>, id: OperationId, step: &str, per
     let started = sql::<Nullable<Timestamptz>>("coalesce(started_at, now())");
     let changes = (table::step.eq(step), table::progress_percent.eq(percent), table::started_at.eq(started));
     update(tx, id, changes, "OPERATION_PROGRESS").await
+}
+
+/// Notes when the way back began, for the first time: from then on it has some time, however late that is.
+pub async fn turn_back(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
+    let mine = table::tenant_id.eq(tx.tenant()).and(table::id.eq(id)).and(table::turned_back_at.is_null());
+    let noted = diesel::update(table::table.filter(mine)).set(table::turned_back_at.eq(Utc::now()));
+    noted.execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
 }
 
 /// Ends an operation, and lets a delete that waits behind it begin.

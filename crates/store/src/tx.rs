@@ -227,18 +227,27 @@ impl TenantTx<Write> {
         virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
     }
 
-    /// Makes a held job due with this commit.
+    /// Makes a job due with this commit that waits for something, or for its next try.
     pub(crate) fn release(&mut self, job: JobId) {
         self.releases.push(job);
     }
 
-    pub(crate) async fn append_log(&mut self) -> Result<()> {
+    /// Writes the logs and releases jobs: the last that it does.
+    pub(crate) async fn conclude(&mut self) -> Result<()> {
         let actor = self.actor();
         if let Some(audit) = self.audit.take() {
             changes::append_audit(self.connection.get()?, Some(self.tenant), &audit, &self.changes).await?;
         }
         let changes = std::mem::take(&mut self.changes);
-        changes::append(self.connection.get()?, self.tenant, &actor, &changes).await
+        changes::append(self.connection.get()?, self.tenant, &actor, &changes).await?;
+        if !self.releases.is_empty() {
+            // A tenant may put jobs in, and no more.
+            self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_queue").await.map_err(from_diesel)?;
+        }
+        for job in std::mem::take(&mut self.releases) {
+            virtualstack_queue::release(self.connection()?, job.0).await.map_err(from_diesel)?;
+        }
+        Ok(())
     }
 }
 
@@ -330,7 +339,7 @@ impl SystemTx {
 
     /// Goes on as the system, with the tenant's logs written.
     pub(crate) async fn leave(&mut self, mut tx: TenantTx<Write>) -> Result<()> {
-        tx.append_log().await?;
+        tx.conclude().await?;
         self.connection = tx.connection.take();
         self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)
     }
