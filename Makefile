@@ -49,5 +49,5 @@ chaos-outage: ## Take its PostgreSQL away for 20 s under load; ARGS="--outage S 
 	tests/chaos/outage.py $(PROFILE) $(ARGS)
 
 .PHONY: soak
-soak: ## Trouble VMs for 10 minutes on the simulated hypervisor and 3 on vcsim, and quotas for 20 rounds; ARGS="VIRTUALSTACK_TEST_SEED=7"
+soak: ## Trouble VMs for 10 minutes on the simulated hypervisor and 3 on vcsim, quotas, replays and revocations for 20 rounds; ARGS="VIRTUALSTACK_TEST_SEED=7"
 	scripts/soak.sh $(ARGS)

@@ -34,7 +34,7 @@ use self::lane::{Lane, Templates};
 use self::program::{Climate, Program};
 use self::troubles::Troubles;
 use self::workers::Workers;
-use crate::support::{ControlPlane, Seed, Session};
+use crate::support::{ControlPlane, Seed, Session, setting};
 
 /// VMs that live at once, half of them in each of two tenants.
 const LANES: usize = 8;
@@ -52,13 +52,6 @@ const ROUNDS: usize = 40;
 /// What none of the lanes has seen yet.
 fn lacking(lanes: &[Lane]) -> Option<&'static str> {
     NEEDED.into_iter().find(|needed| !lanes.iter().any(|lane| lane.tally.contains_key(*needed)))
-}
-
-/// A setting of the test run.
-fn setting(name: &str, default: u64) -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
-    let given = std::env::var(name).ok();
-    given.map_or(default, |given| given.parse().unwrap_or_else(|_| panic!("{name}: a number")))
 }
 
 /// A control plane whose clients may ask as often as they like, and without a worker.
@@ -140,12 +133,7 @@ async fn soak(plane: &ControlPlane, lab: Arc<dyn Lab>, climate: Climate, duratio
             agreement::check(plane, lab.as_ref()).await;
             log.read_on(plane).await;
         };
-        if let Err(panic) = AssertUnwindSafe(quiet).catch_unwind().await {
-            for lane in &lanes {
-                fail(plane, lane).await;
-            }
-            std::panic::resume_unwind(panic);
-        }
+        looking(plane, &lanes, quiet).await;
         rounds += 1;
     }
     workers.drain().await;
@@ -165,6 +153,19 @@ fn report(tally: &BTreeMap<String, usize>, rounds: usize, events: usize) {
     println!("{rounds} rounds, after each of which all agreed; {events} events");
     for (what, times) in tally {
         println!("{times:6} {what}");
+    }
+}
+
+/// Looks at the whole. Where that fails, all lanes say what they have done.
+async fn looking<T>(plane: &ControlPlane, lanes: &[Lane], look: impl Future<Output = T>) -> T {
+    match AssertUnwindSafe(look).catch_unwind().await {
+        Ok(seen) => seen,
+        Err(panic) => {
+            for lane in lanes {
+                fail(plane, lane).await;
+            }
+            std::panic::resume_unwind(panic)
+        }
     }
 }
 

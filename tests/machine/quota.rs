@@ -21,8 +21,8 @@ use super::lane::{Lane, excess, metadata};
 use super::program::{Climate, Program};
 use super::troubles::Troubles;
 use super::workers::Workers;
-use super::{fail, plane, setting, templates};
-use crate::support::{ControlPlane, Seed, Session, reason};
+use super::{fail, looking, plane, templates};
+use crate::support::{ControlPlane, Seed, Session, reason, rounds};
 
 /// How many call at once.
 const CALLERS: usize = 100;
@@ -93,12 +93,11 @@ async fn existing(plane: &ControlPlane, lab: &dyn Lab) -> Usage {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_hundred_creates_ten_are_accepted_and_what_is_counted_is_what_exists() {
     let seed = Seed::new();
-    let rounds = usize::try_from(setting("VIRTUALSTACK_TEST_ROUNDS", 2)).expect("a small number");
     let mut tally = BTreeMap::new();
-    for number in 0..rounds {
+    for number in 0..rounds(2) {
         round(&seed.split(number), &mut tally).await;
     }
-    super::report(&tally, rounds, 0);
+    super::report(&tally, rounds(2), 0);
 }
 
 async fn round(seed: &Seed, tally: &mut BTreeMap<String, usize>) {
@@ -164,7 +163,7 @@ async fn round(seed: &Seed, tally: &mut BTreeMap<String, usize>) {
         }
     }
     agreement::idle(&plane).await;
-    let counted = agreement::check(&plane, lab.as_ref()).await;
+    let counted = looking(&plane, &lanes, agreement::check(&plane, lab.as_ref())).await;
     let usage = told(&session).await;
     assert_eq!(counted.values().filter(|usage| **usage != Usage::default()).collect::<Vec<_>>(), [&usage]);
 

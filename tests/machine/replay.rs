@@ -17,8 +17,8 @@ use super::model::Rules;
 use super::program::{Climate, POINTS, Program};
 use super::stage::Stage;
 use super::troubles::Troubles;
-use super::{agreement, fail, plane, setting, templates};
-use crate::support::{ControlPlane, Database, Hook, Intercepted, Passing, Seed, When};
+use super::{agreement, fail, plane, templates};
+use crate::support::{ControlPlane, Database, Hook, Intercepted, Passing, Seed, When, rounds};
 
 /// Steps of a story.
 const STEPS: usize = 20;
@@ -193,7 +193,7 @@ async fn expire(plane: &ControlPlane, state: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seed_tells_the_same_story_again() {
     let seed = Seed::new();
-    for number in 0..usize::try_from(setting("VIRTUALSTACK_TEST_ROUNDS", 1)).expect("a small number") {
+    for number in 0..rounds(1) {
         let seed = seed.split(2_000 + number);
         let (first, second) = tokio::join!(story(&seed), story(&seed));
         assert_eq!(first, second);

@@ -1,7 +1,9 @@
 //! One PostgreSQL per test run, one database per test, copied from a template that was migrated once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use diesel::QueryResult;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use tokio::sync::OnceCell;
 use virtualstack_store::cluster::Cluster;
@@ -13,9 +15,11 @@ static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A database of one test.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Database {
     name: String,
+    /// Kept for the next look: many tests look again and again, and a PostgreSQL process for each costs more than the look.
+    looking: Arc<Mutex<Option<AsyncPgConnection>>>,
     /// What a server or worker would be given.
     pub(crate) config: Config,
 }
@@ -54,7 +58,7 @@ impl Database {
             max_connections: 8,
             ..Config::default()
         };
-        Self { name, config }
+        Self { name, looking: Arc::default(), config }
     }
 
     /// A connection that may do everything, to look and to break things.
@@ -62,22 +66,36 @@ impl Database {
         connect(&cluster().await.admin_url(&self.name)).await
     }
 
+    /// Uses the kept connection, or one of its own where that is in use. One that an error or a panic has left is not kept.
+    async fn look<T>(&self, f: impl AsyncFnOnce(&mut AsyncPgConnection) -> QueryResult<T>) -> QueryResult<T> {
+        let kept = self.looking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut connection = match kept {
+            Some(kept) => kept,
+            None => self.admin().await,
+        };
+        let seen = f(&mut connection).await;
+        if seen.is_ok() {
+            self.looking.lock().unwrap_or_else(PoisonError::into_inner).replace(connection);
+        }
+        seen
+    }
+
     /// Runs statements as the superuser.
     pub(crate) async fn execute(&self, statements: &str) {
-        self.admin().await.batch_execute(statements).await.expect("statements");
+        self.look(async |connection| connection.batch_execute(statements).await).await.expect("statements");
     }
 
     /// The one number that a query gives.
     pub(crate) async fn count(&self, query: &str) -> i64 {
         use diesel_async::RunQueryDsl;
         let number = diesel::dsl::sql::<diesel::sql_types::BigInt>(&format!("({query})"));
-        diesel::select(number).get_result(&mut self.admin().await).await.expect("a number")
+        self.look(async |connection| diesel::select(number).get_result(connection).await).await.expect("a number")
     }
 
     /// How many rows a statement changes.
     pub(crate) async fn changed(&self, statement: &str) -> usize {
         use diesel_async::RunQueryDsl;
-        diesel::sql_query(statement).execute(&mut self.admin().await).await.expect("a change")
+        self.look(async |connection| diesel::sql_query(statement).execute(connection).await).await.expect("a change")
     }
 
     /// The rows of a query.
@@ -85,7 +103,8 @@ impl Database {
         use diesel_async::RunQueryDsl;
         let rows = format!("(SELECT coalesce(json_agg(found), '[]')::text FROM ({query}) found)");
         let rows = diesel::dsl::sql::<diesel::sql_types::Text>(&rows);
-        let rows: String = diesel::select(rows).get_result(&mut self.admin().await).await.expect("rows");
+        let rows: String =
+            self.look(async |connection| diesel::select(rows).get_result(connection).await).await.expect("rows");
         serde_json::from_str(&rows).expect("rows of this form")
     }
 }

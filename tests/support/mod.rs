@@ -8,6 +8,7 @@ mod mails;
 mod probes;
 mod seed;
 mod session;
+mod settings;
 
 pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask, master_key};
 pub(crate) use database::Database;
@@ -16,3 +17,4 @@ pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe, Gate};
 pub(crate) use seed::Seed;
 pub(crate) use session::{Rest, Session, reason};
+pub(crate) use settings::{rounds, setting};

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use diesel::prelude::QueryableByName;
-use diesel::sql_types::Text;
 use prost::Message as _;
 use prost::bytes::{Buf, BufMut, Bytes};
 use prost_reflect::{DynamicMessage, MethodDescriptor};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -139,15 +138,11 @@ pub(crate) async fn member(plane: &ControlPlane, email: &str, tenant: &str, role
 
 /// The rows of a query that gives one text column, read as the superuser.
 pub(crate) async fn texts(database: &Database, query: &str) -> Vec<String> {
-    use diesel_async::RunQueryDsl as _;
-
-    #[derive(QueryableByName)]
+    #[derive(Deserialize)]
     struct Row {
-        #[diesel(sql_type = Text)]
         value: String,
     }
-    let query = diesel::sql_query(format!("SELECT value::text AS value FROM ({query}) AS asked (value)"));
-    let rows: Vec<Row> = query.load(&mut database.admin().await).await.expect("rows");
+    let rows: Vec<Row> = database.rows(&format!("SELECT value::text AS value FROM ({query}) AS asked (value)")).await;
     rows.into_iter().map(|row| row.value).collect()
 }
 

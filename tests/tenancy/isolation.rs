@@ -502,8 +502,7 @@ impl World {
 
     /// Everything that the rival has, in one digest.
     async fn rivals(&self, tenant: &str) -> Vec<String> {
-        let mut digests = Vec::new();
-        for (table, key) in [
+        let digests = [
             ("iam.tenants", "id"),
             ("iam.memberships", "tenant_id"),
             ("iam.tenant_roles", "tenant_id"),
@@ -521,32 +520,33 @@ impl World {
             ("background_jobs.jobs", "group_key::uuid"),
             ("audit.logs", "tenant_id"),
             ("audit.changes", "tenant_id"),
-        ] {
+        ]
+        .map(|(table, key)| {
             let rows = format!(
                 "SELECT '{table} ' || coalesce(md5(string_agg(t::text, chr(10) ORDER BY t::text)), '-') FROM {table} t \
                  WHERE {key} = '{tenant}'"
             );
             // Jobs of the system have no tenant.
-            let rows = rows.replace(
+            rows.replace(
                 "FROM background_jobs.jobs t",
                 "FROM (SELECT * FROM background_jobs.jobs WHERE group_key <> 'system') t",
-            );
-            digests.extend(texts(&self.plane.database, &rows).await);
-        }
-        digests
+            )
+        });
+        texts(&self.plane.database, &digests.join(" UNION ALL ")).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_tenants_things_are_as_things_that_do_not_exist() {
     let world = World::new().await;
-    let rival = world.session("rival").await;
+    // Nobody uses these up: that is what is shown.
+    let theirs = world.ids("rival", &world.session("rival").await).await;
     for rpc in rpcs() {
         let name = rpc.full_name().to_owned();
         // A session of its own for each rpc: some end it, some use its tokens up.
         let session = world.session("acme").await;
         let channel = session.channel.clone();
-        let (own, theirs) = (world.ids("acme", &session).await, world.ids("rival", &rival).await);
+        let own = world.ids("acme", &session).await;
         let before = world.rivals(&theirs.tenant).await;
         let operator = world.plane.operator().await;
         let platform = virtualstack_proto::policy(&super::calls::path(&rpc))

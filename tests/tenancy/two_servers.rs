@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use virtualstack_server::Config;
 
 use super::calls::member;
-use crate::support::{ControlPlane, Database, PASSWORD, Rest};
+use crate::support::{ControlPlane, Database, PASSWORD, Rest, rounds};
 
-/// Revocations of a run; each is also taken back, so that the next one has something to take.
-const ROUNDS: usize = 1_000;
+/// Revocations of a round; each is also taken back, so that the next one has something to take.
+const REVOCATIONS: usize = 100;
 
 /// One caller, as both servers know them.
 struct Caller {
@@ -53,9 +53,9 @@ async fn a_revocation_holds_everywhere(listen_for_access: bool) {
     let users = format!("/v1/{name}");
     let role = json!({"role": "roles/user"});
 
-    for round in 0..ROUNDS {
-        let what = format!("round {round}, listening: {listen_for_access}");
-        match round % 4 {
+    for number in 0..REVOCATIONS * rounds(2) {
+        let what = format!("revocation {number}, listening: {listen_for_access}");
+        match number % 4 {
             0 => {
                 expect(&caller.there, "/v1/vms", (200, ""), &what).await;
                 caller.admin("POST", &format!("{users}:unassignRole"), Some(role.clone())).await;

@@ -142,6 +142,23 @@ async fn a_vm_that_vanished_is_an_error_and_still_counted() {
     agree(&plane, &tenant).await;
 }
 
+/// There is nothing to keep until it is undeleted, and nothing to count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_vanished_and_is_deleted_cannot_be_undeleted() {
+    let (plane, tenant) = Faults::default().plane().await;
+    let vm = tenant.running("vanished").await.name;
+    plane.database.execute("DELETE FROM simulated_hypervisor.vms").await;
+    done(&tenant, "DELETE", &vm, json!({})).await;
+    let kept = read(&tenant, &vm).await;
+    assert_eq!(json!([kept["state"], kept["stateReason"]]), json!(["DELETED", "the VM is gone from the hypervisor"]));
+    let usage = read(&tenant, "quota").await["usage"].clone();
+    assert_eq!((&usage["vms"], &usage["diskGib"]), (&json!(0), &json!(0)), "{usage}");
+    let (status, refused) = tenant.rest().call("POST", &format!("/v1/{vm}:undelete"), Some(json!({}))).await;
+    assert_eq!((status, &refused["error"]["details"][0]["reason"]), (400, &json!("VM_LOST")), "{refused}");
+    done(&tenant, "DELETE", &format!("{vm}?force=true"), json!({})).await;
+    agree(&plane, &tenant).await;
+}
+
 fn failure(outcome: Option<Outcome>) -> Status {
     match outcome {
         Some(Outcome::Error(status)) => status,
