@@ -121,7 +121,8 @@ impl Fixture {
              SET maintenance_work_mem = '128MB'; \
              DO $$ DECLARE one record; BEGIN \
                  FOR one IN SELECT * FROM indexes LOOP EXECUTE one.definition; END LOOP; \
-             END $$;"
+             END $$; \
+             DROP TABLE indexes; RESET maintenance_work_mem;"
         );
         self.database.execute(&statements).await;
         self.database.execute(&format!("VACUUM ANALYZE {table}")).await;

@@ -232,22 +232,23 @@ impl TenantTx<Write> {
         self.releases.push(job);
     }
 
-    /// Writes the logs and releases jobs: the last that it does.
+    /// Releases jobs and writes the logs: the last that it does, and that of the change log, which others wait for, the
+    /// very last.
     pub(crate) async fn conclude(&mut self) -> Result<()> {
+        if !self.releases.is_empty() {
+            // A tenant may put jobs in, and no more.
+            self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_queue").await.map_err(from_diesel)?;
+            for job in std::mem::take(&mut self.releases) {
+                virtualstack_queue::release(self.connection()?, job.0).await.map_err(from_diesel)?;
+            }
+            self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_tenant").await.map_err(from_diesel)?;
+        }
         let actor = self.actor();
         if let Some(audit) = self.audit.take() {
             changes::append_audit(self.connection.get()?, Some(self.tenant), &audit, &self.changes).await?;
         }
         let changes = std::mem::take(&mut self.changes);
-        changes::append(self.connection.get()?, self.tenant, &actor, &changes).await?;
-        if !self.releases.is_empty() {
-            // A tenant may put jobs in, and no more.
-            self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_queue").await.map_err(from_diesel)?;
-        }
-        for job in std::mem::take(&mut self.releases) {
-            virtualstack_queue::release(self.connection()?, job.0).await.map_err(from_diesel)?;
-        }
-        Ok(())
+        changes::append(self.connection.get()?, self.tenant, &actor, &changes).await
     }
 }
 
