@@ -95,7 +95,7 @@ async fn of_a_hundred_creates_ten_are_accepted_and_what_is_counted_is_what_exist
     let seed = Seed::new();
     let mut tally = BTreeMap::new();
     for number in 0..rounds(2) {
-        round(&seed.split(number), &mut tally).await;
+        round(&seed.of_round(number), &mut tally).await;
     }
     super::report(&tally, rounds(2), 0);
 }

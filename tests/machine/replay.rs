@@ -194,7 +194,7 @@ async fn expire(plane: &ControlPlane, state: &str) -> bool {
 async fn a_seed_tells_the_same_story_again() {
     let seed = Seed::new();
     for number in 0..rounds(1) {
-        let seed = seed.split(2_000 + number);
+        let seed = seed.of_round(number);
         let (first, second) = tokio::join!(story(&seed), story(&seed));
         assert_eq!(first, second);
     }

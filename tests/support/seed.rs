@@ -15,9 +15,18 @@ impl Seed {
             || chrono::Utc::now().timestamp_micros().unsigned_abs(),
             |seed| seed.parse().expect("VIRTUALSTACK_TEST_SEED: a number"),
         );
-        #[expect(clippy::print_stdout, reason = "shown when the test fails")]
-        let () = println!("VIRTUALSTACK_TEST_SEED={seed}");
-        Self(seed)
+        Self(seed).printed()
+    }
+
+    /// That of a round. The first one has this very seed, so that one round alone repeats whichever has failed.
+    pub(crate) fn of_round(&self, number: usize) -> Self {
+        if number == 0 { self.clone() } else { self.split(number).printed() }
+    }
+
+    #[expect(clippy::print_stdout, reason = "shown when the test fails")]
+    fn printed(self) -> Self {
+        println!("VIRTUALSTACK_TEST_SEED={}", self.0);
+        self
     }
 
     /// A seed of its own for one of several that draw side by side, each in a time of its own.
