@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of VMs' random lives and of revocations for long: soak.sh [VARIABLE=VALUE…], e.g. VIRTUALSTACK_TEST_SEED=7 to repeat a run.
+# Runs the tests of VMs' random lives, quotas, replays and revocations for long: soak.sh [VARIABLE=VALUE…], e.g.
+# VIRTUALSTACK_TEST_SEED=7 to repeat a run.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 cd "$root"

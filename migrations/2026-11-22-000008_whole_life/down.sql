@@ -56,7 +56,7 @@ ALTER TABLE audit.changes NO FORCE ROW LEVEL SECURITY;
 SELECT setval(pg_get_serial_sequence('audit.changes', 'position'), max(position)) FROM audit.changes HAVING max(position) > 0;
 ALTER TABLE audit.changes FORCE ROW LEVEL SECURITY;
 DROP TABLE audit.change_heads, compute.console_tickets;
-ALTER TABLE compute.operations DROP COLUMN snapshot_id, DROP COLUMN deadline_at, DROP COLUMN turned_back_at;
+ALTER TABLE compute.operations DROP COLUMN snapshot_id, DROP COLUMN deadline_at, DROP COLUMN grace_from;
 DROP TABLE compute.snapshots, compute.quotas;
 ALTER TABLE compute.virtual_machines
     DROP COLUMN template_kind, DROP COLUMN hypervisor, DROP COLUMN wanted_cpu_count, DROP COLUMN wanted_memory_mib,

@@ -67,8 +67,8 @@ ALTER TABLE compute.operations
     ADD COLUMN snapshot_id uuid,
     -- When it ends at the latest, whatever the hypervisor does, but for the way back.
     ADD COLUMN deadline_at timestamptz NOT NULL DEFAULT now() + interval '1 hour',
-    -- When the way back began; there is some time left for it from then on, or from the deadline if that is later.
-    ADD COLUMN turned_back_at timestamptz;
+    -- When its extra time began, for the way back and for what has none; it counts from the deadline if that is later.
+    ADD COLUMN grace_from timestamptz;
 ALTER TABLE compute.operations ALTER COLUMN deadline_at DROP DEFAULT;
 
 -- Tickets for consoles, sealed, until they are fetched, once, or are too old.

@@ -287,12 +287,12 @@ async fn a_session_that_ends_is_replaced_once_and_closed_at_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_was_idle_too_long_is_replaced() {
-    let Some(vcsim) = Vcsim::start(&["-plain", "-session-idle", "300ms"]).await else { return };
+    let Some(vcsim) = Vcsim::start(&["-plain", "-session-idle", "2s"]).await else { return };
     let vcenter = vcsim.connect();
     for logins in 1..=2 {
         vcenter.observe_templates().await.expect("templates");
         assert_eq!(vcsim.calls("Login").await, logins);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(vcsim.test("GET /test/sessions").await, "0");
     }
 }
@@ -403,7 +403,7 @@ async fn faults_have_their_class() {
         (ShutDown, "fault", "ToolsUnavailable", TOOLS),
     ];
     let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
-    let config = Config { request_timeout_seconds: 1, ..vcsim.config() };
+    let config = Config { request_timeout_seconds: 3, ..vcsim.config() };
     let vcenter = VCenter::connect(config).expect("good settings");
     for (number, (ask, how, kind, expected)) in table.into_iter().enumerate() {
         let row = format!("{ask:?} {how} {kind}");

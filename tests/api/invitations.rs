@@ -477,7 +477,8 @@ async fn an_accept_that_fails_leaves_nothing() {
         "DELETE FROM iam.tenant_role_permissions WHERE role_id = '{role}'; DELETE FROM iam.tenant_roles WHERE id = '{role}'"
     );
     let behind = format!(
-        "SET session_replication_role = replica; CREATE TABLE public.kept AS SELECT * FROM iam.tenant_roles WHERE id = '{role}'; {delete}"
+        "BEGIN; SET LOCAL session_replication_role = replica; \
+         CREATE TABLE public.kept AS SELECT * FROM iam.tenant_roles WHERE id = '{role}'; {delete}; COMMIT"
     );
     plane.database.execute(&behind).await;
     let answer = accept(&plane, &token, PASSWORD).await;

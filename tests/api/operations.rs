@@ -38,11 +38,13 @@ async fn wait(rest: &Rest, operation: &Value) -> Value {
 }
 
 /// Lets a worker on a slow hypervisor take the operation up. It stands still, with the clone under way, until the gate is opened.
-async fn held_worker(plane: &ControlPlane, rest: &Rest, operation: &Value) -> Arc<Gate> {
+async fn held_worker(plane: &mut ControlPlane, rest: &Rest, operation: &Value) -> Arc<Gate> {
+    // It holds the job as long as it stands.
+    plane.lease_ms = 60_000;
     let gate = Arc::new(Gate::new("vm_create.clone", Point::AfterCall));
     let slow = simulated::Config { create_ms: 1_500, power_ms: 20, ..Default::default() };
     plane.work_on(Arc::clone(&gate) as _, Arc::new(plane.hypervisor(slow))).await.detach();
-    tokio::time::timeout(Duration::from_secs(20), gate.reached()).await.expect("somebody takes it up");
+    gate.reached().await;
     let clones = "SELECT count(*) FROM simulated_hypervisor.tasks WHERE action = 'CREATE'";
     assert_eq!(plane.database.count(clones).await, 1, "the clone is under way");
     let open = read(rest, operation).await;
@@ -68,10 +70,10 @@ async fn nothing_left(plane: &ControlPlane, rest: &Rest, vm: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_create_leaves_nothing() {
-    let plane = idle_plane().await;
+    let mut plane = idle_plane().await;
     let (rest, template) = (plane.admin().await.rest(), plane.templates().await);
     let operation = create(&rest, &template, "web-1").await;
-    let worker = held_worker(&plane, &rest, &operation).await;
+    let worker = held_worker(&mut plane, &rest, &operation).await;
 
     let cancel = format!("/v1/{}:cancel", name(&operation));
     assert_eq!(rest.call("POST", &cancel, Some(json!({}))).await, (200, json!({})));
@@ -104,10 +106,10 @@ async fn a_cancelled_create_that_nobody_took_up_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_waits_behind_a_create_and_cancels_it() {
-    let plane = idle_plane().await;
+    let mut plane = idle_plane().await;
     let (rest, template) = (plane.admin().await.rest(), plane.templates().await);
     let operation = create(&rest, &template, "web-1").await;
-    let worker = held_worker(&plane, &rest, &operation).await;
+    let worker = held_worker(&mut plane, &rest, &operation).await;
 
     let path = format!("/v1/{}", target(&operation));
     let (status, delete) = rest.call("DELETE", &path, None).await;

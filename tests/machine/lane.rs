@@ -55,7 +55,6 @@ struct Life {
 }
 
 /// What says when something happens while an operation is under way.
-#[derive(Clone)]
 pub(super) enum Pace {
     Clock,
     /// The worker, which stands still for it.
@@ -240,11 +239,12 @@ impl Lane {
         };
         let waiting = async {
             let done = self.wait(&operation).await;
+            // What waits behind it meets no trouble.
+            let met = self.troubles.disarm(&self.life.display_name);
             self.pace.over();
-            done
+            (done, met)
         };
-        let (done, second) = tokio::join!(waiting, self.interfere(step, &operation));
-        let met = self.troubles.disarm(&self.life.display_name);
+        let ((done, met), second) = tokio::join!(waiting, self.interfere(step, &operation));
         let end = end(&done);
         let is_final = met > 0 && step.trouble.is_some_and(Trouble::is_final);
         let meanwhile = second.as_ref().map(|(ask, answer)| (ask, answer.as_ref().map(|_| ()).map_err(reason)));
@@ -370,7 +370,8 @@ impl Lane {
             Ask::Start => send!(vms, start_vm, StartVmRequest { name }),
             Ask::Stop(Stop::Hard) => send!(vms, stop_vm, StopVmRequest { name }),
             Ask::Stop(how) => {
-                let timeout = Some(Duration::from_secs(5).try_into().expect("a duration"));
+                let seconds = if let Pace::Clock = self.pace { 5 } else { 1_800 };
+                let timeout = Some(Duration::from_secs(seconds).try_into().expect("a duration"));
                 let fallback = if *how == Stop::Graceful { Fallback::PowerOff } else { Fallback::Fail };
                 send!(vms, stop_vm, StopVmRequest { name, graceful: true, timeout, fallback: fallback.into() })
             }

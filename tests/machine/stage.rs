@@ -81,11 +81,18 @@ impl Stage {
 #[async_trait]
 impl Probe for Stage {
     async fn pass(&self, step: &str, point: Point) {
+        let kind = step.split('.').next().unwrap_or_default();
+        if kind.starts_with("vm_") && self.scene().kind != kind {
+            // A delete that waits behind the operation begins when everybody has seen that end.
+            let mut curtain = self.curtain.subscribe();
+            let _ = curtain.wait_for(|curtain| *curtain == Curtain::Closed).await;
+            return;
+        }
         // What follows a commit may also follow the end, for who looks fast enough. Tasks are asked again and again; only the
         // first time counts.
         let (holds, dies) = {
             let mut scene = self.scene();
-            let counts = step.split('.').next() == Some(scene.kind) && point != Point::AfterCommit;
+            let counts = scene.kind == kind && point != Point::AfterCommit;
             if !counts || !scene.passed.insert((step.to_owned(), point)) {
                 return;
             }

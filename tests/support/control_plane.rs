@@ -91,7 +91,8 @@ impl ControlPlane {
             tokio::spawn(async move { server.serve(server_stop.cancelled_owned()).await.expect("served") }),
             tokio::spawn(async move { gateway.serve(gateway_stop.cancelled_owned()).await.expect("served") }),
         ];
-        Self { database, store, grpc, http, mails: Mails::new(), lease_ms: 400, stop, tasks }
+        // On a busy machine a worker that lives must not lose its leases all the time.
+        Self { database, store, grpc, http, mails: Mails::new(), lease_ms: 1_000, stop, tasks }
     }
 
     /// The simulated hypervisor of this database, as fast as tests want it.
@@ -149,7 +150,7 @@ impl ControlPlane {
     /// Waits until the worker has published templates; the full name of the smallest.
     pub(crate) async fn templates(&self) -> String {
         let admin = self.admin().await;
-        for _ in 0..200 {
+        for _ in 0..1_200 {
             if let Some(template) = admin.list_templates().await.pop() {
                 return template.name;
             }
@@ -268,6 +269,14 @@ impl WorkerTask {
     /// Lets it work as long as the control plane runs.
     pub(crate) fn detach(mut self) {
         self.task.take();
+    }
+
+    /// Kills it, and sees that it is dead.
+    pub(crate) async fn kill(mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            let _ = task.await;
+        }
     }
 
     /// Stops it in order: steps end, jobs are given back.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -69,7 +70,8 @@ impl Gate {
 
     /// Waits until the worker stands there.
     pub(crate) async fn reached(&self) {
-        self.reached.notified().await;
+        let reached = tokio::time::timeout(Duration::from_secs(30), self.reached.notified()).await;
+        reached.unwrap_or_else(|_| panic!("the worker never came to {} {:?}", self.step, self.point));
     }
 
     pub(crate) fn open(&self) {

@@ -17,7 +17,7 @@ use virtualstack_proto::google::rpc;
 use crate::support::{ControlPlane, Database, Session};
 
 /// How long a stream that has no more to tell is listened to.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(1_500);
 
 /// Every rpc that a tenant's client can see: ours, and those that we serve from vendored files.
 pub(crate) fn rpcs() -> Vec<MethodDescriptor> {

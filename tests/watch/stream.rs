@@ -208,12 +208,12 @@ async fn tokens_are_good_for_their_watch_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_grow_old() {
-    let plane = ControlPlane::start_with(Config { watch_resume_seconds: 1, ..settings() }).await;
+    let plane = ControlPlane::start_with(Config { watch_resume_seconds: 3, ..settings() }).await;
     let admin = plane.admin().await;
     let mut watch = Watch::vms(&admin, "").await.expect("a watch");
     let token = watch.until(Type::Synced).await.pop().expect("synced").resume_token;
     Watch::vms(&admin, &token).await.expect("young enough");
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    tokio::time::sleep(Duration::from_millis(3_100)).await;
     assert_eq!(refused(&admin, &token).await, "RESUME_TOKEN_EXPIRED");
     loop {
         // The stream itself goes on for ever, with tokens that are new.

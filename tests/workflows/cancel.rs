@@ -1,13 +1,15 @@
 //! Operations that are cancelled while the hypervisor is at work: they end CANCELLED, with what is really so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use virtualstack_worker::Point;
 use virtualstack_worker::adapters::hypervisor::FaultClass;
 use virtualstack_worker::adapters::hypervisor::simulated::Config;
 
-use super::{NEVER, agree, ask, at_step, at_work, behind, cancel, done, ended, on, quick, read};
-use crate::support::{Call, ControlPlane, Session, When, test_fault};
+use super::{NEVER, agree, ask, at_step, at_work, behind, cancel, done, ended, on, quick, read, waiting};
+use crate::support::{Call, ControlPlane, Gate, Intercepted, Session, When, test_fault};
 
 /// Asks for something, waits until the hypervisor is at work on it, and cancels it.
 async fn cancelled(plane: &ControlPlane, tenant: &Session, path: &str, body: Value, action: &str) {
@@ -42,12 +44,49 @@ async fn what_waits_for_its_next_try_is_cancelled_at_once() {
     let operation = ask(&tenant, "POST", "vms", body).await;
     let later = "UPDATE background_jobs.jobs SET available_at = now() + interval '1 hour' \
         WHERE kind = 'vm_create' AND state = 'available' AND last_error IS NOT NULL";
+    let mut looks = 0..2_000;
     while plane.database.changed(later).await == 0 {
+        looks.next().expect("it waits for its next try");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     cancel(&tenant, &operation).await;
     assert_eq!(ended(&tenant, &operation).await["error"]["code"], 1);
     agree(&plane, &tenant).await;
+}
+
+/// The same where the call that is to be tried again is under way as they cancel.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_while_it_is_cancelled_does_not_wait_either() {
+    let (plane, tenant) = waiting().await;
+    let body = json!({"displayName": "patient", "template": plane.templates().await});
+    let operation = ask(&tenant, "POST", "vms", body).await;
+    let fault = |call, when| match (call, when) {
+        (Call::Create, When::Before) => Err(test_fault(FaultClass::Retry)),
+        _ => Ok(()),
+    };
+    let gate = Arc::new(Gate::new("vm_create.clone", Point::AfterCall));
+    let hypervisor = Intercepted::new(Arc::new(plane.hypervisor(quick())), fault);
+    plane.work_on(Arc::clone(&gate) as _, Arc::new(hypervisor)).await.detach();
+    gate.reached().await;
+    let later = "UPDATE background_jobs.jobs SET retry_at = now() + interval '1 hour' WHERE kind = 'vm_create'";
+    assert_eq!(plane.database.changed(later).await, 1);
+    cancel(&tenant, &operation).await;
+    gate.open();
+    assert_eq!(ended(&tenant, &operation).await["error"]["code"], 1);
+    agree(&plane, &tenant).await;
+}
+
+/// What is on its way back may be waiting for a call to arrive: a cancel does not make it look before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_back_is_not_hurried() {
+    let (plane, tenant) = waiting().await;
+    let body = json!({"displayName": "late", "template": plane.templates().await});
+    let operation = ask(&tenant, "POST", "vms", body).await;
+    let waits = "UPDATE background_jobs.jobs SET available_at = now() + interval '1 hour' WHERE kind = 'vm_create'";
+    plane.database.execute(&format!("UPDATE compute.operations SET grace_from = now(); {waits}")).await;
+    cancel(&tenant, &operation).await;
+    let waiting = "SELECT count(*) FROM background_jobs.jobs WHERE available_at > now() + interval '30 minutes'";
+    assert_eq!(plane.database.count(waiting).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,7 +112,10 @@ impl Story {
 
     /// Runs the story undisturbed to learn its points, then once for each point with a worker that dies there.
     async fn survives(self) {
-        let (plane, tenant) = waiting().await;
+        let (mut plane, tenant) = waiting().await;
+        // Others go on soon.
+        plane.lease_ms = 400;
+        let plane = plane;
         let preparing = plane.work(Arc::new(NoProbe)).await;
         let begun = self.prepare(&tenant, "undisturbed").await;
         preparing.drain().await;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use virtualstack_worker::Point;
 use virtualstack_worker::adapters::hypervisor::FaultClass;
 use virtualstack_worker::adapters::hypervisor::simulated::Config;
+use virtualstack_worker::{NoProbe, Point};
 
 use super::{NEVER, agree, ask, at_step, at_work, deadline, ended, error, on, quick, read, waiting, work_on};
-use crate::support::{Call, Gate, Intercepted, When, hang, test_fault};
+use crate::support::{Call, ControlPlane, Gate, Intercepted, When, hang, test_fault};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_never_ends_is_taken_back() {
@@ -69,7 +69,7 @@ async fn a_way_back_that_does_not_end_is_given_up() {
     at_work(&plane, "POWER_OFF").await;
     deadline(&plane, "-16 min").await;
     at_step(&tenant, &operation, "rollback").await;
-    plane.database.execute("UPDATE compute.operations SET turned_back_at = now() - interval '16 min'").await;
+    plane.database.execute("UPDATE compute.operations SET grace_from = now() - interval '16 min'").await;
     assert_eq!(error(&ended(&tenant, &operation).await), (4, "OPERATION_TIMED_OUT".to_owned()));
     assert_eq!(read(&tenant, &vm).await["state"], "ERROR");
     assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 1, "it is there still");
@@ -82,16 +82,39 @@ async fn what_is_found_much_too_late_is_taken_back_all_the_same() {
     let (plane, tenant) = waiting().await;
     let body = json!({"displayName": "forgotten", "template": plane.templates().await});
     let operation = ask(&tenant, "POST", "vms", body).await;
-    let gate = Arc::new(Gate::new("vm_create.clone", Point::AfterCommit));
+    let gate = Arc::new(Gate::new("vm_create.clone", Point::AfterCall));
     let victim = plane.work_on(Arc::clone(&gate) as _, Arc::new(plane.hypervisor(quick()))).await;
     gate.reached().await;
     drop(victim);
+    at_work(&plane, "CREATE").await;
     deadline(&plane, "-1 day").await;
+    left_alone(&plane).await;
     work_on(&plane, plane.hypervisor(quick())).await;
     assert_eq!(error(&ended(&tenant, &operation).await), (4, "OPERATION_TIMED_OUT".to_owned()));
     agree(&plane, &tenant).await;
     assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 0, "nothing of it is left");
     assert_eq!(plane.database.count("SELECT count(*) FROM background_jobs.jobs WHERE state = 'discarded'").await, 0);
+}
+
+/// There is no way back from a delete: it is done all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_is_found_much_too_late_is_done() {
+    let (plane, tenant) = waiting().await;
+    let worker = plane.work(Arc::new(NoProbe)).await;
+    let vm = tenant.running("leaving").await.name;
+    worker.drain().await;
+    let delete = ask(&tenant, "DELETE", &vm, json!({})).await;
+    deadline(&plane, "-1 day").await;
+    left_alone(&plane).await;
+    work_on(&plane, plane.hypervisor(quick())).await;
+    assert_eq!(ended(&tenant, &delete).await["response"]["state"], "DELETED");
+    agree(&plane, &tenant).await;
+}
+
+/// As if no worker had been there for an hour.
+async fn left_alone(plane: &ControlPlane) {
+    let due = "UPDATE background_jobs.jobs SET available_at = now() - interval '1 hour' WHERE finished_at IS NULL";
+    plane.database.execute(due).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

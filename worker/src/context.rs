@@ -120,6 +120,11 @@ impl<'a> StepContext<'a> {
         self.part.as_ref().map(|part| (part.until - Utc::now()).max(TimeDelta::zero()))
     }
 
+    /// A pause, but not beyond its time.
+    pub(crate) fn within(&self, pause: TimeDelta) -> TimeDelta {
+        self.left().map_or(pause, |left| left.min(pause))
+    }
+
     pub(crate) fn hypervisor(&self) -> &dyn Hypervisor {
         self.shared.hypervisor.as_ref()
     }
@@ -179,9 +184,7 @@ impl<'a> StepContext<'a> {
             Some((operation, step, percent)) => operations::progress(tx, operation, step, percent).await,
             None => Ok(()),
         };
-        // Not beyond its time, which is looked at when it comes back.
-        let poll = self.left().map_or(self.task_poll(), |left| left.min(self.task_poll()));
-        self.settle(Transition::Wait(again, poll), tell).await
+        self.settle(Transition::Wait(again, self.within(self.task_poll())), tell).await
     }
 
     /// Goes on with another step.

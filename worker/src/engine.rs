@@ -12,14 +12,19 @@ use virtualstack_model::jobs::VmJob;
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::operations::{self, Failure, Operation};
+use virtualstack_store::{TenantTx, Write};
 
 use crate::context::{Settled, Shared, Snapshot, StepContext, Transition};
 use crate::step_error::{StepError, code, failure};
 use crate::workflows;
 
-/// How long an operation may be on the way back, from its deadline or from when it turned back, if that was later: where no
-/// worker was at work at its deadline, the hypervisor is looked at all the same. Then it is given up.
+/// How long an operation may be on the way back, from its deadline or from when it turned back, if that was later. Then it is
+/// given up.
 const ROLLBACK_GRACE: TimeDelta = TimeDelta::minutes(15);
+
+/// A job that was due for longer was left alone: no worker was there. Its extra time begins anew, so that nothing is given
+/// up without a look at the hypervisor.
+const LEFT_ALONE_SECONDS: f64 = 60.0;
 
 /// A workflow of a VM operation.
 pub(crate) trait Workflow: VmJob {
@@ -88,7 +93,7 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
         let settled = match done {
             Ok(settled) => settled,
             Err(StepError::LeaseLost) => return Ok(()),
-            Err(StepError::Retry { message, after }) => return retry(&context, message, after).await,
+            Err(StepError::Retry { message, after }) => return retry(&context, &job, &step, message, after).await,
             Err(
                 StepError::Fail(failure)
                 | StepError::Lost(failure)
@@ -118,6 +123,11 @@ async fn advance<W: Workflow>(
     attempt: i32,
 ) -> Result<Settled<W::Step>, StepError> {
     if context.left().is_some_and(|left| left.is_zero()) {
+        if job.rollback(step, None).is_none() && context.lease.overdue_seconds > LEFT_ALONE_SECONDS {
+            let id = job.operation();
+            let begin = async |tx: &mut _| operations::begin_grace(tx, id).await;
+            return Ok(context.settle(Transition::Next(step.clone()), begin).await?);
+        }
         let last = context.lease.last_error.as_deref().unwrap_or("it was still at work");
         tracing::warn!(last, "out of time");
         return Err(StepError::Fail(failure(
@@ -159,26 +169,37 @@ where
 {
     let arrive = TimeDelta::milliseconds(i64::from(context.shared.config.lease_ms));
     let transition = if attempt == 1 { Transition::Next(back) } else { Transition::Wait(back, arrive) };
-    context.settle(transition, async |tx: &mut _| operations::turn_back(tx, id).await).await
+    context.settle(transition, async |tx: &mut _| operations::begin_grace(tx, id).await).await
 }
 
-/// When a step has failed at the latest: at the operation's deadline, or, on the way back, some time after that.
+/// When a step has failed at the latest: at the operation's deadline, or, where there is no way back from it, when its extra
+/// time is over.
 fn until<W: Workflow>(job: &W, step: &W::Step, operation: &Operation) -> DateTime<Utc> {
     let failure = failure(code::DEADLINE_EXCEEDED, "", "");
     match job.rollback(step, Some(failure)) {
         Some(_) => operation.deadline_at,
-        None => {
-            operation.turned_back_at.map_or(operation.deadline_at, |at| at.max(operation.deadline_at)) + ROLLBACK_GRACE
-        }
+        None => operation.grace_from.map_or(operation.deadline_at, |at| at.max(operation.deadline_at)) + ROLLBACK_GRACE,
     }
 }
 
-/// Leaves the step for a later try, before its time is over.
-async fn retry(context: &StepContext<'_>, message: String, after: Option<Duration>) -> Result<()> {
+/// Leaves the step for a later try, before its time is over; for one at once where somebody asked to cancel meanwhile, who
+/// could not wake a job that was at work.
+async fn retry<W: Workflow>(
+    context: &StepContext<'_>,
+    job: &W,
+    step: &W::Step,
+    message: String,
+    after: Option<Duration>,
+) -> Result<()> {
     tracing::info!(message, "step will be retried");
     let after = after.and_then(|after| TimeDelta::from_std(after).ok());
-    let outcome = Outcome::Retry { error: message, after, within: context.left() };
-    context.shared.store.write_for_job(context.lease, "retry", async |_| Ok(((), outcome.clone()))).await
+    let turns_back = job.rollback(step, None).is_some();
+    let retry = async |tx: &mut TenantTx<Write>| {
+        let cancelled = turns_back && operations::is_cancelled(tx, job.operation()).await?;
+        let within = if cancelled { Some(TimeDelta::zero()) } else { context.left() };
+        Ok(((), Outcome::Retry { error: message.clone(), after, within }))
+    };
+    context.shared.store.write_for_job(context.lease, "retry", retry).await
 }
 
 #[cfg(test)]

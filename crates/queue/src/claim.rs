@@ -38,6 +38,9 @@ pub struct Lease {
     /// Tries that a step has.
     #[diesel(sql_type = Integer)]
     pub max_attempts: i32,
+    /// How long it was due before it was claimed, in seconds.
+    #[diesel(sql_type = Double)]
+    pub overdue_seconds: f64,
     /// What the last try said.
     #[diesel(sql_type = Nullable<Text>)]
     pub last_error: Option<String>,
@@ -48,7 +51,7 @@ pub struct Lease {
 
 // The backoff of a failed step is written here, with full jitter: from 1 s, doubled by each attempt, at most 60 s.
 const CLAIM: &str = "WITH due AS ( \
-        SELECT id FROM background_jobs.jobs \
+        SELECT id, available_at FROM background_jobs.jobs \
         WHERE queue = ANY ($1) AND state IN ('available', 'running') AND available_at <= now() \
         ORDER BY available_at LIMIT $2 FOR UPDATE SKIP LOCKED \
     ) \
@@ -58,7 +61,8 @@ const CLAIM: &str = "WITH due AS ( \
         retry_at = now() + random() * least(60, power(2, least(job.attempt, 10))) * interval '1 second' \
     FROM due WHERE job.id = due.id \
     RETURNING job.id, job.kind, job.queue, job.group_key, job.payload, job.progress, job.fencing_token AS token, \
-        job.attempt, job.max_attempts, job.last_error, job.traceparent";
+        job.attempt, job.max_attempts, job.last_error, job.traceparent, \
+        extract(epoch FROM now() - due.available_at)::double precision AS overdue_seconds";
 
 /// Claims up to `limit` due jobs for `lease_ms` milliseconds.
 pub async fn claim(

@@ -46,7 +46,7 @@ pub struct Operation {
     pub deadline_at: DateTime<Utc>,
     /// Rows of the change log from before have it not.
     #[serde(default)]
-    pub turned_back_at: Option<DateTime<Utc>>,
+    pub grace_from: Option<DateTime<Utc>>,
 }
 
 impl Operation {
@@ -136,7 +136,7 @@ fn new(tx: &TenantTx<Write>, id: OperationId, verb: Verb, target: Target, state:
         ended_at: done.then_some(now),
         snapshot_id: target.snapshot,
         deadline_at: now + verb.time_limit(),
-        turned_back_at: None,
+        grace_from: None,
     }
 }
 
@@ -232,6 +232,11 @@ pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: OperationId) -> Result<Opera
         .ok_or_else(|| missing(id))
 }
 
+/// Whether somebody has asked an operation to cancel. Who does so now waits until this transaction has ended.
+pub async fn is_cancelled(tx: &mut TenantTx<Write>, id: OperationId) -> Result<bool> {
+    Ok(lock(tx, id).await?.cancel_requested)
+}
+
 /// Reads an operation and locks it until the end of the transaction.
 async fn lock(tx: &mut TenantTx<Write>, id: OperationId) -> Result<Operation> {
     let tenant = tx.tenant();
@@ -305,9 +310,11 @@ pub async fn cancel(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
     request_cancel(tx, &operation).await
 }
 
-/// Its job need not wait for its next try. Asked again, it does: the way back is tried like any other step.
+/// Its job need not wait for its next try. On the way back it does: that is where a cancel would lead, and a call of before
+/// may still have to arrive.
 async fn request_cancel(tx: &mut TenantTx<Write>, operation: &Operation) -> Result<()> {
-    let waits = operation.state == OperationState::Open && !operation.cancel_requested;
+    let waits =
+        operation.state == OperationState::Open && !operation.cancel_requested && operation.grace_from.is_none();
     operation.job_id.filter(|_| waits).into_iter().for_each(|job| tx.release(job));
     update(tx, operation.id, table::cancel_requested.eq(true), "OPERATION_CANCEL_REQUESTED").await
 }
@@ -336,10 +343,10 @@ pub async fn progress(tx: &mut TenantTx<Write>, id: OperationId, step: &str, per
     update(tx, id, changes, "OPERATION_PROGRESS").await
 }
 
-/// Notes when the way back began, for the first time: from then on it has some time, however late that is.
-pub async fn turn_back(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
-    let mine = table::tenant_id.eq(tx.tenant()).and(table::id.eq(id)).and(table::turned_back_at.is_null());
-    let noted = diesel::update(table::table.filter(mine)).set(table::turned_back_at.eq(Utc::now()));
+/// Notes that its extra time begins: that of the way back, or again where no worker was there to use it.
+pub async fn begin_grace(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
+    let mine = table::tenant_id.eq(tx.tenant()).and(table::id.eq(id));
+    let noted = diesel::update(table::table.filter(mine)).set(table::grace_from.eq(Utc::now()));
     noted.execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
 }
 

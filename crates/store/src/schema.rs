@@ -307,7 +307,7 @@ table! {
         ended_at -> Nullable<Timestamptz>,
         snapshot_id -> Nullable<Uuid>,
         deadline_at -> Timestamptz,
-        turned_back_at -> Nullable<Timestamptz>,
+        grace_from -> Nullable<Timestamptz>,
     }
 }
 

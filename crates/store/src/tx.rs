@@ -232,8 +232,7 @@ impl TenantTx<Write> {
         self.releases.push(job);
     }
 
-    /// Releases jobs and writes the logs: the last that it does, and that of the change log, which others wait for, the
-    /// very last.
+    /// Releases jobs and writes the logs; last the change log, whose head others wait for until the commit.
     pub(crate) async fn conclude(&mut self) -> Result<()> {
         if !self.releases.is_empty() {
             // A tenant may put jobs in, and no more.

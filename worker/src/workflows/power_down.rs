@@ -93,7 +93,8 @@ where
                 }
                 PowerState::On if Utc::now() < until => {
                     // A guest takes seconds at least.
-                    let later = Transition::Wait(again(PowerDown::Await { until }), context.task_poll() * 4);
+                    let pause = context.within(context.task_poll() * 4);
+                    let later = Transition::Wait(again(PowerDown::Await { until }), pause);
                     return Ok(context.settle(later, async |_| Ok(())).await?);
                 }
                 PowerState::On => {

@@ -107,7 +107,8 @@ async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) 
         return Err(StepError::Lost(failure(code::NOT_FOUND, "VM_LOST", "the VM vanished from the hypervisor")));
     };
     if seen.ip_addresses.is_empty() && looks < context.shared.config.address_wait_seconds {
-        let again = Transition::Wait(Step::Observe { looks: looks + 1 }, chrono::TimeDelta::seconds(1));
+        let pause = context.within(chrono::TimeDelta::seconds(1));
+        let again = Transition::Wait(Step::Observe { looks: looks + 1 }, pause);
         return Ok(context.settle(again, async |_| Ok(())).await?);
     }
     let id = job.operation;

@@ -81,11 +81,10 @@ async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: &Vm) -> Result<Sett
     let update = Update {
         state: Some(VmState::Deleted),
         state_reason: seen.state_reason,
-        // Of a VM that is gone there is nothing to keep, to count or to undelete.
-        absent: seen.observed.is_none(),
         observed: Some((PowerState::Off, Vec::new())),
         purge_at: Some(Utc::now() + window),
         size: seen.size,
+        ..Update::default()
     };
     let message = "The VM was deleted; it is kept until its purge time".to_owned();
     let event = Event { reason: "VM_DELETED", message, operation: Some(job.operation) };
