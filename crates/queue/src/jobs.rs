@@ -117,10 +117,9 @@ pub async fn insert_unique(connection: &mut AsyncPgConnection, job: &NewJob) -> 
 
 /// Makes a job due that waits, for something or for its next try.
 pub async fn release(connection: &mut AsyncPgConnection, job: Uuid) -> QueryResult<()> {
-    diesel::sql_query("UPDATE background_jobs.jobs SET available_at = now() WHERE id = $1 AND state = 'available' AND available_at > now()")
-        .bind::<SqlUuid, _>(job)
-        .execute(connection)
-        .await?;
+    const RELEASE: &str = "UPDATE background_jobs.jobs SET available_at = now() \
+        WHERE id = $1 AND state = 'available' AND available_at > now()";
+    diesel::sql_query(RELEASE).bind::<SqlUuid, _>(job).execute(connection).await?;
     Ok(())
 }
 
