@@ -25,9 +25,10 @@ AFTER = 5
 DRAIN = 180
 # A call that was on its way when the database went, or came, may see either; what began a little later may not.
 GRACE = 0.2
-# Of the pool; four of the simulated hypervisor and two of the queue's runner come on top.
+# Of the pool; four of the simulated hypervisor, two of each of the queue's runners (VMs and mail) and the server's own ear
+# come on top.
 POOL = 16
-CONNECTIONS = POOL + 4 + 2
+CONNECTIONS = POOL + 4 + 2 * 2 + 1
 
 
 class Load:
