@@ -37,7 +37,8 @@ async fn wait(rest: &Rest, operation: &Value) -> Value {
     done
 }
 
-/// Lets a worker on a slow hypervisor take the operation up. It stands still, with the clone under way, until the gate is opened.
+/// Lets a worker on a slow hypervisor take the operation up. It stands still, with the clone under way, until the gate is
+/// opened.
 async fn held_worker(plane: &mut ControlPlane, rest: &Rest, operation: &Value) -> Arc<Gate> {
     // It holds the job as long as it stands.
     plane.lease_ms = 60_000;

@@ -83,7 +83,7 @@ impl Probe for Stage {
     async fn pass(&self, step: &str, point: Point) {
         let kind = step.split('.').next().unwrap_or_default();
         if kind.starts_with("vm_") && self.scene().kind != kind {
-            // A delete that waits behind the operation begins when everybody has seen that end.
+            // A delete that waits behind an operation begins when its client has seen that it has ended.
             let mut curtain = self.curtain.subscribe();
             let _ = curtain.wait_for(|curtain| *curtain == Curtain::Closed).await;
             return;

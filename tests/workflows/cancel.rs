@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use virtualstack_worker::Point;
-use virtualstack_worker::adapters::hypervisor::FaultClass;
 use virtualstack_worker::adapters::hypervisor::simulated::Config;
+use virtualstack_worker::adapters::hypervisor::{Fault, FaultClass};
 
 use super::{NEVER, agree, ask, at_step, at_work, behind, cancel, done, ended, on, quick, read, waiting};
 use crate::support::{Call, ControlPlane, Gate, Intercepted, Session, When, test_fault};
@@ -32,14 +32,18 @@ async fn a_cancelled_create_leaves_nothing() {
     assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 0);
 }
 
+/// A hypervisor that makes no VM, and says each time that it may be asked again.
+fn come_back(call: Call, when: When) -> Result<(), Fault> {
+    match (call, when) {
+        (Call::Create, When::Before) => Err(test_fault(FaultClass::Retry)),
+        _ => Ok(()),
+    }
+}
+
 /// Who cancels need not wait until the hypervisor is asked again, which may be a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_its_next_try_is_cancelled_at_once() {
-    let fault = |call, when| match (call, when) {
-        (Call::Create, When::Before) => Err(test_fault(FaultClass::Retry)),
-        _ => Ok(()),
-    };
-    let (plane, tenant) = behind(quick(), fault).await;
+    let (plane, tenant) = behind(quick(), come_back).await;
     let body = json!({"displayName": "patient", "template": plane.templates().await});
     let operation = ask(&tenant, "POST", "vms", body).await;
     let later = "UPDATE background_jobs.jobs SET available_at = now() + interval '1 hour' \
@@ -60,12 +64,8 @@ async fn what_fails_while_it_is_cancelled_does_not_wait_either() {
     let (plane, tenant) = waiting().await;
     let body = json!({"displayName": "patient", "template": plane.templates().await});
     let operation = ask(&tenant, "POST", "vms", body).await;
-    let fault = |call, when| match (call, when) {
-        (Call::Create, When::Before) => Err(test_fault(FaultClass::Retry)),
-        _ => Ok(()),
-    };
     let gate = Arc::new(Gate::new("vm_create.clone", Point::AfterCall));
-    let hypervisor = Intercepted::new(Arc::new(plane.hypervisor(quick())), fault);
+    let hypervisor = Intercepted::new(Arc::new(plane.hypervisor(quick())), come_back);
     plane.work_on(Arc::clone(&gate) as _, Arc::new(hypervisor)).await.detach();
     gate.reached().await;
     let later = "UPDATE background_jobs.jobs SET retry_at = now() + interval '1 hour' WHERE kind = 'vm_create'";
