@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let mut builder = tonic_prost_build::configure()
         .build_client(false)
-        .codec_path("crate::codec::ValidatingCodec")
+        .codec_path("crate::call::codec::ValidatingCodec")
         .include_file("services.rs");
     // The messages are the proto crate's.
     let packages: BTreeSet<_> = set.file.iter().map(|file| file.package().to_owned()).collect();

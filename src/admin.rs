@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 use virtualstack_server::{FirstAdmin, bootstrap, rotate_keys, update_system_roles};
-use virtualstack_store::{Store, migrate};
+use virtualstack_store::Store;
+use virtualstack_store::schema::migrate;
 
 use crate::cli::{AdminCommand, KeysCommand};
 use crate::config::{Config, Wrong};

@@ -8,12 +8,11 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use virtualstack_store::simulated::Simulation;
+use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_store::{MasterKey, Store};
 use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
 use virtualstack_worker::adapters::hypervisor::vcenter::VCenter;
-use virtualstack_worker::adapters::hypervisor::{self as hypervisor};
-use virtualstack_worker::adapters::mail;
+use virtualstack_worker::adapters::{hypervisor, mail};
 use virtualstack_worker::{NoProbe, Probe};
 
 use crate::config::{Config, HypervisorKind, Wrong};

@@ -10,9 +10,10 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use virtualstack_postgres::PrivatePostgres;
 use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
-use virtualstack_store::cluster::Cluster;
-use virtualstack_store::{Store, migrate};
+use virtualstack_store::Store;
+use virtualstack_store::schema::migrate;
 
 use crate::cli::UpArguments;
 use crate::config::Config;
@@ -111,13 +112,13 @@ fn ending<T: Send + 'static>(
 }
 
 /// Starts the private PostgreSQL, unless the settings name another one.
-async fn private_cluster(config: &mut Config, data_dir: &Path) -> anyhow::Result<Option<Arc<Cluster>>> {
+async fn private_cluster(config: &mut Config, data_dir: &Path) -> anyhow::Result<Option<Arc<PrivatePostgres>>> {
     if !config.database.url.is_empty() {
         return Ok(None);
     }
     let folder = data_dir.to_owned();
     let connections = format!("max_connections={}", config.database.max_connections + 20);
-    let cluster = tokio::task::spawn_blocking(move || Cluster::start(&folder, &[&connections])).await??;
+    let cluster = tokio::task::spawn_blocking(move || PrivatePostgres::start(&folder, &[&connections])).await??;
     migrate::ensure_database(&cluster.admin_url("postgres"), DATABASE).await?;
     config.database.url = cluster.url("virtualstack_login", DATABASE);
     config.database.migrate_url = Some(cluster.admin_url(DATABASE));

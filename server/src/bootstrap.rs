@@ -1,12 +1,15 @@
 //! The first admin and the demo tenant: what `up` and `virtualstack admin` need before anybody can sign in.
 
 use virtualstack_model::Result;
-use virtualstack_model::tenant::PROVIDER_SLUG;
-use virtualstack_model::user::{PLATFORM_ADMIN, TENANT_ADMIN, normalize_email};
-use virtualstack_store::tenants::{self, Key, NewTenant};
-use virtualstack_store::{Store, SystemPurpose, accounts, users};
+use virtualstack_model::iam::tenant::PROVIDER_SLUG;
+use virtualstack_model::iam::user::{PLATFORM_ADMIN, TENANT_ADMIN, normalize_email};
+use virtualstack_store::iam::system_roles;
+use virtualstack_store::iam::tenants::{self, Key};
+use virtualstack_store::iam::{accounts, users};
+use virtualstack_store::tenant_life::{self, NewTenant};
+use virtualstack_store::{Store, SystemPurpose};
 
-use crate::passwords::Passwords;
+use crate::auth::passwords::Passwords;
 
 /// The admin to make.
 #[derive(Clone)]
@@ -21,7 +24,7 @@ pub struct FirstAdmin {
 
 /// Gives every tenant's system roles the permissions that came with an upgrade.
 pub async fn update_system_roles(store: &Store) -> Result<()> {
-    store.system(SystemPurpose::Bootstrap, async |tx| tenants::ensure_all_system_roles(tx).await).await
+    store.system(SystemPurpose::Bootstrap, async |tx| system_roles::ensure_all(tx).await).await
 }
 
 /// Brings every tenant's system roles up to date, and makes the provider tenant and its first admin if there is no
@@ -43,11 +46,11 @@ pub async fn bootstrap(store: &Store, admin: &FirstAdmin) -> Result<bool> {
             }
             let (account, _) =
                 accounts::ensure(tx, &normalize_email(&admin.email), "Administrator", Some(&hash)).await?;
-            let provider = tenants::create(tx, &NewTenant::new(PROVIDER_SLUG, "Provider")).await?;
+            let provider = tenant_life::create(tx, &NewTenant::new(PROVIDER_SLUG, "Provider")).await?;
             users::add_active(tx, provider.id, account, PLATFORM_ADMIN).await?;
             users::add_active(tx, provider.id, account, TENANT_ADMIN).await?;
             if let Some(slug) = &admin.demo_tenant {
-                let demo = tenants::create(tx, &NewTenant::new(slug, "Demo")).await?;
+                let demo = tenant_life::create(tx, &NewTenant::new(slug, "Demo")).await?;
                 users::add_active(tx, demo.id, account, TENANT_ADMIN).await?;
                 accounts::set_last_tenant(tx, account, demo.id).await?;
             }

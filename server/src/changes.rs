@@ -10,7 +10,8 @@ use tokio::sync::watch::{self, Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::Result;
 use virtualstack_model::id::TenantId;
-use virtualstack_store::{Store, SystemPurpose, watches};
+use virtualstack_store::changes::watch as log;
+use virtualstack_store::{Store, SystemPurpose};
 
 /// How often the heads are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -76,7 +77,7 @@ impl Changes {
         if tenants.is_empty() {
             return Ok(());
         }
-        let heads = store.system(SystemPurpose::Watch, async |tx| watches::heads(tx, &tenants).await).await?;
+        let heads = store.system(SystemPurpose::Watch, async |tx| log::heads(tx, &tenants).await).await?;
         let logs = self.lock();
         for (tenant, head) in heads {
             if let Some(log) = logs.get(&tenant) {

@@ -3,23 +3,14 @@
 //! The way of a request is the chain in [`server`], then the codec, then a method of one of the services, which is one
 //! transaction of the store.
 
-mod api_keys;
+mod auth;
 mod bootstrap;
-mod caller;
+mod call;
 mod changes;
-mod codec;
 mod config;
-mod keys;
-mod last_use;
 mod layers;
-mod limits;
-mod passwords;
-mod principals;
-mod refusals;
 mod server;
 mod services;
-mod status;
-mod tokens;
 mod wire;
 
 #[expect(unreachable_pub, reason = "generated")]
@@ -27,9 +18,9 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));
 }
 
+pub use auth::signing_keys::rotate_keys;
 pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
 pub use config::{Config, WRONG_SETTING};
-pub use keys::rotate_keys;
 pub use server::{Deps, Server, bind};
-pub use virtualstack_model::password;
+pub use virtualstack_model::iam::password;
 pub use virtualstack_store::MasterKey;

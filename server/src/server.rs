@@ -19,22 +19,22 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use virtualstack_model::{Error, Result};
-use virtualstack_store::access_events::Heard;
+use virtualstack_store::changes::notify::Heard;
 use virtualstack_store::{MasterKey, Store};
 
+use crate::auth::denials::refusals;
+use crate::auth::last_use::LastUse;
+use crate::auth::limits::Limits;
+use crate::auth::passwords::Passwords;
+use crate::auth::principals::Principals;
+use crate::auth::signing_keys::{JWKS_PATH, Keys};
+use crate::auth::tokens::Tokens;
+use crate::call::codec;
 use crate::changes::Changes;
-use crate::codec;
 use crate::config::{Config, wrong};
-use crate::keys::{JWKS_PATH, Keys};
-use crate::last_use::LastUse;
-use crate::layers::authorize::Authority;
-use crate::layers::{admission, authorize, call_info, deadline, panics, rate_limit};
-use crate::limits::Limits;
-use crate::passwords::Passwords;
-use crate::principals::Principals;
-use crate::refusals::refusals;
+use crate::layers::authorize::{self, Authority};
+use crate::layers::{admission, call_info, deadline, panics, rate_limit};
 use crate::services::{self, Parts};
-use crate::tokens::Tokens;
 
 /// What the server needs from outside.
 pub struct Deps {

@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use chrono::{TimeDelta, Utc};
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
-use virtualstack_model::id::{OperationId, SnapshotId, TenantId, VmId};
-use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_model::compute::id::{SnapshotId, VmId};
+use virtualstack_model::compute::template::TemplateKind;
+use virtualstack_model::compute::vm::{PowerState, Size};
+use virtualstack_model::id::{OperationId, TenantId};
 use virtualstack_worker::adapters::hypervisor::{
     Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateRef, VmIdentity, VmSpec,
 };

@@ -1,8 +1,8 @@
 //! The simulated hypervisor in its lab.
 
 use async_trait::async_trait;
-use virtualstack_model::id::VmId;
-use virtualstack_store::simulated::Simulation;
+use virtualstack_model::compute::id::VmId;
+use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::simulated::{Config, Machine, Simulated};
 use virtualstack_worker::adapters::hypervisor::{Hypervisor, TemplateRef, VmSpec};
 

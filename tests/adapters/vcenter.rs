@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use virtualstack_model::id::{OperationId, SnapshotId, TenantId, VmId};
-use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_model::compute::id::{SnapshotId, VmId};
+use virtualstack_model::compute::template::TemplateKind;
+use virtualstack_model::compute::vm::{PowerState, Size};
+use virtualstack_model::id::{OperationId, TenantId};
 use virtualstack_worker::adapters::hypervisor::vcenter::{Config, VCenter};
 use virtualstack_worker::adapters::hypervisor::{
     Fault, FaultClass, Hypervisor, Progress, SnapshotSpec, TaskRef, TemplateRef, VmIdentity, VmSpec,

@@ -1,7 +1,7 @@
 //! The vCenter adapter in its lab, which is vcsim.
 
 use async_trait::async_trait;
-use virtualstack_model::id::VmId;
+use virtualstack_model::compute::id::VmId;
 use virtualstack_worker::adapters::hypervisor::{Hypervisor, TemplateRef, VmSpec};
 
 use super::conformance::{Change, Lab, SLOW, Trouble, run};

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use virtualstack_model::id::VmId;
+use virtualstack_model::compute::id::VmId;
 use virtualstack_worker::adapters::hypervisor::vcenter::{Config, Password, VCenter};
 
 /// The template of the simulator with 1 CPU, 1 GiB of memory and a disk of 10 GiB.

@@ -1,23 +1,10 @@
 //! The contract as clients see it, over gRPC, grpc-web and REST.
 
-mod api_keys;
-mod auth;
 mod bad_input;
-mod consoles;
-mod invitations;
+mod compute;
+mod iam;
 mod operations;
-mod passwords;
-mod quotas;
-mod races;
-mod rate_limits;
-mod roles;
-mod sessions;
-mod snapshots;
 mod story;
-mod support;
-mod tenants;
-mod users;
-mod vms;
 
 use std::sync::Arc;
 

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use virtualstack_model::id::{TenantId, VmId};
-use virtualstack_store::{ListRequest, Store, vm_events, vms};
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::id::TenantId;
+use virtualstack_store::compute::vms;
+use virtualstack_store::{ListRequest, Store};
 
 use super::{Fixture, TEMPLATE};
 use crate::tenancy::calls::texts;
@@ -139,7 +141,7 @@ impl Fixture {
         let page = async |tx: &mut _| match question.of {
             List::Vms => vms::list(tx, &request, false).await.map(|page| (page.rows.len(), page.next_page_token)),
             List::Events => {
-                vm_events::list(tx, &request, vm()).await.map(|page| (page.rows.len(), page.next_page_token))
+                vms::list_events(tx, &request, vm()).await.map(|page| (page.rows.len(), page.next_page_token))
             }
         };
         store

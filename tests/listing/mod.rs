@@ -9,11 +9,14 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use virtualstack_model::id::{TenantId, UserId, VmId};
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::{Error, Result};
-use virtualstack_store::tenants::NewTenant;
-use virtualstack_store::vms::Vm;
-use virtualstack_store::{ListRequest, Listed, Store, SystemPurpose, accounts, tenants, users, vms};
+use virtualstack_store::compute::vms::{self, Vm};
+use virtualstack_store::iam::tenants;
+use virtualstack_store::iam::{accounts, users};
+use virtualstack_store::tenant_life::{self, NewTenant};
+use virtualstack_store::{ListRequest, Listed, Store, SystemPurpose};
 
 use crate::support::Database;
 
@@ -31,7 +34,7 @@ impl Fixture {
         let store = Store::new(&database.config).expect("a store");
         let (tenant, owner) = store
             .system(SystemPurpose::Bootstrap, async |tx| {
-                let tenant = tenants::create(tx, &NewTenant::new("acme", "Acme")).await?.id;
+                let tenant = tenant_life::create(tx, &NewTenant::new("acme", "Acme")).await?.id;
                 let account = accounts::ensure(tx, "ada@example.com", "Ada", None).await?.0;
                 Ok((tenant, users::add_active(tx, tenant, account, "user").await?))
             })
@@ -441,7 +444,7 @@ async fn tenants_are_listed_by_the_same() {
         .store
         .system(SystemPurpose::Bootstrap, async |tx| {
             for (slug, name) in [("one", "zeta"), ("two", "Alpha"), ("three", "élan")] {
-                tenants::create(tx, &NewTenant::new(slug, name)).await?;
+                tenant_life::create(tx, &NewTenant::new(slug, name)).await?;
             }
             tenants::list_any(tx, &request, true).await
         })

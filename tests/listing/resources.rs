@@ -1,8 +1,11 @@
 //! Lists of operations, events, templates and permissions, and what filters say of states that nobody sees.
 
-use virtualstack_model::id::VmId;
+use virtualstack_model::compute::id::VmId;
 use virtualstack_model::{Error, Result};
-use virtualstack_store::{ListRequest, SystemPurpose, operations, roles, templates, tenants, users, vm_events};
+use virtualstack_store::compute::templates;
+use virtualstack_store::compute::vms;
+use virtualstack_store::iam::{roles, tenants, users};
+use virtualstack_store::{ListRequest, SystemPurpose, operations};
 
 use super::{Fixture, TEMPLATE, refused};
 use crate::support::ControlPlane;
@@ -94,7 +97,7 @@ async fn events_are_found_by_what_they_show() {
     let fixture = worked_on().await;
     let vm = VmId(VM.parse().expect("an id"));
     let listed = async |request: ListRequest| {
-        fixture.store.write_as_system(fixture.tenant, "test", async |tx| vm_events::list(tx, &request, vm).await).await
+        fixture.store.write_as_system(fixture.tenant, "test", async |tx| vms::list_events(tx, &request, vm).await).await
     };
     let found = async |filter: &str, order_by: &str| -> Result<Vec<i64>> {
         Ok(listed(asked(filter, order_by)).await?.rows.into_iter().map(|row| row.position - 1000).collect())

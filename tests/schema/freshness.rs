@@ -1,4 +1,4 @@
-//! `schema.rs` says of the tables what the migrated database says.
+//! the store's `schema` says of the tables what the migrated database says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,13 @@ use diesel_async::RunQueryDsl as _;
 
 use crate::support::Database;
 
-const SCHEMA: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/crates/store/src/schema.rs"));
+const SCHEMA: &str = concat!(
+    include_str!("../../crates/store/src/schema/audit.rs"),
+    include_str!("../../crates/store/src/schema/compute.rs"),
+    include_str!("../../crates/store/src/schema/iam.rs"),
+);
 
-/// Columns that are deliberately not in `schema.rs`.
+/// Columns that are deliberately not in the store's `schema`.
 const NOT_IN_SCHEMA: &[(&str, &str)] = &[];
 
 /// Tables that only SQL of their own reads and writes, so that diesel need not know them.
@@ -28,7 +32,7 @@ struct Table {
     key: BTreeSet<String>,
 }
 
-/// The `table!` blocks of `schema.rs`.
+/// The `table!` blocks of the store's `schema`.
 fn declared() -> BTreeMap<String, Table> {
     let mut tables = BTreeMap::new();
     for block in SCHEMA.split("table! {").skip(1) {
@@ -62,7 +66,7 @@ fn sql_type(of: &str) -> String {
         "Inet" => "inet",
         "Cidr" => "cidr",
         "Numeric" => "numeric",
-        other => panic!("schema.rs uses {other}: tell tests/schema/freshness.rs what PostgreSQL calls it"),
+        other => panic!("the schema uses {other}: tell tests/schema/freshness.rs what PostgreSQL calls it"),
     };
     format!("{name} not null")
 }
@@ -105,7 +109,7 @@ async fn migrated(database: &Database) -> BTreeMap<String, Table> {
 async fn schema_rs_is_what_the_migrations_make() {
     let database = Database::new().await;
     let (declared, mut migrated) = (declared(), migrated(&database).await);
-    assert!(declared.len() >= 15, "schema.rs was not understood: {:?}", declared.keys());
+    assert!(declared.len() >= 15, "the schema was not understood: {:?}", declared.keys());
     for (table, column) in NOT_IN_SCHEMA {
         let found = migrated.get_mut(*table).and_then(|table| table.columns.remove(*column));
         assert!(found.is_some(), "{table}.{column} is gone: take it out of NOT_IN_SCHEMA");
@@ -114,10 +118,10 @@ async fn schema_rs_is_what_the_migrations_make() {
         assert!(migrated.remove(*table).is_some(), "{table} is gone: take it out of TABLES_IN_SQL");
     }
     for (name, table) in &declared {
-        assert_eq!(Some(table), migrated.get(name), "{name}: schema.rs (left) and the migrations (right) disagree");
+        assert_eq!(Some(table), migrated.get(name), "{name}: the schema (left) and the migrations (right) disagree");
     }
     let unknown: Vec<_> = migrated.keys().filter(|name| !declared.contains_key(*name)).collect();
-    assert!(unknown.is_empty(), "not in schema.rs, nor in TABLES_IN_SQL: {unknown:?}");
+    assert!(unknown.is_empty(), "not in the schema, nor in TABLES_IN_SQL: {unknown:?}");
 }
 
 /// Times that do not say where they are were once compared with times that do.

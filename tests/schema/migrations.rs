@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use virtualstack_proto::virtualstack::compute::v1::vm::State;
-use virtualstack_store::migrate;
+use virtualstack_store::schema::migrate;
 use virtualstack_worker::NoProbe;
 
 use crate::support::{ControlPlane, Database};

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use virtualstack_proto::virtualstack::iam::v1::{CreateTenantRequest, Tenant};
 use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
 use virtualstack_store::Store;
-use virtualstack_store::simulated::Simulation;
+use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::Hypervisor;
 use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
 use virtualstack_worker::adapters::mail::{self, Mailer};

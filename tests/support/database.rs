@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use diesel::QueryResult;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use tokio::sync::OnceCell;
-use virtualstack_store::cluster::Cluster;
-use virtualstack_store::{Config, migrate};
+use virtualstack_postgres::PrivatePostgres;
+use virtualstack_store::Config;
+use virtualstack_store::schema::migrate;
 
 const TEMPLATE: &str = "template_of_tests";
 
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<PrivatePostgres> = OnceCell::const_new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A database of one test.
@@ -113,7 +114,7 @@ async fn connect(url: &str) -> AsyncPgConnection {
     AsyncPgConnection::establish(url).await.expect("a connection")
 }
 
-async fn cluster() -> &'static Cluster {
+async fn cluster() -> &'static PrivatePostgres {
     CLUSTER
         .get_or_init(|| async {
             let cluster = tokio::task::spawn_blocking(|| {
@@ -122,7 +123,7 @@ async fn cluster() -> &'static Cluster {
                 use std::os::unix::fs::PermissionsExt as _;
                 std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("permissions");
                 let settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=400"];
-                let cluster = Cluster::start(&folder, &settings).expect("a cluster");
+                let cluster = PrivatePostgres::start(&folder, &settings).expect("a cluster");
                 cluster.end_with_this_process().expect("a watch over the cluster");
                 cluster
             })

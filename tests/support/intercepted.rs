@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use virtualstack_model::id::{SnapshotId, VmId};
-use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_model::compute::id::{SnapshotId, VmId};
+use virtualstack_model::compute::vm::{PowerState, Size};
 use virtualstack_worker::adapters::hypervisor::{
     ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,
     VmIdentity, VmSpec,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use prost::bytes::Bytes;
 use tonic::Code;
-use virtualstack_model::user::SYSTEM_ROLES;
+use virtualstack_model::iam::user::SYSTEM_ROLES;
 use virtualstack_proto::{DESCRIPTOR_POOL, POLICIES, Scope, policy, vendored};
 
 use super::calls::{call_raw, path, rpcs, texts};

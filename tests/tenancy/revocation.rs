@@ -1,14 +1,17 @@
 //! Revocation is exact: the statement that opens a transaction checks the access again, whatever was decided before.
 
 use tonic::Code;
-use virtualstack_model::access::Credential;
-use virtualstack_model::audit::Audit;
-use virtualstack_model::id::{ApiKeyId, VmId};
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::credential::Credential;
+use virtualstack_model::id::ApiKeyId;
+use virtualstack_model::log::Audit;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::compute::v1::ListVmsRequest;
 use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest, SwitchTenantRequest};
-use virtualstack_store::{AccountScope, ListRequest, Store, SystemPurpose, TenantScope, tenants, users, vms};
+use virtualstack_store::compute::vms;
+use virtualstack_store::iam::{tenants, users};
+use virtualstack_store::{AccountScope, ListRequest, Store, SystemPurpose, TenantScope};
 
 use super::calls::{member, texts};
 use crate::support::{ControlPlane, Database, Session, reason};

@@ -1,7 +1,7 @@
 //! Power: guests that are asked, guests that hang, guests that cannot be asked.
 
 use serde_json::json;
-use virtualstack_model::vm::PowerState;
+use virtualstack_model::compute::vm::PowerState;
 use virtualstack_worker::adapters::hypervisor::simulated::Config;
 
 use super::{NEVER, agree, done, failed, on, quick, read};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use virtualstack_model::vm::PowerState;
+use virtualstack_model::compute::vm::PowerState;
 use virtualstack_worker::NoProbe;
 use virtualstack_worker::adapters::hypervisor::simulated::Config;
 use virtualstack_worker::adapters::hypervisor::{Fault, Hypervisor};

@@ -3,19 +3,22 @@
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 use virtualstack_model::Result;
-use virtualstack_model::id::{OperationId, TenantId, VmId};
-use virtualstack_model::jobs::{Housekeeping, Inventory, VmDelete};
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::jobs::{Inventory, VmDelete};
+use virtualstack_model::compute::vm::VmState;
+use virtualstack_model::id::{OperationId, TenantId};
+use virtualstack_model::jobs::Housekeeping;
 use virtualstack_model::operation::Verb;
-use virtualstack_model::vm::VmState;
 use virtualstack_queue::{Lease, Outcome};
-use virtualstack_store::templates::{self, Seen};
-use virtualstack_store::vms::{self, Event, Update};
-use virtualstack_store::{
-    Store, SystemPurpose, console_tickets, operations, password_resets, rate_limits, request_ids, sessions,
-};
+use virtualstack_store::compute::console_tickets;
+use virtualstack_store::compute::event::Event;
+use virtualstack_store::compute::templates::{self, Seen};
+use virtualstack_store::compute::vms::{self, Update};
+use virtualstack_store::iam::{password_resets, rate_limits, sessions};
+use virtualstack_store::{Store, SystemPurpose, operations, request_ids};
 
-use crate::context::{CALL_LIMIT, Shared, stopped};
-use crate::tenant_purge;
+use crate::engine::context::{CALL_LIMIT, Shared, stopped};
+use crate::tenant_life;
 
 /// Purges that one run starts at most; the next run goes on.
 const PURGES: i64 = 100;
@@ -81,7 +84,7 @@ pub(crate) async fn housekeeping(shared: &Shared, lease: &Lease) -> Result<()> {
             tracing::warn!(%error, %vm, "cannot start a purge");
         }
     }
-    tenant_purge::run(&shared.store).await;
+    tenant_life::run(&shared.store).await;
     let next = Outcome::Wait(json!({}), TimeDelta::seconds(i64::from(shared.config.housekeeping_seconds)));
     shared
         .store

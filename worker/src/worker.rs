@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::Result;
-use virtualstack_model::jobs::{MAIL_QUEUE, PERIODIC_QUEUE, VM_QUEUE};
+use virtualstack_model::compute::jobs::VM_QUEUE;
+use virtualstack_model::iam::jobs::MAIL_QUEUE;
+use virtualstack_model::jobs::PERIODIC_QUEUE;
 use virtualstack_queue::Runner;
 use virtualstack_store::{MasterKey, Store};
 
 use crate::adapters::hypervisor::Hypervisor;
 use crate::adapters::mail::Mailer;
 use crate::config::Config;
-use crate::context::Shared;
-use crate::dispatch::Dispatcher;
+use crate::engine::context::Shared;
+use crate::engine::probe::Probe;
+use crate::engine::registry::Dispatcher;
 use crate::periodic;
-use crate::probe::Probe;
 
 /// What the worker needs from outside.
 pub struct Deps {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::quota::Excess;
+use crate::compute::quota::Excess;
 
 /// A result with the product's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

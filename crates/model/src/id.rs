@@ -1,11 +1,5 @@
-//! Typed ids and the full names that clients see.
-
-use std::fmt;
-use std::str::FromStr;
-
-use uuid::Uuid;
-
-use crate::error::{Error, Result};
+//! Typed ids and the full names that clients see. Here are those that every transaction, log row and job names; each
+//! module has its own.
 
 /// Makes a UUIDv7 newtype with the collection it is named in.
 macro_rules! id {
@@ -15,7 +9,7 @@ macro_rules! id {
         #[cfg_attr(feature = "diesel", derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow))]
         #[cfg_attr(feature = "diesel", diesel(sql_type = diesel::sql_types::Uuid))]
         #[serde(transparent)]
-        pub struct $name(pub Uuid);
+        pub struct $name(pub uuid::Uuid);
 
         impl $name {
             /// The collection in full names.
@@ -25,7 +19,7 @@ macro_rules! id {
             #[must_use]
             #[expect(clippy::new_without_default, reason = "two new ids are never equal")]
             pub fn new() -> Self {
-                Self(Uuid::now_v7())
+                Self(uuid::Uuid::now_v7())
             }
 
             /// The full name.
@@ -35,26 +29,26 @@ macro_rules! id {
             }
 
             /// Reads a full name; `field` is named when it is none.
-            pub fn parse(field: &str, name: &str) -> Result<Self> {
+            pub fn parse(field: &str, name: &str) -> $crate::Result<Self> {
                 name.strip_prefix(Self::COLLECTION)
                     .and_then(|rest| rest.strip_prefix('/'))
-                    .and_then(|id| Uuid::try_parse(id).ok())
+                    .and_then(|id| uuid::Uuid::try_parse(id).ok())
                     .map(Self)
-                    .ok_or_else(|| Error::invalid(field, format!("must be a full name, {}/{{uuid}}", Self::COLLECTION)))
+                    .ok_or_else(|| $crate::Error::invalid(field, format!("must be a full name, {}/{{uuid}}", Self::COLLECTION)))
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(f)
             }
         }
 
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = uuid::Error;
 
             fn from_str(text: &str) -> std::result::Result<Self, uuid::Error> {
-                Uuid::try_parse(text).map(Self)
+                uuid::Uuid::try_parse(text).map(Self)
             }
         }
 
@@ -62,26 +56,18 @@ macro_rules! id {
     };
 }
 
+pub(crate) use id;
+
 id!(/// A tenant.
     TenantId, "tenants");
 id!(/// An account: a person, whatever tenants they are in.
     AccountId, "accounts");
 id!(/// An account as a member of one tenant; what the contract calls a user.
     UserId, "users");
-id!(/// A role of a tenant.
-    RoleId, "roles");
 id!(/// A session, from a login until it ends.
     SessionId, "sessions");
 id!(/// An API key.
     ApiKeyId, "apiKeys");
-id!(/// An invitation to a tenant.
-    InvitationId, "invitations");
-id!(/// A virtual machine.
-    VmId, "vms");
-id!(/// A snapshot of a virtual machine; its full name stands below the VM's.
-    SnapshotId, "snapshots");
-id!(/// A template.
-    TemplateId, "templates");
 id!(/// A long-running operation.
     OperationId, "operations");
 id!(/// A background job.

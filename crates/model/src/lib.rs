@@ -1,22 +1,20 @@
 //! What things are: ids, names, states and their legal transitions, errors, jobs' kinds and payloads.
 //!
-//! Nothing here does I/O or knows a transport: rules that are neither SQL nor gRPC are pure functions of this crate.
+//! Nothing here does I/O or knows a transport: rules that are neither SQL nor gRPC are pure functions of this crate. The
+//! ground comes first; each module uses the ground and the modules before it.
 
-pub mod access;
-pub mod audit;
+pub mod credential;
 pub mod error;
 pub mod filter;
 pub mod id;
 pub mod jobs;
+pub mod log;
 pub mod operation;
 pub mod page;
-pub mod password;
-pub mod quota;
-pub mod snapshot;
 mod sql;
-pub mod template;
-pub mod tenant;
-pub mod user;
-pub mod vm;
+
+pub mod iam;
+
+pub mod compute;
 
 pub use error::{Error, Result};

@@ -2,9 +2,9 @@
 
 use chrono::TimeDelta;
 
-use crate::sql::words;
+use crate::sql::text_enum;
 
-words! {
+text_enum! {
     /// What an operation does to its target.
     Verb {
         /// Creates it.
@@ -53,7 +53,7 @@ impl Verb {
     }
 }
 
-words! {
+text_enum! {
     /// Where an operation is.
     OperationState {
         /// Waits or runs.

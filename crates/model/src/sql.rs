@@ -25,7 +25,7 @@ macro_rules! uuid_column {
 }
 
 /// An enum whose variants have a stable word each, as JSON, as text, and as a `text` column.
-macro_rules! words {
+macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -83,4 +83,4 @@ macro_rules! words {
     };
 }
 
-pub(crate) use {uuid_column, words};
+pub(crate) use {text_enum, uuid_column};

@@ -9,15 +9,16 @@ use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use virtualstack_model::audit::{Change, ChangeKind};
-use virtualstack_model::id::{JobId, OperationId, SnapshotId, TenantId, VmId};
+use virtualstack_model::compute::id::{SnapshotId, VmId};
+use virtualstack_model::id::{JobId, OperationId, TenantId};
 use virtualstack_model::jobs::Job;
+use virtualstack_model::log::{Change, ChangeKind};
 use virtualstack_model::operation::{OperationState, Verb};
 use virtualstack_model::{Error, Result};
 
-use crate::error::from_diesel;
 use crate::listing::{Field, Kind, ListRequest, Listed, Listing};
 use crate::schema::operations as table;
+use crate::tx::error::from_diesel;
 use crate::tx::{Due, Mode, TenantTx, Write};
 
 /// An operation as it is kept.

@@ -8,9 +8,9 @@ use uuid::Uuid;
 use virtualstack_model::id::{AccountId, TenantId};
 use virtualstack_model::{Error, Result};
 
-use crate::error::{CONFLICT, from_diesel};
 use crate::schema::request_ids as table;
-use crate::scope::TenantScope;
+use crate::tx::error::{CONFLICT, from_diesel};
+use crate::tx::scope::TenantScope;
 use crate::tx::{SystemTx, TenantTx, Write};
 
 /// How long an answer is remembered.

@@ -5,11 +5,9 @@ use diesel::sql_types::{BigInt, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 use virtualstack_model::Result;
-use virtualstack_model::id::{
-    AccountId, ApiKeyId, InvitationId, OperationId, RoleId, SessionId, SnapshotId, TemplateId, TenantId, UserId, VmId,
-};
+use virtualstack_model::id::{AccountId, SessionId, TenantId};
 
-use crate::error::from_diesel;
+use crate::tx::error::from_diesel;
 use crate::tx::{Mode, TenantTx};
 
 /// What there is in a VM and in a tenant.
@@ -19,16 +17,16 @@ const QUOTA: &str = "tenants/quota";
 /// Each collection, and the rows of it that have the id `$2`, or key `$3`, in the tenant `$1`. Snapshots have the id and the
 /// VM `$3`.
 const ROWS: &[(&str, &str)] = &[
-    (ApiKeyId::COLLECTION, "iam.api_keys WHERE tenant_id = $1 AND id = $2"),
-    (InvitationId::COLLECTION, "iam.invitations WHERE tenant_id = $1 AND id = $2"),
-    (OperationId::COLLECTION, "compute.operations WHERE tenant_id = $1 AND id = $2"),
-    (RoleId::COLLECTION, "iam.tenant_roles WHERE tenant_id = $1 AND (id = $2 OR system AND display_name = $3)"),
-    (TemplateId::COLLECTION, "compute.provider_templates WHERE id = $2"),
-    (TenantId::COLLECTION, "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
-    (UserId::COLLECTION, "iam.memberships WHERE tenant_id = $1 AND id = $2 AND state <> 'REMOVED'"),
+    ("apiKeys", "iam.api_keys WHERE tenant_id = $1 AND id = $2"),
+    ("invitations", "iam.invitations WHERE tenant_id = $1 AND id = $2"),
+    ("operations", "compute.operations WHERE tenant_id = $1 AND id = $2"),
+    ("roles", "iam.tenant_roles WHERE tenant_id = $1 AND (id = $2 OR system AND display_name = $3)"),
+    ("templates", "compute.provider_templates WHERE id = $2"),
+    ("tenants", "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
+    ("users", "iam.memberships WHERE tenant_id = $1 AND id = $2 AND state <> 'REMOVED'"),
     (QUOTA, "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
     (SNAPSHOTS, "compute.snapshots WHERE tenant_id = $1 AND id = $2 AND vm_id::text = lower($3)"),
-    (VmId::COLLECTION, "compute.virtual_machines WHERE tenant_id = $1 AND id = $2"),
+    ("vms", "compute.virtual_machines WHERE tenant_id = $1 AND id = $2"),
 ];
 
 /// Sessions belong to accounts: those of `$1` count.
@@ -44,7 +42,7 @@ struct Count {
 pub async fn exists<M: Mode>(tx: &mut TenantTx<M>, account: AccountId, name: &str) -> Result<bool> {
     let segments: Vec<_> = name.split('/').collect();
     let (collection, id, key) = match segments[..] {
-        [VmId::COLLECTION, vm, SnapshotId::COLLECTION, id] => (SNAPSHOTS, id, vm),
+        ["vms", vm, "snapshots", id] => (SNAPSHOTS, id, vm),
         [TenantId::COLLECTION, tenant, "quota"] => (QUOTA, tenant, tenant),
         [collection, id] => (collection, id, id),
         _ => return Ok(false),

@@ -16,21 +16,21 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic_types::StatusExt as _;
-use virtualstack_model::access::Credential;
-use virtualstack_model::audit::Outcome;
+use virtualstack_model::credential::Credential;
+use virtualstack_model::log::Outcome;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::{Policy, Scope};
-use virtualstack_store::db::TxFn;
-use virtualstack_store::error::ACCESS_CHANGED;
-use virtualstack_store::principals::Principal;
+use virtualstack_store::iam::principals::Principal;
+use virtualstack_store::tx::error::ACCESS_CHANGED;
+use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Read, Store, TenantTx};
 
-use crate::api_keys;
-use crate::caller::{CallInfo, Caller};
-use crate::keys::JWKS_PATH;
-use crate::last_use::LastUse;
-use crate::principals::{Presented, Principals};
-use crate::refusals::Refusals;
+use crate::auth::denials::Refusals;
+use crate::auth::key_format;
+use crate::auth::last_use::LastUse;
+use crate::auth::principals::{Presented, Principals};
+use crate::auth::signing_keys::JWKS_PATH;
+use crate::call::caller::{CallInfo, Caller};
 
 /// Bytes that gRPC puts before a message.
 const FRAME: usize = 5;
@@ -250,7 +250,7 @@ fn credential(headers: &HeaderMap) -> Result<Presented<'_>> {
     let value = value.to_str().map_err(|_| missing())?;
     if is_key {
         let invalid = || Error::unauthenticated("KEY_INVALID", "the API key is not valid");
-        return api_keys::parse(value.trim()).map(Presented::Key).ok_or_else(invalid);
+        return key_format::parse(value.trim()).map(Presented::Key).ok_or_else(invalid);
     }
     let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") {

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::caller::CallInfo;
+use crate::call::caller::CallInfo;
 use crate::config::Config;
 
 /// Header and metadata key of the request id.

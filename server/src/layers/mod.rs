@@ -10,7 +10,7 @@ pub(crate) mod rate_limit;
 use axum::response::Response;
 use virtualstack_model::Error;
 
-use crate::status;
+use crate::call::status;
 
 /// An error as a gRPC reply.
 pub(crate) fn reply(error: Error) -> Response {

@@ -4,8 +4,8 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::caller::{CallInfo, Caller};
-use crate::limits::Limits;
+use crate::auth::limits::Limits;
+use crate::call::caller::{CallInfo, Caller};
 
 /// Public rpcs by which one could guess at passwords and tokens. Their services count them by account, too.
 const GUESSES: [&str; 6] = [

@@ -1,20 +1,10 @@
 //! One file per resource. A method is one transaction: it reads the request, says what is to be done, and packs the reply.
 
-mod api_keys;
-mod auth;
+mod compute;
 mod health;
-mod invitations;
-mod me;
+mod iam;
 mod mutations;
 mod operations;
-mod quotas;
-mod roles;
-mod sessions;
-mod snapshots;
-mod templates;
-mod tenants;
-mod users;
-mod vms;
 mod watches;
 
 use tokio_util::sync::CancellationToken;
@@ -22,6 +12,10 @@ use tonic::service::Routes;
 use virtualstack_model::{Error, Result};
 use virtualstack_store::{MasterKey, Store};
 
+use crate::auth::denials::Refusals;
+use crate::auth::limits::Limits;
+use crate::auth::passwords::Passwords;
+use crate::auth::tokens::Tokens;
 use crate::changes::Changes;
 use crate::config::Config;
 use crate::generated::google::longrunning::operations_server::OperationsServer;
@@ -40,10 +34,6 @@ use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServic
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
 use crate::generated::virtualstack::watch::v1::watch_service_server::WatchServiceServer;
 use crate::layers::authorize::Authority;
-use crate::limits::Limits;
-use crate::passwords::Passwords;
-use crate::refusals::Refusals;
-use crate::tokens::Tokens;
 
 /// What services are made of.
 #[derive(Clone)]
@@ -71,20 +61,20 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         };
     }
     serve! {
-        AuthServiceServer: auth::Auth::new(parts.clone(), config);
-        SessionServiceServer: sessions::Sessions { store: store.clone() };
-        MeServiceServer: me::Me { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
-        TenantServiceServer: tenants::Tenants { store: store.clone(), passwords: passwords.clone() };
-        UserServiceServer: users::Users { store: store.clone(), passwords: passwords.clone() };
-        RoleServiceServer: roles::Roles { store: store.clone() };
-        PermissionServiceServer: roles::Permissions { store: store.clone() };
-        ApiKeyServiceServer: api_keys::ApiKeys { store: store.clone() };
-        InvitationServiceServer: invitations::Invitations { store: store.clone(), passwords, limits };
-        VmServiceServer: vms::Vms { store: store.clone() };
-        SnapshotServiceServer: snapshots::Snapshots { store: store.clone() };
-        QuotaServiceServer: quotas::Quotas { store: store.clone() };
+        AuthServiceServer: iam::auth::Auth::new(parts.clone(), config);
+        SessionServiceServer: iam::sessions::Sessions { store: store.clone() };
+        MeServiceServer: iam::me::Me { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
+        TenantServiceServer: iam::tenants::Tenants { store: store.clone(), passwords: passwords.clone() };
+        UserServiceServer: iam::users::Users { store: store.clone(), passwords: passwords.clone() };
+        RoleServiceServer: iam::roles::Roles { store: store.clone() };
+        PermissionServiceServer: iam::roles::Permissions { store: store.clone() };
+        ApiKeyServiceServer: iam::api_keys::ApiKeys { store: store.clone() };
+        InvitationServiceServer: iam::invitations::Invitations { store: store.clone(), passwords, limits };
+        VmServiceServer: compute::vms::Vms { store: store.clone() };
+        SnapshotServiceServer: compute::snapshots::Snapshots { store: store.clone() };
+        QuotaServiceServer: compute::quotas::Quotas { store: store.clone() };
         WatchServiceServer: watches::Watches::new(parts.clone(), config);
-        TemplateServiceServer: templates::Templates { store: store.clone() };
+        TemplateServiceServer: compute::templates::Templates { store: store.clone() };
         OperationsServer: operations::Operations { store: store.clone(), master_key: parts.master_key.clone() };
     }
     routes.add_service(health::service(store));

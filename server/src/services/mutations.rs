@@ -7,15 +7,16 @@ use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, Plan, plan};
-use virtualstack_store::db::TxFn;
-use virtualstack_store::quotas::{self, Quota};
+use virtualstack_store::compute::event::Event;
+use virtualstack_store::compute::quotas::{self, Quota};
+use virtualstack_store::compute::vms::{self, Update, Vm};
 use virtualstack_store::request_ids::{self, Request as RequestId};
-use virtualstack_store::vms::{self, Event, Update, Vm};
+use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Store, TenantTx, Write, operations};
 
-use crate::caller::Caller;
+use crate::call::caller::Caller;
+use crate::call::status::from_error;
 use crate::services::operations as operation_service;
-use crate::status::from_error;
 use crate::wire;
 use crate::wire::quota::{limits_message, usage_message};
 

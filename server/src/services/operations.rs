@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Response, Status};
-use virtualstack_model::id::{OperationId, VmId};
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::id::OperationId;
 use virtualstack_model::operation::{OperationState, Verb};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::operation::Result as Outcome;
@@ -17,15 +18,14 @@ use virtualstack_proto::google::longrunning::{
 use virtualstack_proto::google::rpc;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, operation_metadata};
-use virtualstack_store::snapshots::Snapshot;
-use virtualstack_store::vms::Vm;
-use virtualstack_store::{
-    ListRequest, Listed, MasterKey, Mode, Store, TenantTx, console_tickets, operations, snapshots, vms,
-};
+use virtualstack_store::compute::console_tickets;
+use virtualstack_store::compute::snapshots::{self, Snapshot};
+use virtualstack_store::compute::vms::{self, Vm};
+use virtualstack_store::{ListRequest, Listed, MasterKey, Mode, Store, TenantTx, operations};
 
-use crate::caller::Caller;
+use crate::call::caller::Caller;
+use crate::call::status::from_error;
 use crate::generated::google::longrunning::operations_server::Operations as Contract;
-use crate::status::from_error;
 use crate::wire;
 use crate::wire::vm::{snapshot_message, vm_message};
 

@@ -21,23 +21,24 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 use uuid::Uuid;
-use virtualstack_model::audit::ChangeKind;
 use virtualstack_model::id::TenantId;
+use virtualstack_model::log::ChangeKind;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
 use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsRequest, WatchVmsRequest};
-use virtualstack_store::watches::{self, Batch, Collection, Place, Resources};
+use virtualstack_store::changes::watch::{self, Batch, Collection, Place, Resources};
 use virtualstack_store::{MasterKey, Read, Store, TenantTx};
 
 use super::{Parts, operations};
-use crate::caller::Caller;
+use crate::auth::tokens;
+use crate::call::caller::Caller;
+use crate::call::status::from_error;
 use crate::changes::{Changes, Follower};
 use crate::config::Config;
 use crate::generated::virtualstack::watch::v1::watch_service_server::WatchService;
 use crate::layers::authorize::{Authority, Standing};
-use crate::status::from_error;
-use crate::tokens;
-use crate::wire::{self, vm::vm_message};
+use crate::wire;
+use crate::wire::vm::vm_message;
 
 /// Messages that wait for a client at most, beside the batch that its task holds.
 const WAITING: usize = 16;
@@ -124,7 +125,7 @@ impl Watches {
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
         let first = if token.is_empty() {
             let snapshot = self.store.read_consistently(&scope, async |tx| {
-                let (resources, place) = watches::snapshot(tx, collection).await?;
+                let (resources, place) = watch::snapshot(tx, collection).await?;
                 Ok(First::Snapshot(pack(tx, resources).await?, place))
             });
             snapshot.await?
@@ -160,7 +161,7 @@ struct Told {
 }
 
 async fn after(tx: &mut TenantTx<Read>, collection: Collection, place: Place, max_age: Duration) -> Result<Told> {
-    let Batch { changes, resources, place, more } = watches::after(tx, collection, place, max_age).await?;
+    let Batch { changes, resources, place, more } = watch::after(tx, collection, place, max_age).await?;
     let resources = pack(tx, resources).await?;
     let changes = changes.into_iter().zip(resources).map(|((kind, place), resource)| (kind, resource, place));
     Ok(Told { changes: changes.collect(), place, more })

@@ -1,19 +1,20 @@
 //! Tenants, members, roles, permissions, API keys and invitations as clients see them.
 
-use virtualstack_model::id::{RoleId, UserId};
-use virtualstack_model::tenant::TenantState;
-use virtualstack_model::user::{InvitationState, MembershipState};
+use virtualstack_model::iam::id::RoleId;
+use virtualstack_model::iam::tenant::TenantState;
+use virtualstack_model::iam::user::{InvitationState, MembershipState};
+use virtualstack_model::id::UserId;
 use virtualstack_proto::virtualstack::iam::v1::{
     ApiKey, Invitation, Permission, Role, Tenant, User, invitation, tenant, user,
 };
-use virtualstack_store::api_keys::ApiKey as ApiKeyRow;
-use virtualstack_store::invitations::Invitation as InvitationRow;
-use virtualstack_store::roles::{Permission as PermissionRow, Role as RoleRow};
-use virtualstack_store::tenants::Tenant as TenantRow;
-use virtualstack_store::users::{Member, User as UserRow};
+use virtualstack_store::iam::api_keys::ApiKey as ApiKeyRow;
+use virtualstack_store::iam::invitations::Invitation as InvitationRow;
+use virtualstack_store::iam::roles::{Permission as PermissionRow, Role as RoleRow};
+use virtualstack_store::iam::tenants::Tenant as TenantRow;
+use virtualstack_store::iam::users::{Member, User as UserRow};
 
 use super::time;
-use crate::api_keys;
+use crate::auth::key_format;
 
 /// A tenant.
 pub(crate) fn tenant_message(row: TenantRow) -> Tenant {
@@ -67,7 +68,7 @@ pub(crate) fn api_key_message(row: ApiKeyRow) -> ApiKey {
         name: row.id.name(),
         etag: row.etag(),
         owner: row.owner_id.name(),
-        prefix: format!("{}{}", api_keys::PREFIX, row.public_id),
+        prefix: format!("{}{}", key_format::PREFIX, row.public_id),
         secret: String::new(),
         last_use_time: row.last_used_at.map(time),
         last_use_address: row.last_used_from().map(|address| address.to_string()).unwrap_or_default(),

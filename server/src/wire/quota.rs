@@ -1,8 +1,8 @@
 //! Quotas as clients see them.
 
-use virtualstack_model::quota::{Amounts, Limits};
+use virtualstack_model::compute::quota::{Amounts, Limits};
 use virtualstack_proto::virtualstack::compute::v1 as proto;
-use virtualstack_store::quotas::Quota;
+use virtualstack_store::compute::quotas::Quota;
 
 use super::time;
 

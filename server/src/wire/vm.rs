@@ -1,12 +1,13 @@
 //! VMs, their events and their snapshots.
 
-use virtualstack_model::id::VmId;
-use virtualstack_model::snapshot::SnapshotState;
-use virtualstack_model::vm::{PowerState, VmState};
-use virtualstack_proto::virtualstack::compute::v1::{self as proto, snapshot, vm};
-use virtualstack_store::snapshots::Snapshot;
-use virtualstack_store::vm_events::VmEvent;
-use virtualstack_store::vms::Vm;
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::snapshot::SnapshotState;
+use virtualstack_model::compute::vm::{PowerState, VmState};
+use virtualstack_proto::virtualstack::compute::v1 as proto;
+use virtualstack_proto::virtualstack::compute::v1::{snapshot, vm};
+use virtualstack_store::changes::events::RecordedEvent;
+use virtualstack_store::compute::snapshots::Snapshot;
+use virtualstack_store::compute::vms::Vm;
 
 use super::time;
 
@@ -59,7 +60,7 @@ fn state(state: VmState) -> vm::State {
 }
 
 /// An event as clients see it.
-pub(crate) fn event_message(vm: VmId, row: VmEvent) -> proto::VmEvent {
+pub(crate) fn event_message(vm: VmId, row: RecordedEvent) -> proto::VmEvent {
     proto::VmEvent {
         name: format!("{}/events/{}", vm.name(), row.position),
         create_time: Some(time(row.created_at)),

@@ -26,6 +26,7 @@
 
 mod field;
 mod fragment;
+mod page;
 
 use std::pin::Pin;
 
@@ -43,9 +44,9 @@ use virtualstack_model::{Error, Result};
 pub(crate) use self::field::{Field, Kind};
 use self::field::{Value, path_ids};
 use self::fragment::{Fragment, Piece, like};
-use crate::error::from_diesel;
-use crate::page::Page;
+use crate::listing::page::Page;
 use crate::tx::Transaction;
+use crate::tx::error::from_diesel;
 
 /// Fields that a list is ordered by at most, its id not counted.
 const MAX_ORDER: usize = 3;

@@ -10,9 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use virtualstack_model::id::{OperationId, SnapshotId, TenantId, VmId};
-use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_model::compute::id::{SnapshotId, VmId};
+use virtualstack_model::compute::template::TemplateKind;
+use virtualstack_model::compute::vm::{PowerState, Size};
+use virtualstack_model::id::{OperationId, TenantId};
 
 pub mod simulated;
 pub mod vcenter;

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 use virtualstack_model::Error;
-use virtualstack_model::id::{SnapshotId, VmId};
-use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::{PowerState, Size};
-use virtualstack_store::simulated::{SimulatedMachine, SimulatedTask, SimulatedVm, Simulation};
+use virtualstack_model::compute::id::{SnapshotId, VmId};
+use virtualstack_model::compute::template::TemplateKind;
+use virtualstack_model::compute::vm::{PowerState, Size};
+use virtualstack_store::compute::simulated::{SimulatedMachine, SimulatedTask, SimulatedVm, Simulation};
 
 use super::{
     ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use virtualstack_model::id::VmId;
-use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::vm::{PowerState, Size};
 
 use super::super::{Fault, FaultClass, Progress, TaskRef};
 use super::faults::{Error, POWER_STATE, RESTART_NEEDED};

@@ -1,7 +1,7 @@
 //! Consoles: a ticket for the screen of a running VM, spoken by WebSocket with its host.
 
 use chrono::{TimeDelta, Utc};
-use virtualstack_model::id::VmId;
+use virtualstack_model::compute::id::VmId;
 
 use super::super::{ConsoleTicket, Fault, FaultClass};
 use super::VCenter;

@@ -9,7 +9,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use virtualstack_model::template::TemplateKind;
+use virtualstack_model::compute::template::TemplateKind;
 
 use super::super::{Fault, FaultClass, Progress, TaskRef, VmSpec};
 use super::faults::Error;
@@ -144,8 +144,9 @@ fn clone_call(template: &ManagedRef, hardware: &Hardware, placement: &Placement,
 
 #[cfg(test)]
 mod tests {
-    use virtualstack_model::id::{OperationId, TenantId, VmId};
-    use virtualstack_model::vm::Size;
+    use virtualstack_model::compute::id::VmId;
+    use virtualstack_model::compute::vm::Size;
+    use virtualstack_model::id::{OperationId, TenantId};
 
     use super::super::super::TemplateRef;
     use super::*;

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use virtualstack_model::id::VmId;
-use virtualstack_model::vm::PowerState;
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::vm::PowerState;
 
 use super::super::{Fault, Progress, TaskRef, VmIdentity};
 use super::change::busy;

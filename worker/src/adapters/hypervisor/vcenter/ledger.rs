@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
-use virtualstack_model::id::VmId;
+use virtualstack_model::compute::id::VmId;
 
 use super::super::TaskRef;
 

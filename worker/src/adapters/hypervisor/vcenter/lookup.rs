@@ -1,7 +1,7 @@
 //! Finding a VM that may be ours.
 
 use chrono::{TimeDelta, Utc};
-use virtualstack_model::id::VmId;
+use virtualstack_model::compute::id::VmId;
 
 use super::super::{Fault, FaultClass};
 use super::VCenter;

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use virtualstack_model::template::TemplateKind;
-use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_model::compute::template::TemplateKind;
+use virtualstack_model::compute::vm::{PowerState, Size};
 
 use super::super::{Observation, TemplateInfo, TemplateRef};
 use super::faults::Error;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use virtualstack_model::template::TemplateKind;
+use virtualstack_model::compute::template::TemplateKind;
 
 use super::super::{Fault, FaultClass, TemplateInfo, TemplateRef, VmSpec};
 use super::create::marks;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-use virtualstack_model::id::{SnapshotId, VmId};
-use virtualstack_model::vm::{PowerState, Size};
+use virtualstack_model::compute::id::{SnapshotId, VmId};
+use virtualstack_model::compute::vm::{PowerState, Size};
 
 use super::{
     ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,

@@ -1,6 +1,6 @@
 //! Snapshots of a VM. Their names end in our ids, by which they are found again in the VM's tree.
 
-use virtualstack_model::id::{SnapshotId, VmId};
+use virtualstack_model::compute::id::{SnapshotId, VmId};
 
 use super::super::{Fault, FaultClass, Progress, SnapshotSpec, TaskRef};
 use super::VCenter;

@@ -1,0 +1,145 @@
+//! Jobs on VMs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::compute::id::{SnapshotId, VmId};
+use crate::id::OperationId;
+use crate::jobs::{Job, PERIODIC_QUEUE};
+use crate::operation::Verb;
+
+/// The queue of work on VMs.
+pub const VM_QUEUE: &str = "vm";
+
+/// A job that does an operation on a VM.
+pub trait VmJob: Job {
+    /// The VM.
+    fn vm(&self) -> VmId;
+
+    /// The operation that the customer sees.
+    fn operation(&self) -> OperationId;
+}
+
+/// Tries of one step of an operation. What can be tried again is, until the operation's deadline, which comes long before
+/// this; this is for jobs that kill their worker.
+const VM_ATTEMPTS: i32 = 1_000;
+
+macro_rules! vm_jobs {
+    ($($job:ident = $kind:literal,)+) => {$(
+        impl Job for $job {
+            const KIND: &'static str = $kind;
+            const QUEUE: &'static str = VM_QUEUE;
+            const MAX_ATTEMPTS: i32 = VM_ATTEMPTS;
+        }
+
+        impl VmJob for $job {
+            fn vm(&self) -> VmId {
+                self.vm
+            }
+
+            fn operation(&self) -> OperationId {
+                self.operation
+            }
+        }
+    )+};
+}
+
+vm_jobs! {
+    VmCreate = "vm_create",
+    VmPower = "vm_power",
+    VmResize = "vm_resize",
+    VmSnapshot = "vm_snapshot",
+    VmConsole = "vm_console",
+    VmDelete = "vm_delete",
+}
+
+/// Creates a VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmCreate {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+}
+
+/// How the guest of a VM is asked to shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Graceful {
+    /// How long it may take.
+    pub timeout_seconds: u32,
+    /// Whether the power is cut where it does not, or cannot be asked; otherwise that is a failure.
+    pub power_off: bool,
+}
+
+impl Default for Graceful {
+    fn default() -> Self {
+        Self { timeout_seconds: 120, power_off: true }
+    }
+}
+
+/// Starts, stops, restarts, resets or suspends a VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmPower {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+    /// Which of these.
+    pub verb: Verb,
+    /// How its guest is asked first, for what powers it off; none cuts the power.
+    #[serde(default)]
+    pub graceful: Option<Graceful>,
+}
+
+/// Gives a VM the size that its row says is wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmResize {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+    /// Whether it may be restarted where that is needed.
+    pub allow_restart: bool,
+}
+
+/// Makes or deletes a snapshot, or puts its VM back to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmSnapshot {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Which of these.
+    pub verb: Verb,
+}
+
+/// Gets a ticket for a VM's console.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmConsole {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+}
+
+/// Deletes a VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmDelete {
+    /// The VM.
+    pub vm: VmId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+    /// Purge at once instead of keeping it for an undelete.
+    pub force: bool,
+}
+
+/// Publishes the hypervisor's templates. Periodic: takes no input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Inventory {}
+
+impl Job for Inventory {
+    const KIND: &'static str = "inventory";
+    const QUEUE: &'static str = PERIODIC_QUEUE;
+    const MAX_ATTEMPTS: i32 = 3;
+}

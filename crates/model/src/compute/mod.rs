@@ -1,0 +1,8 @@
+//! VMs, their snapshots, the templates they are made from, and quotas.
+
+pub mod id;
+pub mod jobs;
+pub mod quota;
+pub mod snapshot;
+pub mod template;
+pub mod vm;

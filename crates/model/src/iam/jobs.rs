@@ -1,0 +1,37 @@
+//! Jobs that send mail with a token.
+
+use serde::{Deserialize, Serialize};
+
+use crate::iam::id::InvitationId;
+use crate::id::AccountId;
+use crate::jobs::Job;
+
+/// The queue of mail.
+pub const MAIL_QUEUE: &str = "mail";
+
+/// Sends an invitation. The worker makes the token, so that no job ever holds one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InvitationMail {
+    /// The invitation.
+    pub invitation: InvitationId,
+}
+
+impl Job for InvitationMail {
+    const KIND: &'static str = "invitation_mail";
+    const QUEUE: &'static str = MAIL_QUEUE;
+    const MAX_ATTEMPTS: i32 = 10;
+}
+
+/// Sends a token to set a new password with. The account may be one that nobody has: the answer, and the work, are
+/// the same for an address that nobody knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PasswordResetMail {
+    /// The account.
+    pub account: AccountId,
+}
+
+impl Job for PasswordResetMail {
+    const KIND: &'static str = "password_reset_mail";
+    const QUEUE: &'static str = MAIL_QUEUE;
+    const MAX_ATTEMPTS: i32 = 10;
+}

@@ -1,0 +1,171 @@
+//! Accounts, memberships and the roles that every tenant has.
+
+use unicode_normalization::UnicodeNormalization;
+
+use crate::sql::text_enum;
+
+text_enum! {
+    /// Whether an account can sign in.
+    AccountState {
+        /// It can.
+        Active = "ACTIVE",
+        /// It cannot.
+        Inactive = "INACTIVE",
+    }
+}
+
+text_enum! {
+    /// State of a membership.
+    MembershipState {
+        /// Invited; has not signed in yet.
+        Invited = "INVITED",
+        /// Can work.
+        Active = "ACTIVE",
+        /// Cannot enter the tenant.
+        Inactive = "INACTIVE",
+        /// Taken out of the tenant. The row stays for what they made to refer to.
+        Removed = "REMOVED",
+    }
+}
+
+impl MembershipState {
+    /// The words that clients see: who was taken out is no member.
+    pub const SHOWN: &'static [&'static str] =
+        &[Self::Invited.as_str(), Self::Active.as_str(), Self::Inactive.as_str()];
+}
+
+text_enum! {
+    /// Where an invitation stands.
+    InvitationState {
+        /// It can be accepted.
+        Pending = "PENDING",
+        /// It was accepted.
+        Accepted = "ACCEPTED",
+        /// It was revoked.
+        Revoked = "REVOKED",
+        /// Its time has run out. It is kept as pending: nothing happens at that time.
+        Expired = "EXPIRED",
+    }
+}
+
+/// The form in which addresses are compared and kept: NFKC, lower case, no space around.
+#[must_use]
+pub fn normalize_email(email: &str) -> String {
+    email.trim().nfkc().collect::<String>().to_lowercase()
+}
+
+/// A role that every tenant, or the provider, has and nobody changes.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemRole {
+    /// Key and display name.
+    pub key: &'static str,
+    /// What it is for.
+    pub description: &'static str,
+    /// Whether only the provider tenant has it.
+    pub platform: bool,
+    /// Whether the role holds a permission.
+    pub grants: fn(code: &str) -> bool,
+}
+
+/// Key of the role that administers a tenant; somebody active always holds it.
+pub const TENANT_ADMIN: &str = "tenant_admin";
+
+/// Key of the role that administers the platform.
+pub const PLATFORM_ADMIN: &str = "platform_admin";
+
+/// The system roles, the one list they are made from.
+pub const SYSTEM_ROLES: &[SystemRole] = &[
+    SystemRole {
+        key: PLATFORM_ADMIN,
+        description: "Everything an operator of the platform does.",
+        platform: true,
+        grants: |code| code.starts_with("platform:") || own(code),
+    },
+    SystemRole {
+        key: "platform_support",
+        description: "Sees every tenant and enters it to help; changes none.",
+        platform: true,
+        grants: |code| code == ENTER_TENANTS || (code.starts_with("platform:") && code.ends_with(":read")) || own(code),
+    },
+    SystemRole {
+        key: TENANT_ADMIN,
+        description: "Everything in the tenant.",
+        platform: false,
+        grants: |code| !code.starts_with("platform:"),
+    },
+    SystemRole {
+        key: "user",
+        description: "Makes and runs VMs, and has API keys.",
+        platform: false,
+        grants: |code| {
+            ["vm:", "operation:", "api_key:"].iter().any(|module| code.starts_with(module))
+                || matches!(code, "template:read" | "quota:read" | "permission:read")
+                || own(code)
+        },
+    },
+    SystemRole {
+        key: "viewer",
+        description: "Sees VMs, templates, operations and the quota.",
+        platform: false,
+        grants: |code| matches!(code, "vm:read" | "template:read" | "operation:read" | "quota:read") || own(code),
+    },
+];
+
+/// The permission to enter tenants that are not one's own.
+pub const ENTER_TENANTS: &str = "platform:tenant:enter";
+
+/// Display name of the role that an operator has in a tenant that is not theirs.
+pub const SUPPORT: &str = "support";
+
+/// Whether the support role holds a permission: it sees everything and runs what is there; it makes, changes and
+/// deletes nothing and nobody.
+#[must_use]
+pub fn support_grants(code: &str) -> bool {
+    let (module, action) = code.rsplit_once(':').unwrap_or_default();
+    !code.starts_with("platform:")
+        // The sessions are the operator's own, and of no concern to the tenant.
+        && ((action == "read" && module != "session")
+            || (module == "vm" && matches!(action, "start" | "stop" | "restart" | "suspend"))
+            || matches!(code, "operation:cancel" | "access:explain"))
+}
+
+/// What everybody may do with what is their own.
+fn own(code: &str) -> bool {
+    matches!(code, "session:read" | "session:revoke")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_look_the_same_are_the_same() {
+        assert_eq!(normalize_email(" Ada@Example.COM "), "ada@example.com");
+        assert_eq!(normalize_email("ａda@example.com"), "ada@example.com");
+    }
+
+    #[test]
+    fn support_changes_nothing() {
+        for code in ["vm:read", "audit:read", "vm:stop", "operation:cancel"] {
+            assert!(support_grants(code), "{code}");
+        }
+        for code in [
+            "session:read",
+            "vm:create",
+            "vm:delete",
+            "vm:console",
+            "user:update",
+            "role:assign",
+            "platform:tenant:read",
+        ] {
+            assert!(!support_grants(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn only_platform_roles_hold_platform_permissions() {
+        for role in SYSTEM_ROLES {
+            assert_eq!((role.grants)("platform:tenant:read"), role.platform, "{}", role.key);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Event lists: the change log, read for one resource.
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
+use diesel::prelude::*;
+use diesel::sql_types::Bool;
+use virtualstack_model::Result;
+use virtualstack_model::id::OperationId;
+
+use crate::listing::{Field, ListRequest, Listed, Listing};
+use crate::schema::changes as table;
+use crate::tx::{Mode, TenantTx};
+
+/// An event as it is kept.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = table)]
+#[expect(missing_docs, reason = "the contract says what the fields are")]
+pub struct RecordedEvent {
+    pub position: i64,
+    pub created_at: DateTime<Utc>,
+    pub reason: String,
+    pub message: String,
+    pub state: String,
+    pub operation_id: Option<OperationId>,
+    pub actor: String,
+}
+
+/// What filters and orders of events may name, but for the state, whose words are the resource's. Positions follow the
+/// order of commits, and so do their times but for the moments that transactions take.
+pub(crate) const fn fields(state: Field<table::table>) -> [Field<table::table>; 6] {
+    [
+        Field::time("createTime", &table::created_at).sorted_by_id(),
+        state,
+        Field::code("reason", &table::reason),
+        Field::text("message", &table::message).searched(),
+        Field::id("operation", OperationId::COLLECTION, &table::operation_id),
+        Field::code("actor", &table::actor),
+    ]
+}
+
+/// Lists what happened to a resource, newest first. `collection` is the condition of the collection's indexes in their own
+/// words.
+pub(crate) async fn list<M: Mode>(
+    tx: &mut TenantTx<M>,
+    listing: &Listing<table::table>,
+    request: &ListRequest,
+    collection: &'static str,
+    resource: &str,
+) -> Result<Listed<RecordedEvent>> {
+    let tenant = tx.tenant();
+    let events = || {
+        let own = table::tenant_id.eq(tenant.0).and(table::resource.eq(resource.to_owned()));
+        table::table.filter(own).filter(sql::<Bool>(collection)).into_boxed()
+    };
+    listing.read(tx, request, resource, events).await
+}

@@ -1,0 +1,5 @@
+//! Readers of the change log: watches, event lists, and what servers are notified of.
+
+pub mod events;
+pub mod notify;
+pub mod watch;

@@ -1,0 +1,306 @@
+//! What watches read: the resources as they are at one moment, and the change log from a position on.
+//!
+//! Positions of a tenant have no gaps and follow the order of commits, because the head of the log stays locked until the
+//! commit (see `changes`). So whoever has read up to the head has seen all that was committed, and whatever is still under
+//! way comes behind it.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::id::{OperationId, TenantId};
+use virtualstack_model::log::ChangeKind;
+use virtualstack_model::operation::OperationState;
+use virtualstack_model::{Error, Result};
+
+use crate::compute::vms::Vm;
+use crate::operations::Operation;
+use crate::schema::{change_heads, changes, operations, virtual_machines};
+use crate::seal::MasterKey;
+use crate::tx::error::from_diesel;
+use crate::tx::{Mode, SystemTx, TenantTx};
+
+/// Changes of one batch at most.
+const BATCH: i64 = 200;
+
+/// Positions that one batch looks at, at most: those of other collections are passed over.
+const SPAN: i64 = 10_000;
+
+/// What can be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collection {
+    /// VMs, deleted ones too until they are purged.
+    Vms,
+    /// Operations.
+    Operations,
+}
+
+impl Collection {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Vms => VmId::COLLECTION,
+            Self::Operations => OperationId::COLLECTION,
+        }
+    }
+}
+
+/// Resources of a collection.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the collection says what they are")]
+pub enum Resources {
+    Vms(Vec<Vm>),
+    Operations(Vec<Operation>),
+}
+
+/// What a look at the log gave.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// What became of resources of the collection, in the order of the commits, and where the log stands with that.
+    pub changes: Vec<(ChangeKind, Place)>,
+    /// What each of them was after that, or last.
+    pub resources: Resources,
+    /// Up to where they are told; others went by.
+    pub place: Place,
+    /// Whether more was there already.
+    pub more: bool,
+}
+
+/// A place in a tenant's change log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The position of what was told last.
+    pub position: i64,
+    /// When that was so, by the clock of the database.
+    pub at: DateTime<Utc>,
+}
+
+impl Place {
+    /// A token to go on by: good for this tenant and collection only, and telling nobody anything.
+    pub fn token(self, key: &MasterKey, tenant: TenantId, collection: Collection) -> Result<String> {
+        let place = [self.position.to_be_bytes(), self.at.timestamp_micros().to_be_bytes()].concat();
+        Ok(URL_SAFE_NO_PAD.encode(key.seal(&purpose(tenant, collection), &place)?))
+    }
+
+    /// Reads a token.
+    pub fn of_token(key: &MasterKey, tenant: TenantId, collection: Collection, token: &str) -> Result<Self> {
+        let sealed = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
+        let place = key.open(&purpose(tenant, collection), &sealed).map_err(|_| invalid())?;
+        let (position, at) = place.split_first_chunk().ok_or_else(invalid)?;
+        let at = at.try_into().map(i64::from_be_bytes).map_err(|_| invalid())?;
+        let at = DateTime::from_timestamp_micros(at).ok_or_else(invalid)?;
+        Ok(Self { position: i64::from_be_bytes(*position), at })
+    }
+}
+
+fn purpose(tenant: TenantId, collection: Collection) -> String {
+    format!("watch.resume_token {tenant} {}", collection.name())
+}
+
+fn invalid() -> Error {
+    refuse("RESUME_TOKEN_INVALID", "is not a token of this watch")
+}
+
+fn expired() -> Error {
+    refuse("RESUME_TOKEN_EXPIRED", "is too old")
+}
+
+fn refuse(reason: &'static str, what: &str) -> Error {
+    Error::precondition(reason, "resumeToken", format!("resumeToken: {what}; begin anew without one"))
+}
+
+/// How far a tenant's change log reaches.
+#[derive(QueryableByName)]
+struct Log {
+    #[diesel(sql_type = BigInt)]
+    head: i64,
+    /// None where nothing is kept.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    oldest: Option<i64>,
+    #[diesel(sql_type = Timestamptz)]
+    at: DateTime<Utc>,
+}
+
+impl Log {
+    async fn read<M: Mode>(tx: &mut TenantTx<M>) -> Result<Self> {
+        let tenant = tx.tenant();
+        diesel::sql_query(
+            "SELECT coalesce((SELECT position FROM audit.change_heads WHERE tenant_id = $1), 0) AS head, \
+                (SELECT min(position) FROM audit.changes WHERE tenant_id = $1) AS oldest, now() AS at",
+        )
+        .bind::<SqlUuid, _>(tenant.0)
+        .get_result(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+    }
+
+    /// Whether all that came behind a place is still there.
+    fn holds(&self, place: Place, max_age: Duration) -> Result<()> {
+        if place.position > self.head {
+            return Err(invalid());
+        }
+        let forgotten = place.position < self.head && self.oldest.is_none_or(|oldest| oldest > place.position + 1);
+        if forgotten || (self.at - place.at).to_std().is_ok_and(|age| age > max_age) {
+            return Err(expired());
+        }
+        Ok(())
+    }
+}
+
+/// What there is, and the place that a watch of it begins at. In a transaction that sees one moment only.
+pub async fn snapshot<M: Mode>(tx: &mut TenantTx<M>, collection: Collection) -> Result<(Resources, Place)> {
+    let (tenant, Log { head, at, .. }) = (tx.tenant(), Log::read(tx).await?);
+    let resources = match collection {
+        Collection::Vms => {
+            let rows = virtual_machines::table
+                .filter(virtual_machines::tenant_id.eq(tenant))
+                .order(virtual_machines::id)
+                .select(Vm::as_select())
+                .load(tx.connection()?);
+            Resources::Vms(rows.await.map_err(from_diesel)?)
+        }
+        Collection::Operations => {
+            let rows = operations::table
+                .filter(operations::tenant_id.eq(tenant))
+                .filter(operations::state.eq_any([OperationState::Open, OperationState::Queued]))
+                .order(operations::id)
+                .select(Operation::as_select())
+                .load(tx.connection()?);
+            Resources::Operations(rows.await.map_err(from_diesel)?)
+        }
+    };
+    Ok((resources, Place { position: head, at }))
+}
+
+/// A change as it is kept.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = changes)]
+struct Row {
+    position: i64,
+    created_at: DateTime<Utc>,
+    kind: Option<ChangeKind>,
+    after: Option<Value>,
+}
+
+impl Row {
+    const fn place(&self) -> Place {
+        Place { position: self.position, at: self.created_at }
+    }
+}
+
+/// What has changed since. A place that is no longer kept, or never was, is refused as the token that it came in.
+pub async fn after<M: Mode>(
+    tx: &mut TenantTx<M>,
+    collection: Collection,
+    place: Place,
+    max_age: Duration,
+) -> Result<Batch> {
+    let tenant = tx.tenant();
+    let log = Log::read(tx).await?;
+    log.holds(place, max_age)?;
+    let end = log.head.min(place.position + SPAN);
+    let rows: Vec<Row> = if place.position == log.head {
+        Vec::new()
+    } else {
+        changes::table
+            .filter(changes::tenant_id.eq(tenant.0).and(changes::position.gt(place.position)))
+            .filter(changes::position.le(end).and(changes::kind.is_not_null()))
+            .filter(changes::resource.like(format!("{}/%", collection.name())))
+            .order(changes::position)
+            .limit(BATCH)
+            .select(Row::as_select())
+            .load(tx.connection()?)
+            .await
+            .map_err(from_diesel)?
+    };
+    let cut = i64::try_from(rows.len()).is_ok_and(|rows| rows == BATCH);
+    let last = rows.last().filter(|_| cut).map(Row::place);
+    // Where a batch stops short of the head, nobody knows when that was; it is no older than what was told before.
+    let at = if end == log.head { log.at } else { place.at };
+    let place = last.unwrap_or(Place { position: end, at });
+    let (mut changes, mut after) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for row in rows {
+        changes.extend(row.kind.map(|kind| (kind, row.place())));
+        after.extend(row.after);
+    }
+    let resources = match collection {
+        Collection::Vms => Resources::Vms(read(after)?),
+        Collection::Operations => Resources::Operations(read(after)?),
+    };
+    Ok(Batch { changes, resources, place, more: place.position < log.head })
+}
+
+// Rows of earlier versions, too: a field that joins one of these structs needs a default.
+fn read<T: DeserializeOwned>(rows: Vec<Value>) -> Result<Vec<T>> {
+    rows.into_iter().map(|row| serde_json::from_value(row).map_err(Error::internal)).collect()
+}
+
+/// The heads of several tenants' logs; tenants in whose logs nothing stands yet are left out.
+pub async fn heads(tx: &mut SystemTx, tenants: &[TenantId]) -> Result<Vec<(TenantId, i64)>> {
+    let ids: Vec<Uuid> = tenants.iter().map(|tenant| tenant.0).collect();
+    let rows: Vec<(Uuid, i64)> = change_heads::table
+        .filter(change_heads::tenant_id.eq_any(ids))
+        .select((change_heads::tenant_id, change_heads::position))
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(rows.into_iter().map(|(tenant, position)| (TenantId(tenant), position)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_for_its_tenant_and_collection_only() {
+        let (key, tenant) = (MasterKey::generate().expect("a key"), TenantId::new());
+        let at = DateTime::from_timestamp_micros(Utc::now().timestamp_micros()).expect("a time");
+        let place = Place { position: 7, at };
+        let token = place.token(&key, tenant, Collection::Vms).expect("a token");
+        assert_eq!(Place::of_token(&key, tenant, Collection::Vms, &token).expect("a place"), place);
+        let reason = |tenant, collection, token: &str| {
+            Place::of_token(&key, tenant, collection, token).expect_err("refused").reason()
+        };
+        let mut changed = URL_SAFE_NO_PAD.decode(&token).expect("base64");
+        for byte in 0..changed.len() {
+            changed[byte] ^= 1;
+            assert_eq!(reason(tenant, Collection::Vms, &URL_SAFE_NO_PAD.encode(&changed)), "RESUME_TOKEN_INVALID");
+            changed[byte] ^= 1;
+        }
+        for (tenant, collection, token) in [
+            (TenantId::new(), Collection::Vms, token.as_str()),
+            (tenant, Collection::Operations, token.as_str()),
+            (tenant, Collection::Vms, "nonsense"),
+            (tenant, Collection::Vms, "é"),
+        ] {
+            assert_eq!(reason(tenant, collection, token), "RESUME_TOKEN_INVALID", "{token}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_held_as_long_as_nothing_behind_it_is_forgotten() {
+        let at = Utc::now();
+        let hour = Duration::from_secs(3600);
+        let held = |head, oldest, position, minutes| {
+            let place = Place { position, at: at - TimeDelta::minutes(minutes) };
+            Log { head, oldest, at }.holds(place, hour).map_err(|error| error.reason())
+        };
+        assert_eq!(held(9, Some(4), 9, 0), Ok(()));
+        assert_eq!(held(9, Some(4), 3, 59), Ok(()));
+        assert_eq!(held(9, None, 9, 0), Ok(()), "all of it was told");
+        assert_eq!(held(0, None, 0, -5), Ok(()), "clocks differ");
+        assert_eq!(held(9, Some(4), 2, 0), Err("RESUME_TOKEN_EXPIRED"));
+        assert_eq!(held(9, None, 8, 0), Err("RESUME_TOKEN_EXPIRED"));
+        assert_eq!(held(9, Some(4), 9, 61), Err("RESUME_TOKEN_EXPIRED"));
+        assert_eq!(held(9, Some(4), 10, 0), Err("RESUME_TOKEN_INVALID"));
+    }
+}

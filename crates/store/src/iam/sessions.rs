@@ -1,0 +1,266 @@
+//! Sessions, refresh tokens, and what a session may do.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::dsl::{exists, now};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use ipnetwork::IpNetwork;
+use uuid::Uuid;
+use virtualstack_model::id::{AccountId, SessionId, TenantId};
+use virtualstack_model::{Error, Result};
+
+use crate::listing::{Field, ListRequest, Listed, Listing};
+use crate::schema::{refresh_tokens, sessions as table};
+use crate::tx::error::{from_diesel, session_ended};
+use crate::tx::{AccountTx, SystemTx};
+
+/// A second use within this time from the same client is taken for a lost reply, and answered once.
+const LOST_REPLY: TimeDelta = TimeDelta::seconds(10);
+
+/// A tenant that an operator enters, and why.
+#[derive(Clone, Debug)]
+pub struct Support {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Why.
+    pub reason: String,
+    /// The session that it is begun from, and ends with.
+    pub parent: SessionId,
+}
+
+/// Starts a session, maybe of an operator in a tenant that is not theirs.
+pub async fn start(
+    tx: &mut SystemTx,
+    account: AccountId,
+    lifetime: TimeDelta,
+    client: Option<IpAddr>,
+    support: Option<&Support>,
+) -> Result<SessionId> {
+    let id = SessionId::new();
+    diesel::insert_into(table::table)
+        .values((
+            table::id.eq(id.0),
+            table::account_id.eq(account.0),
+            table::expires_at.eq(Utc::now() + lifetime),
+            table::client_address.eq(client.map(IpNetwork::from)),
+            table::support_tenant_id.eq(support.map(|support| support.tenant.0)),
+            table::support_reason.eq(support.map(|support| &support.reason)),
+            table::parent_id.eq(support.map(|support| support.parent.0)),
+        ))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(id)
+}
+
+/// Holds a session until the end of the transaction: it cannot end before what is begun from it is there to end too.
+pub async fn hold(tx: &mut SystemTx, session: SessionId) -> Result<()> {
+    let going_on = table::table.find(session.0).filter(table::ended_at.is_null().and(table::expires_at.gt(now)));
+    let held = going_on.select(table::id).for_share().execute(tx.connection()?).await.map_err(from_diesel)?;
+    if held == 1 { Ok(()) } else { Err(session_ended()) }
+}
+
+/// Lets a session live on. An operator's in a tenant that is not theirs ends when it was to end.
+pub async fn extend(tx: &mut SystemTx, session: SessionId, lifetime: TimeDelta, client: Option<IpAddr>) -> Result<()> {
+    diesel::update(table::table.find(session.0).filter(table::support_tenant_id.is_null()))
+        .set((table::expires_at.eq(Utc::now() + lifetime), table::client_address.eq(client.map(IpNetwork::from))))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}
+
+/// A session as its account sees it.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = table)]
+#[expect(missing_docs, reason = "the contract says what the fields are")]
+pub struct Session {
+    pub id: SessionId,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    client_address: Option<IpNetwork>,
+    pub support_tenant_id: Option<TenantId>,
+    pub support_reason: Option<String>,
+}
+
+impl Session {
+    /// Where it was last signed in or refreshed from.
+    #[must_use]
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.client_address.map(|network| network.ip())
+    }
+}
+
+/// A session that is not there for the account.
+#[must_use]
+pub fn missing(id: SessionId) -> Error {
+    Error::not_found("SESSION_NOT_FOUND", id.name())
+}
+
+/// Sessions of an account that go on.
+fn open<'a>(account: AccountId) -> table::BoxedQuery<'a, Pg> {
+    table::table
+        .filter(table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now)))
+        .into_boxed()
+}
+
+/// Reads a session of the account.
+pub async fn get(tx: &mut AccountTx, session: SessionId) -> Result<Session> {
+    let found = open(tx.account).filter(table::id.eq(session.0)).select(Session::as_select());
+    let found = found.first(tx.connection()?).await.optional().map_err(from_diesel)?;
+    found.ok_or_else(|| missing(session))
+}
+
+/// What filters and orders of sessions may name.
+const LISTING: Listing<table::table> = Listing {
+    collection: SessionId::COLLECTION,
+    id: Field::id("name", SessionId::COLLECTION, &table::id),
+    fields: &[
+        Field::time("createTime", &table::created_at).sorted(),
+        Field::time("expireTime", &table::expires_at).sorted(),
+    ],
+};
+
+/// Lists the sessions of the account.
+pub async fn list(tx: &mut AccountTx, request: &ListRequest) -> Result<Listed<Session>> {
+    let account = tx.account;
+    LISTING.read(tx, request, "", || open(account)).await
+}
+
+/// Ends a session of the account. Says whether there was one to end.
+pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<bool> {
+    let account = tx.account;
+    let going_on = table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now));
+    let it_or_begun_from_it = table::id.eq(session.0).or(table::parent_id.eq(session.0));
+    let ended = diesel::update(table::table.filter(it_or_begun_from_it).filter(going_on))
+        .set(table::ended_at.eq(Utc::now()))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(ended > 0)
+}
+
+/// Ends all sessions of an account, or all but one. Their refresh tokens end with them.
+pub async fn end_all(tx: &mut SystemTx, account: AccountId, but: Option<SessionId>) -> Result<()> {
+    diesel::update(table::table.filter(table::account_id.eq(account.0).and(table::ended_at.is_null())))
+        .filter(table::id.nullable().is_distinct_from(but.map(|session| session.0)))
+        .set(table::ended_at.eq(Utc::now()))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}
+
+/// Keeps the digest of a new refresh token.
+pub async fn add_refresh_token(tx: &mut SystemTx, session: SessionId, tenant: TenantId, digest: &[u8]) -> Result<()> {
+    diesel::insert_into(refresh_tokens::table)
+        .values((
+            refresh_tokens::digest.eq(digest),
+            refresh_tokens::session_id.eq(session.0),
+            refresh_tokens::tenant_id.eq(tenant.0),
+        ))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}
+
+/// What the use of a refresh token comes to.
+#[derive(Clone, Debug)]
+pub enum Redeemed {
+    /// New tokens may be given.
+    Good {
+        /// The session it belongs to.
+        session: SessionId,
+        /// The tenant it is for.
+        tenant: TenantId,
+    },
+    /// It was used before: somebody else may hold it, so the session was ended.
+    Reused,
+    /// Nobody knows it, or its session has ended.
+    Unknown,
+}
+
+/// Whose refresh token it is.
+pub async fn owner(tx: &mut SystemTx, digest: &[u8]) -> Result<Option<AccountId>> {
+    refresh_tokens::table
+        .inner_join(table::table.on(table::id.eq(refresh_tokens::session_id)))
+        .filter(refresh_tokens::digest.eq(digest))
+        .select(table::account_id)
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map(|account| account.map(AccountId))
+        .map_err(from_diesel)
+}
+
+/// Uses a refresh token up. The caller commits whatever comes of it.
+pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) -> Result<Redeemed> {
+    type Row = (Uuid, Uuid, Option<DateTime<Utc>>, Option<IpNetwork>, bool);
+    let row: Option<Row> = refresh_tokens::table
+        .filter(refresh_tokens::digest.eq(digest))
+        .select((
+            refresh_tokens::session_id,
+            refresh_tokens::tenant_id,
+            refresh_tokens::used_at,
+            refresh_tokens::used_from,
+            refresh_tokens::repeated,
+        ))
+        .for_update()
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?;
+    let Some((session, tenant, used_at, used_from, repeated)) = row else { return Ok(Redeemed::Unknown) };
+    let client = client.map(IpNetwork::from);
+    let mut lost_reply = used_at.is_some_and(|used| Utc::now() - used < LOST_REPLY) && used_from == client && !repeated;
+    if let Some(used_at) = used_at.filter(|_| lost_reply) {
+        // Whoever has used a later one has got the reply.
+        let later = refresh_tokens::table
+            .filter(refresh_tokens::session_id.eq(session).and(refresh_tokens::digest.ne(digest)))
+            .filter(refresh_tokens::created_at.ge(used_at).and(refresh_tokens::used_at.is_not_null()));
+        let arrived: bool = diesel::select(exists(later)).get_result(tx.connection()?).await.map_err(from_diesel)?;
+        lost_reply = !arrived;
+    }
+    if used_at.is_some() && !lost_reply {
+        diesel::update(table::table.find(session))
+            .set(table::ended_at.eq(Utc::now()))
+            .execute(tx.connection()?)
+            .await
+            .map_err(from_diesel)?;
+        return Ok(Redeemed::Reused);
+    }
+    diesel::update(refresh_tokens::table.find(digest))
+        .set((
+            refresh_tokens::used_at.eq(used_at.unwrap_or_else(Utc::now)),
+            refresh_tokens::used_from.eq(client),
+            refresh_tokens::repeated.eq(used_at.is_some()),
+        ))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(Redeemed::Good { session: SessionId(session), tenant: TenantId(tenant) })
+}
+
+/// Forgets up to `limit` sessions that ended or ran out before `before`, with their refresh tokens.
+pub async fn prune(tx: &mut SystemTx, before: DateTime<Utc>, limit: i64) -> Result<()> {
+    let gone: Vec<Uuid> = table::table
+        .filter(table::expires_at.lt(before).or(table::ended_at.lt(before)))
+        .limit(limit)
+        .select(table::id)
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    diesel::delete(refresh_tokens::table.filter(refresh_tokens::session_id.eq_any(&gone)))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    diesel::delete(table::table.filter(table::id.eq_any(&gone)))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The two logs that writes append to: who did what (audit), and what happened to each resource (changes).
+
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::sql_types::{Array, Jsonb, Nullable, Text, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use ipnetwork::IpNetwork;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use virtualstack_model::Result;
+use virtualstack_model::credential::Credential;
+use virtualstack_model::id::TenantId;
+use virtualstack_model::log::{Actor, Audit, Change, Outcome};
+
+use crate::schema::logs;
+use crate::tx::error::from_diesel;
+
+pub(crate) async fn append_audit(
+    connection: &mut AsyncPgConnection,
+    tenant: Option<TenantId>,
+    audit: &Audit,
+    changes: &[Change],
+) -> Result<()> {
+    let (account, credential) = match &audit.actor {
+        Actor::User { account, credential, .. } => (Some(account.0), credential.as_ref()),
+        Actor::Operator { account, credential, .. } => (Some(account.0), Some(credential)),
+        Actor::System(_) | Actor::Nobody => (None, None),
+    };
+    let (result, reason) = match &audit.outcome {
+        Outcome::Done | Outcome::Rehearsed => ("OK", ""),
+        Outcome::Denied(reason) => ("DENIED", reason.as_ref()),
+        Outcome::Failed(reason) => ("FAILED", reason.as_ref()),
+    };
+    let fields = changes
+        .iter()
+        .filter(|change| !change.fields.is_null())
+        .map(|change| (change.resource.clone(), change.fields.clone()))
+        .collect::<serde_json::Map<_, _>>();
+    diesel::insert_into(logs::table)
+        .values((
+            logs::id.eq(Uuid::now_v7()),
+            logs::tenant_id.eq(tenant.map(|tenant| tenant.0)),
+            logs::action.eq(&audit.action),
+            logs::actor.eq(audit.actor.name()),
+            logs::account_id.eq(account),
+            logs::session_id.eq(credential.and_then(Credential::session).map(|session| session.0)),
+            logs::credential.eq(credential.map(Credential::name).unwrap_or_default()),
+            logs::support_reason.eq(credential.and_then(Credential::support_reason)),
+            logs::result.eq(result),
+            logs::reason.eq(reason),
+            logs::resource.eq(&audit.resource),
+            logs::request_id.eq(&audit.request_id),
+            logs::client_address.eq(audit.client_address.map(IpNetwork::from)),
+            logs::fields.eq(json!(fields)),
+        ))
+        .execute(connection)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}
+
+/// Changes of a tenant, numbered on from its head. Who appends keeps the head until the commit: it comes last in a
+/// transaction, so that nobody waits for long.
+///
+/// A query of its own kind, since every write sends it and `sql_query` is parsed and planned each time.
+struct Append<'a> {
+    tenant: Uuid,
+    actor: &'a str,
+    resources: Vec<&'a str>,
+    reasons: Vec<&'a str>,
+    messages: Vec<&'a str>,
+    states: Vec<&'a str>,
+    operations: Vec<Option<Uuid>>,
+    fields: Vec<Value>,
+    kinds: Vec<Option<&'a str>>,
+    after: Vec<Option<&'a Value>>,
+}
+
+impl QueryId for Append<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl QueryFragment<Pg> for Append<'_> {
+    fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        pass.push_sql("WITH said AS (SELECT ");
+        pass.push_bind_param::<SqlUuid, _>(&self.tenant)?;
+        pass.push_sql(" AS tenant_id, ");
+        pass.push_bind_param::<Text, _>(self.actor)?;
+        pass.push_sql(" AS actor), told AS (SELECT * FROM unnest(");
+        pass.push_bind_param::<Array<Text>, _>(&self.resources)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Array<Text>, _>(&self.reasons)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Array<Text>, _>(&self.messages)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Array<Text>, _>(&self.states)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Array<Nullable<SqlUuid>>, _>(&self.operations)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Array<Jsonb>, _>(&self.fields)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Array<Nullable<Text>>, _>(&self.kinds)?;
+        pass.push_sql(", ");
+        pass.push_bind_param::<Array<Nullable<Jsonb>>, _>(&self.after)?;
+        pass.push_sql(
+            ") WITH ORDINALITY AS row (resource, reason, message, state, operation_id, fields, kind, after, number)), \
+             head AS ( \
+                 INSERT INTO audit.change_heads AS head (tenant_id, position) \
+                 SELECT tenant_id, (SELECT count(*) FROM told) FROM said \
+                 ON CONFLICT (tenant_id) DO UPDATE SET position = head.position + excluded.position RETURNING position \
+             ) \
+             INSERT INTO audit.changes \
+                 (tenant_id, position, actor, resource, reason, message, state, operation_id, fields, kind, after) \
+             SELECT tenant_id, head.position - (SELECT count(*) FROM told) + number, actor, \
+                 resource, reason, message, state, operation_id, fields, kind, after \
+             FROM said, head, told",
+        );
+        Ok(())
+    }
+}
+
+pub(crate) async fn append(
+    connection: &mut AsyncPgConnection,
+    tenant: TenantId,
+    actor: &str,
+    rows: &[Change],
+) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    fn each<'a, T>(rows: &'a [Change], of: impl Fn(&'a Change) -> T) -> Vec<T> {
+        rows.iter().map(of).collect()
+    }
+    let append = Append {
+        tenant: tenant.0,
+        actor,
+        resources: each(rows, |change| change.resource.as_str()),
+        reasons: each(rows, |change| change.reason),
+        messages: each(rows, |change| change.message.as_str()),
+        states: each(rows, |change| change.state),
+        operations: each(rows, |change| change.operation.map(|operation| operation.0)),
+        fields: each(rows, |change| if change.fields.is_null() { json!({}) } else { change.fields.clone() }),
+        kinds: each(rows, |change| change.watched.as_ref().map(|(kind, _)| kind.as_str())),
+        after: each(rows, |change| change.watched.as_ref().map(|(_, after)| after)),
+    };
+    append.execute(connection).await.map_err(from_diesel)?;
+    Ok(())
+}

@@ -1,0 +1,429 @@
+//! Signing in and out.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::TimeDelta;
+use tonic::{Request, Response, Status};
+use virtualstack_model::Error;
+use virtualstack_model::credential::Credential;
+use virtualstack_model::iam::jobs::PasswordResetMail;
+use virtualstack_model::iam::tenant::TenantState;
+use virtualstack_model::iam::user::{AccountState, ENTER_TENANTS, MembershipState, normalize_email};
+use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
+use virtualstack_model::log::{Actor, Outcome};
+use virtualstack_proto::virtualstack::iam::v1::{
+    ExplainRequest, ExplainResponse, LoginRequest, LoginResponse, LogoutRequest, RefreshRequest,
+    RequestPasswordResetRequest, ResetPasswordRequest, SwitchTenantRequest, TenantChoice,
+};
+use virtualstack_store::iam::accounts::{self, Choice};
+use virtualstack_store::iam::invitations;
+use virtualstack_store::iam::sessions::{self, Redeemed, Support};
+use virtualstack_store::iam::tenants::{self, Key};
+use virtualstack_store::iam::{mail_tokens, password_resets, principals};
+use virtualstack_store::{Store, SystemPurpose, SystemTx, resources};
+
+use crate::auth::denials::Refusals;
+use crate::auth::limits::Limits;
+use crate::auth::passwords::{Checked, Passwords, check_policy};
+use crate::auth::tokens::{self, Grant, Tokens};
+use crate::call::caller::{CallInfo, Caller};
+use crate::call::status::from_error;
+use crate::config::Config;
+use crate::generated::virtualstack::iam::v1::auth_service_server::AuthService;
+use crate::services::Parts;
+
+/// Reason of every login that does not succeed for what was sent.
+const CREDENTIALS_WRONG: &str = "CREDENTIALS_WRONG";
+/// Lets its holder have the access of other members explained.
+const EXPLAIN: &str = "access:explain";
+
+/// The caller, as a member.
+const ME: &str = "users/me";
+
+pub(crate) struct Auth {
+    store: Store,
+    tokens: Tokens,
+    passwords: Passwords,
+    limits: Limits,
+    refusals: Refusals,
+    session_lifetime: TimeDelta,
+}
+
+/// A session that tokens are to be given for.
+struct Granted {
+    account: AccountId,
+    session: SessionId,
+    tenant: TenantId,
+    refresh_token: String,
+    choices: Vec<Choice>,
+    /// Whether it is an operator's in a tenant that is not theirs.
+    support: bool,
+}
+
+/// How long an operator's session in a tenant that is not theirs lives; a refresh does not make it longer.
+const SUPPORT_SESSION: TimeDelta = TimeDelta::hours(8);
+
+impl Auth {
+    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
+        let Parts { store, tokens, passwords, limits, refusals, .. } = parts;
+        let session_lifetime = TimeDelta::seconds(config.session_seconds);
+        Self { store, tokens, passwords, limits, refusals, session_lifetime }
+    }
+
+    async fn sign_in(&self, request: LoginRequest, info: &CallInfo) -> Result<Granted, Error> {
+        let email = normalize_email(&request.email);
+        self.limits.account("login", &email, info.client_address).await?;
+        let found = if email.contains('\0') {
+            // PostgreSQL has no such text, so nobody has such an address.
+            None
+        } else {
+            self.store.system(SystemPurpose::Authenticate, async |tx| accounts::by_email(tx, &email).await).await?
+        };
+        // The same work and the same answer for an unknown address, a wrong password and an inactive account.
+        let hash = found.as_ref().and_then(|account| account.password_hash.clone());
+        let checked = self.passwords.check(request.password.clone(), hash.clone()).await?;
+        let known = found.as_ref().map(|account| account.id);
+        let entitled = found.filter(|account| account.state == AccountState::Active && checked != Checked::Wrong);
+        let Some(account) = entitled else {
+            self.note_failed_login(known, CREDENTIALS_WRONG, info);
+            return Err(credentials_wrong());
+        };
+        let fresh_hash = match checked {
+            Checked::RightButWeak => Some(self.passwords.hash(request.password).await?),
+            _ => None,
+        };
+        let (refresh_token, digest) = new_refresh_token()?;
+        let (session, tenant, choices) = self
+            .store
+            .system(SystemPurpose::Authenticate, async |tx| {
+                if !accounts::lock_checked(tx, account.id, hash.as_deref()).await? {
+                    return Err(credentials_wrong());
+                }
+                if let (Some(old), Some(new)) = (&hash, &fresh_hash) {
+                    accounts::rehash(tx, account.id, old, new).await?;
+                }
+                invitations::accept_at_login(tx, account.id).await?;
+                let choices = accounts::choices(tx, account.id).await?;
+                let tenant = choose(&choices, &request.tenant, account.last_tenant_id)?;
+                accounts::set_last_tenant(tx, account.id, tenant).await?;
+                let session = sessions::start(tx, account.id, self.session_lifetime, info.client_address, None).await?;
+                sessions::add_refresh_token(tx, session, tenant, &digest).await?;
+                let credential = Some(Credential::Session(session));
+                let actor = Actor::User { account: account.id, user: None, credential };
+                tx.audit(Some(tenant), &info.audit(actor, session.name())).await?;
+                Ok((session, tenant, choices))
+            })
+            .await
+            .inspect_err(|error| self.note_failed_login(known, error.reason(), info))?;
+        Ok(Granted { account: account.id, session, tenant, refresh_token, choices, support: false })
+    }
+
+    /// Writes down at whose account somebody did not get in. An address that nobody has is left out: people type
+    /// passwords there.
+    fn note_failed_login(&self, known: Option<AccountId>, reason: &'static str, info: &CallInfo) {
+        let actor = known.map_or(Actor::Nobody, |account| Actor::User { account, user: None, credential: None });
+        let mut audit = info.audit(actor, known.map(AccountId::name).unwrap_or_default());
+        audit.outcome = Outcome::Failed(reason.into());
+        self.refusals.record(None, audit);
+    }
+
+    async fn renew(&self, refresh_token: &str, info: &CallInfo) -> Result<Granted, Error> {
+        let client = info.client_address;
+        let old = tokens::digest(refresh_token);
+        // By itself: the count stands also when what follows is undone.
+        let known = self
+            .store
+            .system(SystemPurpose::RateLimit, async |tx| {
+                let known = sessions::owner(tx, &old).await?;
+                let account = known.map_or_else(|| URL_SAFE_NO_PAD.encode(&old), |account| account.to_string());
+                self.limits.account_in(tx, "refresh", &account, client).await?;
+                Ok(known)
+            })
+            .await?;
+        let (fresh, digest) = new_refresh_token()?;
+        // The end of a session whose token was used twice is committed, so it is a value here and not an error.
+        let granted = self
+            .store
+            .system(SystemPurpose::Authenticate, async |tx| {
+                let (session, tenant) = match sessions::redeem(tx, &old, client).await? {
+                    Redeemed::Good { session, tenant } => (session, tenant),
+                    Redeemed::Reused => {
+                        self.note_failed_login(known, "REFRESH_TOKEN_REUSED", info);
+                        return Ok(None);
+                    }
+                    Redeemed::Unknown => return Ok(None),
+                };
+                let principal = principals::of_session(tx, session, tenant).await?;
+                principal.access.authorize("")?;
+                sessions::extend(tx, session, self.session_lifetime, client).await?;
+                sessions::add_refresh_token(tx, session, tenant, &digest).await?;
+                let account = principal.access.account;
+                let choices = accounts::choices(tx, account).await?;
+                let support = principal.credential.support_reason().is_some();
+                Ok(Some(Granted { account, session, tenant, refresh_token: fresh.clone(), choices, support }))
+            })
+            .await?;
+        granted.ok_or_else(|| {
+            Error::unauthenticated("REFRESH_TOKEN_INVALID", "the refresh token is not valid; sign in again")
+        })
+    }
+
+    async fn switch(&self, caller: &Caller, request: &SwitchTenantRequest) -> Result<Granted, Error> {
+        if caller.principal.credential.support_reason().is_some() {
+            let message = "a session in a tenant that is not yours is for that tenant only; go on in your own session";
+            return Err(Error::denied("SUPPORT_SESSION", message));
+        }
+        let account = caller.principal.access.account;
+        let session = caller.session()?;
+        let (refresh_token, digest) = new_refresh_token()?;
+        let switched = self
+            .store
+            .system(SystemPurpose::Authenticate, async |tx: &mut SystemTx| {
+                let choices = accounts::choices(tx, account).await?;
+                let tenant = match choose(&choices, &request.tenant, None) {
+                    // Not as a member, then.
+                    Err(error) if NOT_A_MEMBER.contains(&error.reason()) && caller.holds(ENTER_TENANTS) => {
+                        return Ok(None);
+                    }
+                    chosen => chosen?,
+                };
+                // Tells a session that has ended before tokens are given for it.
+                principals::of_session(tx, session, tenant).await?.access.authorize("")?;
+                accounts::set_last_tenant(tx, account, tenant).await?;
+                sessions::add_refresh_token(tx, session, tenant, &digest).await?;
+                tx.audit(Some(tenant), &caller.audit(tenant.name())).await?;
+                let refresh_token = refresh_token.clone();
+                Ok(Some(Granted { account, session, tenant, refresh_token, choices, support: false }))
+            })
+            .await?;
+        match switched {
+            Some(granted) => Ok(granted),
+            None => self.enter(caller, request).await,
+        }
+    }
+
+    /// An operator enters a tenant that is not theirs: a session of its own, which both tenants' audit logs tell.
+    async fn enter(&self, caller: &Caller, request: &SwitchTenantRequest) -> Result<Granted, Error> {
+        if request.reason.is_empty() {
+            return Err(Error::invalid("reason", "is required to enter a tenant that is not yours"));
+        }
+        let access = &caller.principal.access;
+        let (account, client, parent) = (access.account, caller.info.client_address, caller.session()?);
+        let (refresh_token, digest) = new_refresh_token()?;
+        let (session, tenant, choices) = self
+            .store
+            .system(caller.platform(), async |tx| {
+                let found = tenants::find_any(tx, &Key::parse(&request.tenant)).await?;
+                let tenant = found.ok_or_else(|| Error::not_found("TENANT_NOT_FOUND", &request.tenant))?;
+                match tenant.state {
+                    TenantState::Active => {}
+                    TenantState::Suspended => {
+                        return Err(Error::denied("TENANT_SUSPENDED", "tenant: the tenant is suspended"));
+                    }
+                    TenantState::Deleted | TenantState::Purged => {
+                        let message = "tenant: the tenant is deleted";
+                        return Err(Error::precondition("TENANT_DELETED", tenant.id.name(), message));
+                    }
+                }
+                sessions::hold(tx, parent).await?;
+                let support = Support { tenant: tenant.id, reason: request.reason.clone(), parent };
+                let session = sessions::start(tx, account, SUPPORT_SESSION, client, Some(&support)).await?;
+                sessions::add_refresh_token(tx, session, tenant.id, &digest).await?;
+                let credential = Some(Credential::Support { session, reason: support.reason.into() });
+                let actor = Actor::User { account, user: Some(access.user), credential };
+                let audit = caller.info.audit(actor, tenant.id.name());
+                for log in [tenant.id, access.tenant] {
+                    tx.audit(Some(log), &audit).await?;
+                }
+                Ok((session, tenant.id, accounts::choices(tx, account).await?))
+            })
+            .await?;
+        Ok(Granted { account, session, tenant, refresh_token, choices, support: true })
+    }
+
+    /// Decides as the authorization layer does for a call, and says why.
+    async fn decide(&self, caller: &Caller, request: ExplainRequest) -> Result<ExplainResponse, Error> {
+        let ExplainRequest { permission, resource, user } = request;
+        if !virtualstack_proto::permissions().any(|known| known.code == permission) {
+            return Err(Error::invalid("permission", "there is no such permission"));
+        }
+        let own = &caller.principal.access;
+        let member = match user.as_str() {
+            "" | ME => own.user,
+            user => UserId::parse("user", user)?,
+        };
+        if member != own.user {
+            own.authorize(EXPLAIN)?;
+        }
+        let (decision, found) = self
+            .store
+            .read(&caller.tenant(), async |tx| {
+                let access = if member == own.user {
+                    own.clone()
+                } else {
+                    let access = principals::of_member(tx, member).await?;
+                    access.ok_or_else(|| Error::not_found("USER_NOT_FOUND", member.name()))?
+                };
+                let found = resource.is_empty() || resources::exists(tx, access.account, &resource).await?;
+                Ok((access.decide(&permission), found))
+            })
+            .await?;
+        // As for a call, what the member may not do comes before what is not there.
+        if decision.allowed() && !found {
+            return Ok(ExplainResponse {
+                allowed: false,
+                reason: "RESOURCE_NOT_FOUND".to_owned(),
+                message: format!("{resource} is not in the tenant"),
+                decided_by: resource,
+                permission,
+            });
+        }
+        Ok(ExplainResponse {
+            allowed: decision.allowed(),
+            reason: decision.verdict.reason().to_owned(),
+            message: decision.message(&permission),
+            decided_by: decision.decided_by,
+            permission,
+        })
+    }
+
+    async fn reset(&self, request: ResetPasswordRequest, info: &CallInfo) -> Result<(), Error> {
+        let digest = mail_tokens::digest(&request.token);
+        self.limits.token("resetPassword", &digest, info.client_address).await?;
+        let reset = SystemPurpose::ResetPassword;
+        let holder = self.store.system(reset.clone(), async |tx| password_resets::by_token(tx, &digest).await).await?;
+        check_policy(&request.password, "password", &[&holder.email, &holder.display_name])?;
+        let hash = self.passwords.hash(request.password).await?;
+        self.store
+            .system(reset, async |tx| {
+                let account = password_resets::redeem(tx, &digest, &hash).await?;
+                let actor = Actor::User { account, user: None, credential: None };
+                tx.audit(None, &info.audit(actor, account.name())).await
+            })
+            .await
+    }
+
+    fn reply(&self, granted: Result<Granted, Error>) -> Result<Response<LoginResponse>, Status> {
+        let granted = granted.map_err(from_error)?;
+        let Granted { account, session, tenant, support, .. } = granted;
+        let access_token = self.tokens.sign(Grant { account, session, tenant, support }).map_err(from_error)?;
+        Ok(Response::new(LoginResponse {
+            access_token,
+            refresh_token: granted.refresh_token,
+            token_type: "Bearer".to_owned(),
+            expires_in: i32::try_from(self.tokens.seconds()).unwrap_or(i32::MAX),
+            tenant: granted.tenant.name(),
+            tenants: granted
+                .choices
+                .into_iter()
+                .filter(Choice::is_open)
+                .map(|choice| TenantChoice {
+                    name: choice.id.name(),
+                    slug: choice.slug,
+                    display_name: choice.display_name,
+                })
+                .collect(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl AuthService for Auth {
+    async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        let info = CallInfo::of(&request)?;
+        self.reply(self.sign_in(request.into_inner(), &info).await)
+    }
+
+    async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<LoginResponse>, Status> {
+        let info = CallInfo::of(&request)?;
+        self.reply(self.renew(&request.get_ref().refresh_token, &info).await)
+    }
+
+    async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<()>, Status> {
+        let caller = Caller::of(&request)?;
+        let session = caller.session().map_err(from_error)?;
+        let audit = caller.audit(session.name());
+        self.store
+            .account(&caller.account(), async |tx| {
+                sessions::end(tx, session).await?;
+                tx.audit(&audit, &[]).await
+            })
+            .await
+            .map_err(from_error)?;
+        Ok(Response::new(()))
+    }
+
+    async fn switch_tenant(&self, request: Request<SwitchTenantRequest>) -> Result<Response<LoginResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.reply(self.switch(&caller, request.get_ref()).await)
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.decide(&caller, request.into_inner()).await.map(Response::new).map_err(from_error)
+    }
+
+    async fn request_password_reset(
+        &self,
+        request: Request<RequestPasswordResetRequest>,
+    ) -> Result<Response<()>, Status> {
+        let info = CallInfo::of(&request)?;
+        let email = normalize_email(&request.get_ref().email);
+        self.limits.account("requestPasswordReset", &email, info.client_address).await.map_err(from_error)?;
+        let asked = self.store.system(SystemPurpose::ResetPassword, async |tx| {
+            // PostgreSQL has no text with a NUL.
+            let holder = if email.contains('\0') { None } else { password_resets::holder(tx, &email).await? };
+            // Whether there is such an account, only the worker learns: everybody else sees the same work.
+            let account = holder.as_ref().map_or_else(AccountId::new, |holder| holder.id);
+            tx.enqueue(&PasswordResetMail { account }, Some(info.traceparent.clone())).await?;
+            let resource = holder.map(|holder| holder.id.name()).unwrap_or_default();
+            tx.audit(None, &info.audit(Actor::Nobody, resource)).await
+        });
+        asked.await.map(Response::new).map_err(from_error)
+    }
+
+    async fn reset_password(&self, request: Request<ResetPasswordRequest>) -> Result<Response<()>, Status> {
+        let info = CallInfo::of(&request)?;
+        self.reset(request.into_inner(), &info).await.map(Response::new).map_err(from_error)
+    }
+}
+
+fn credentials_wrong() -> Error {
+    Error::unauthenticated(CREDENTIALS_WRONG, "address or password is wrong")
+}
+
+fn new_refresh_token() -> Result<(String, Vec<u8>), Error> {
+    let token = tokens::refresh_token()?;
+    let digest = tokens::digest(&token);
+    Ok((token, digest))
+}
+
+/// Reasons of [`choose`] that do not keep an operator out.
+const NOT_A_MEMBER: [&str; 2] = ["TENANT_NOT_YOURS", "MEMBERSHIP_INACTIVE"];
+
+/// The tenant to enter: the one asked for, the one used last, or the first by slug.
+fn choose(choices: &[Choice], wanted: &str, last: Option<TenantId>) -> Result<TenantId, Error> {
+    let choice = if wanted.is_empty() {
+        let open = || choices.iter().filter(|choice| choice.is_open());
+        // Where all are closed, the first says why.
+        let choice = open().find(|choice| Some(choice.id) == last).or_else(|| open().next()).or(choices.first());
+        choice.ok_or_else(|| Error::denied("NO_TENANT", "the account is not a member of any tenant"))?
+    } else {
+        let matches = |choice: &&Choice| match Key::parse(wanted) {
+            Key::Id(id) => choice.id == id,
+            Key::Slug(slug) => choice.slug == slug,
+        };
+        let choice = choices.iter().find(matches);
+        choice.ok_or_else(|| Error::denied("TENANT_NOT_YOURS", "tenant: the account cannot enter this tenant"))?
+    };
+    match (choice.tenant_state, choice.member_state) {
+        (TenantState::Suspended, _) => Err(Error::denied("TENANT_SUSPENDED", "tenant: the tenant is suspended")),
+        (TenantState::Deleted | TenantState::Purged, _) => {
+            Err(Error::denied("TENANT_DELETED", "tenant: the tenant is deleted"))
+        }
+        (TenantState::Active, MembershipState::Active) => Ok(choice.id),
+        (TenantState::Active, _) => {
+            Err(Error::denied("MEMBERSHIP_INACTIVE", "tenant: the membership in this tenant is not active"))
+        }
+    }
+}

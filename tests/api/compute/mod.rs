@@ -1,0 +1,6 @@
+//! VMs and what belongs to them.
+
+mod consoles;
+mod quotas;
+mod snapshots;
+mod vms;

@@ -1,0 +1,163 @@
+//! One file per workflow. Each reads top to bottom: its steps, what each does, and the way back.
+
+mod power_down;
+mod vm_console;
+mod vm_create;
+mod vm_delete;
+mod vm_power;
+mod vm_resize;
+mod vm_snapshot;
+
+use chrono::{TimeDelta, Utc};
+use virtualstack_model::Result;
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::jobs::VmDelete;
+use virtualstack_model::compute::vm::{Size, VmState};
+use virtualstack_model::jobs::Job;
+use virtualstack_model::operation::Verb;
+use virtualstack_store::compute::event::Event;
+use virtualstack_store::compute::vms::{self, Update, Vm};
+use virtualstack_store::operations::{self, End, Failure};
+use virtualstack_store::{TenantTx, Write};
+
+use crate::adapters::hypervisor::{Progress, TaskRef, TemplateRef, VmIdentity};
+use crate::engine::context::{Settled, Snapshot, StepContext, Transition};
+use crate::engine::run::Workflow;
+use crate::engine::step_error::{StepError, code, failure};
+
+/// The VM of a step that cannot do without its row.
+fn present(snapshot: Snapshot) -> Result<Vm, StepError> {
+    snapshot.vm.ok_or_else(|| StepError::Fail(failure(code::NOT_FOUND, "VM_NOT_FOUND", "the VM was removed")))
+}
+
+/// Waits for a task of the hypervisor: `again` is the step that asks once more, with the task's reference stored.
+async fn wait_or<S>(
+    context: &StepContext<'_>,
+    progress: Progress,
+    again: impl FnOnce(Option<TaskRef>) -> S,
+    done: S,
+) -> Result<Settled<S>, StepError>
+where
+    S: serde::Serialize + Send + Sync,
+{
+    let settled = match progress {
+        Progress::Done => context.next(done).await,
+        Progress::Running { task, percent } => context.wait(again(task), percent).await,
+    };
+    Ok(settled?)
+}
+
+/// Makes sure that the hypervisor is not at work on a VM, so that what is observed then stays true.
+async fn idle(context: &StepContext<'_>, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, StepError> {
+    match context.ask(context.hypervisor().ensure_idle(vm, task)).await {
+        Err(StepError::Lost(_)) => Ok(Progress::Done),
+        done => done,
+    }
+}
+
+/// What the hypervisor says of a VM, to be written with the end of an operation. `size` is what it has where that cannot be
+/// seen. A VM that is gone is still counted: whoever knows why may bring it back.
+async fn observe(context: &StepContext<'_>, vm: VmId, size: Size) -> Result<Update, StepError> {
+    let seen = context.ask(context.hypervisor().observe_vm(vm)).await?;
+    Ok(match seen {
+        Some(seen) => Update {
+            state: Some(VmState::from_power(seen.power)),
+            observed: Some((seen.power, seen.ip_addresses)),
+            size: Some(seen.size.unwrap_or(size)),
+            ..Update::default()
+        },
+        None => Update {
+            state: Some(VmState::Error),
+            state_reason: "the VM is gone from the hypervisor".to_owned(),
+            size: Some(size),
+            ..Update::default()
+        },
+    })
+}
+
+/// Ends an operation with the VM as the hypervisor says it is.
+async fn conclude<W: Workflow>(
+    job: &W,
+    context: &StepContext<'_>,
+    vm: &Vm,
+    event: Event,
+    end: End,
+) -> Result<Settled<W::Step>, StepError> {
+    let size = if matches!(end, End::Succeeded(_)) { vm.wanted_size() } else { vm.size() };
+    let update = observe(context, vm.id, size).await?;
+    let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &end).await;
+    Ok(context.settle(Transition::Done, done).await?)
+}
+
+/// What is told of an operation that failed, or was cancelled (none).
+fn taken_back<W: Workflow>(job: &W, verb: Verb, failure: Option<Failure>) -> (Event, End) {
+    let operation = Some(job.operation());
+    match failure {
+        Some(failure) => {
+            let message = format!("{verb} failed: {}", failure.message);
+            (Event { reason: "VM_OPERATION_FAILED", message, operation }, End::Failed(failure))
+        }
+        None => {
+            let message = format!("{verb} was cancelled");
+            (Event { reason: "VM_OPERATION_CANCELLED", message, operation }, End::Cancelled)
+        }
+    }
+}
+
+/// Writes a VM's state and ends the operation, in the commit that `tx` is.
+async fn finish<W: Workflow>(job: &W, tx: &mut TenantTx<Write>, update: Update, event: Event, end: &End) -> Result<()> {
+    write(job, tx, update, event).await?;
+    operations::end(tx, job.operation(), job.vm(), end).await
+}
+
+/// Writes a VM's state. It comes first in a commit: whoever locks both a VM and its operation locks the VM first, as the
+/// server does. A VM that was removed stays so.
+async fn write<W: Workflow>(job: &W, tx: &mut TenantTx<Write>, mut update: Update, event: Event) -> Result<()> {
+    let Some(mut current) = vms::find_locked(tx, job.vm()).await? else { return Ok(()) };
+    // A delete that waits behind this operation has the last word.
+    if current.state == VmState::Deleting && W::KIND != VmDelete::KIND {
+        update.state = None;
+    }
+    vms::update_state(tx, &mut current, update, event).await
+}
+
+/// How long after a purge that failed the next one is due, at least.
+const PURGE_AGAIN: TimeDelta = TimeDelta::hours(1);
+
+/// Ends a workflow that can neither go on nor back: the VM is in ERROR, the job a dead letter.
+pub(crate) async fn give_up<W: Workflow>(
+    job: &W,
+    context: &StepContext<'_>,
+    failure: Failure,
+) -> Result<Settled<W::Step>> {
+    let abandon = async |tx: &mut _| abandon(job, tx, &failure).await;
+    context.settle(given_up(&failure), abandon).await
+}
+
+/// The job is a dead letter, and says why.
+fn given_up<S>(failure: &Failure) -> Transition<S> {
+    Transition::GiveUp(format!("{}: {}", failure.reason, failure.message))
+}
+
+/// Writes that nobody knows what state a VM is in, and ends the operation. What it may have come to hold stays counted. A VM
+/// whose purge failed stays deleted: nobody may use it, and the purge is tried again.
+async fn abandon<W: Workflow>(job: &W, tx: &mut TenantTx<Write>, failure: &Failure) -> Result<()> {
+    let (event, end) = (
+        Event { reason: "VM_OPERATION_FAILED", message: failure.message.clone(), operation: Some(job.operation()) },
+        End::Failed(failure.clone()),
+    );
+    let before = vms::find_locked(tx, job.vm()).await?;
+    let deleted = before.as_ref().is_some_and(|vm| vm.deleted_at.is_some());
+    let update = Update {
+        state: Some(if deleted { VmState::Deleted } else { VmState::Error }),
+        state_reason: failure.message.clone(),
+        purge_at: before.and_then(|vm| vm.purge_at).map(|due| due.max(Utc::now() + PURGE_AGAIN)),
+        ..Update::default()
+    };
+    finish(job, tx, update, event, &end).await
+}
+
+/// Enough to find a VM on the hypervisor.
+fn identity(vm: &Vm) -> VmIdentity {
+    VmIdentity { id: vm.id, template: TemplateRef(vm.template_reference.clone()) }
+}

@@ -1,0 +1,155 @@
+//! Creates a VM: clone → power on → observe → RUNNING. Back: make sure that nothing of it is left.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use virtualstack_model::Result;
+use virtualstack_model::compute::jobs::VmCreate;
+use virtualstack_model::compute::vm::{PowerState, VmState};
+use virtualstack_store::compute::event::Event;
+use virtualstack_store::compute::vms::{self, Update, Vm};
+use virtualstack_store::operations::{self, End, Failure};
+
+use super::{finish, identity, present, wait_or};
+use crate::adapters::hypervisor::{Progress, TaskRef, TemplateRef, VmSpec};
+use crate::engine::context::{Settled, Snapshot, StepContext, Transition};
+use crate::engine::run::Workflow;
+use crate::engine::step_error::{StepError, code, failure};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub(crate) enum Step {
+    Clone {
+        task: Option<TaskRef>,
+    },
+    PowerOn {
+        task: Option<TaskRef>,
+    },
+    Observe {
+        looks: u32,
+    },
+    /// `failure` is none when the operation was cancelled.
+    Rollback {
+        task: Option<TaskRef>,
+        failure: Option<Failure>,
+    },
+}
+
+impl Workflow for VmCreate {
+    type Step = Step;
+
+    fn first(&self) -> Step {
+        Step::Clone { task: None }
+    }
+
+    fn label(step: &Step) -> (&'static str, Range<i32>) {
+        match step {
+            Step::Clone { .. } => ("clone", 5..70),
+            Step::PowerOn { .. } => ("power_on", 70..90),
+            Step::Observe { .. } => ("observe", 90..100),
+            Step::Rollback { .. } => ("rollback", 0..0),
+        }
+    }
+
+    async fn step(
+        &self,
+        context: &StepContext<'_>,
+        snapshot: Snapshot,
+        step: Step,
+    ) -> Result<Settled<Step>, StepError> {
+        let vm = present(snapshot)?;
+        let hypervisor = context.hypervisor();
+        match step {
+            Step::Clone { task } => {
+                let progress = context.ask(hypervisor.ensure_vm(&spec(self, &vm), task.as_ref())).await?;
+                wait_or(context, progress, |task| Step::Clone { task }, Step::PowerOn { task: None }).await
+            }
+            Step::PowerOn { task } => {
+                let progress = context.ask(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
+                wait_or(context, progress, |task| Step::PowerOn { task }, Step::Observe { looks: 0 }).await
+            }
+            Step::Observe { looks } => observe(self, context, vm, looks).await,
+            Step::Rollback { task, failure } => {
+                let progress = context.ask(hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
+                if let Progress::Running { task, percent } = progress {
+                    return Ok(context.wait(Step::Rollback { task, failure }, percent).await?);
+                }
+                Ok(rolled_back(self, context, vm, failure).await?)
+            }
+        }
+    }
+
+    fn rollback(&self, step: &Step, failure: Option<Failure>) -> Option<Step> {
+        match step {
+            Step::Rollback { .. } => None,
+            // The clone's task goes along: what it makes must not be left.
+            Step::Clone { task } => Some(Step::Rollback { task: task.clone(), failure }),
+            Step::PowerOn { .. } | Step::Observe { .. } => Some(Step::Rollback { task: None, failure }),
+        }
+    }
+}
+
+fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
+    VmSpec {
+        id: vm.id,
+        tenant: vm.tenant_id,
+        operation: job.operation,
+        display_name: vm.display_name.clone(),
+        template: TemplateRef(vm.template_reference.clone()),
+        kind: vm.template_kind,
+        size: vm.size(),
+    }
+}
+
+/// Waits a while for the guest's address, then calls the VM running with or without one.
+async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) -> Result<Settled<Step>, StepError> {
+    let seen = context.ask(context.hypervisor().observe_vm(vm.id)).await?;
+    let Some(seen) = seen else {
+        return Err(StepError::Lost(failure(code::NOT_FOUND, "VM_LOST", "the VM vanished from the hypervisor")));
+    };
+    if seen.ip_addresses.is_empty() && looks < context.shared.config.address_wait_seconds {
+        let pause = context.within(chrono::TimeDelta::seconds(1));
+        let again = Transition::Wait(Step::Observe { looks: looks + 1 }, pause);
+        return Ok(context.settle(again, async |_| Ok(())).await?);
+    }
+    let id = job.operation;
+    let update = Update {
+        state: Some(VmState::from_power(seen.power)),
+        observed: Some((seen.power, seen.ip_addresses)),
+        size: seen.size,
+        ..Update::default()
+    };
+    let event = Event { reason: "VM_CREATED", message: "The VM was created".to_owned(), operation: Some(id) };
+    let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &End::Succeeded(None)).await;
+    Ok(context.settle(Transition::Done, done).await?)
+}
+
+/// Nothing is left on the hypervisor. A failed VM stays to be seen; a cancelled one goes.
+async fn rolled_back(
+    job: &VmCreate,
+    context: &StepContext<'_>,
+    vm: Vm,
+    failure: Option<Failure>,
+) -> Result<Settled<Step>> {
+    let id = job.operation;
+    let done = async |tx: &mut _| match &failure {
+        Some(failure) => {
+            let message = format!("Creation failed: {}", failure.message);
+            let update = Update {
+                state: Some(VmState::Error),
+                state_reason: message.clone(),
+                absent: true,
+                ..Update::default()
+            };
+            let event = Event { reason: "VM_CREATE_FAILED", message, operation: Some(id) };
+            finish(job, tx, update, event, &End::Failed(failure.clone())).await
+        }
+        None => {
+            let message = "Creation was cancelled".to_owned();
+            let event = Event { reason: "VM_CREATE_CANCELLED", message, operation: Some(id) };
+            vms::remove(tx, &vm, event).await?;
+            operations::end(tx, id, vm.id, &End::Cancelled).await
+        }
+    };
+    context.settle(Transition::Done, done).await
+}

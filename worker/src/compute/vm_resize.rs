@@ -1,0 +1,151 @@
+//! Gives a VM the size that its row wants: resize → observe; where it has to be off for it and may be: off → resize → on →
+//! observe. Back: see that nothing is at work any more → on, if we powered it off → tell what size it really has.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use virtualstack_model::compute::jobs::{Graceful, VmResize};
+use virtualstack_model::compute::vm::PowerState;
+use virtualstack_model::operation::Verb;
+use virtualstack_store::compute::event::Event;
+use virtualstack_store::compute::vms::Vm;
+use virtualstack_store::operations::{End, Failure};
+
+use super::power_down::{self, PowerDown};
+use super::{conclude, idle, present, taken_back, wait_or};
+use crate::adapters::hypervisor::{Progress, TaskRef};
+use crate::engine::context::{Settled, Snapshot, StepContext};
+use crate::engine::run::Workflow;
+use crate::engine::step_error::{StepError, code, failure};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub(crate) enum Step {
+    /// `restart` once it was powered off for it.
+    Resize {
+        task: Option<TaskRef>,
+        restart: bool,
+    },
+    PowerOff {
+        at: PowerDown,
+    },
+    PowerOn {
+        task: Option<TaskRef>,
+    },
+    Observe,
+    /// `failure` is none when the operation was cancelled.
+    Rollback {
+        task: Option<TaskRef>,
+        failure: Option<Failure>,
+        restart: bool,
+    },
+    RollbackOn {
+        task: Option<TaskRef>,
+        failure: Option<Failure>,
+    },
+    RollbackObserve {
+        failure: Option<Failure>,
+    },
+}
+
+impl Workflow for VmResize {
+    type Step = Step;
+
+    fn first(&self) -> Step {
+        Step::Resize { task: None, restart: false }
+    }
+
+    fn label(step: &Step) -> (&'static str, Range<i32>) {
+        match step {
+            Step::PowerOff { at } => (at.name(), 10..30),
+            Step::Resize { restart: false, .. } => ("resize", 10..90),
+            Step::Resize { restart: true, .. } => ("resize", 30..70),
+            Step::PowerOn { .. } => ("power_on", 70..90),
+            Step::Observe => ("observe", 90..100),
+            Step::Rollback { .. } => ("rollback", 0..0),
+            Step::RollbackOn { .. } => ("rollback_power_on", 0..0),
+            Step::RollbackObserve { .. } => ("rollback_observe", 0..0),
+        }
+    }
+
+    async fn step(
+        &self,
+        context: &StepContext<'_>,
+        snapshot: Snapshot,
+        step: Step,
+    ) -> Result<Settled<Step>, StepError> {
+        let vm = present(snapshot)?;
+        let hypervisor = context.hypervisor();
+        match step {
+            Step::Resize { task, restart } => resize(self, context, &vm, task, restart).await,
+            Step::PowerOff { at } => {
+                let off = Step::Resize { task: None, restart: true };
+                power_down::step(context, vm.id, Some(Graceful::default()), at, |at| Step::PowerOff { at }, off).await
+            }
+            Step::PowerOn { task } => {
+                let progress = context.ask(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
+                wait_or(context, progress, |task| Step::PowerOn { task }, Step::Observe).await
+            }
+            Step::Observe => {
+                let message = "The VM has its new size".to_owned();
+                let event = Event { reason: "VM_RESIZED", message, operation: Some(self.operation) };
+                conclude(self, context, &vm, event, End::Succeeded(None)).await
+            }
+            Step::Rollback { task, failure, restart } => match idle(context, vm.id, task.as_ref()).await? {
+                Progress::Running { task, percent } => {
+                    Ok(context.wait(Step::Rollback { task, failure, restart }, percent).await?)
+                }
+                Progress::Done if restart => Ok(context.next(Step::RollbackOn { task: None, failure }).await?),
+                Progress::Done => Ok(context.next(Step::RollbackObserve { failure }).await?),
+            },
+            Step::RollbackOn { task, failure } => {
+                match context.ask(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await {
+                    Ok(Progress::Running { task, percent }) => {
+                        Ok(context.wait(Step::RollbackOn { task, failure }, percent).await?)
+                    }
+                    Err(error @ (StepError::Retry { .. } | StepError::LeaseLost)) => Err(error),
+                    // It stays off where it cannot be powered on: that is what the tenant is told then.
+                    Ok(Progress::Done) | Err(_) => Ok(context.next(Step::RollbackObserve { failure }).await?),
+                }
+            }
+            Step::RollbackObserve { failure } => {
+                let (event, end) = taken_back(self, Verb::Update, failure);
+                conclude(self, context, &vm, event, end).await
+            }
+        }
+    }
+
+    fn rollback(&self, step: &Step, failure: Option<Failure>) -> Option<Step> {
+        let (task, restart) = match step {
+            Step::Rollback { .. } | Step::RollbackOn { .. } | Step::RollbackObserve { .. } => return None,
+            Step::Resize { task, restart } => (task.clone(), *restart),
+            Step::PowerOff { at } => (at.task(), true),
+            Step::PowerOn { task } => (task.clone(), true),
+            Step::Observe => (None, false),
+        };
+        Some(Step::Rollback { task, failure, restart })
+    }
+}
+
+async fn resize(
+    job: &VmResize,
+    context: &StepContext<'_>,
+    vm: &Vm,
+    task: Option<TaskRef>,
+    restart: bool,
+) -> Result<Settled<Step>, StepError> {
+    let size = vm.wanted_size();
+    match context.ask(context.hypervisor().ensure_size(vm.id, &size, task.as_ref())).await {
+        Ok(progress) => {
+            let done = if restart { Step::PowerOn { task: None } } else { Step::Observe };
+            wait_or(context, progress, |task| Step::Resize { task, restart }, done).await
+        }
+        Err(StepError::PowerOff(_)) if job.allow_restart && !restart => {
+            Ok(context.next(Step::PowerOff { at: PowerDown::first(Some(Graceful::default())) }).await?)
+        }
+        Err(StepError::PowerOff(needed)) => {
+            Err(StepError::Fail(failure(code::FAILED_PRECONDITION, "RESTART_NEEDED", needed.message)))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,42 @@
+//! From a job's kind to what does it. A new kind of job is one line here.
+
+use tokio_util::sync::CancellationToken;
+use virtualstack_model::Error;
+use virtualstack_model::compute::jobs::{Inventory, VmConsole, VmCreate, VmDelete, VmPower, VmResize, VmSnapshot};
+use virtualstack_model::iam::jobs::{InvitationMail, PasswordResetMail};
+use virtualstack_model::jobs::{Housekeeping, Job};
+use virtualstack_queue::{Handler, Lease};
+
+use crate::engine::context::Shared;
+use crate::engine::run;
+use crate::iam::token_mail;
+use crate::periodic;
+
+/// Hands claimed jobs to their workflows.
+pub(crate) struct Dispatcher(pub(crate) Shared);
+
+impl Handler for Dispatcher {
+    async fn handle(&self, lease: Lease, lost: CancellationToken) {
+        let shared = &self.0;
+        let done = match lease.kind.as_str() {
+            VmCreate::KIND => run::run::<VmCreate>(shared, &lease, &lost).await,
+            VmPower::KIND => run::run::<VmPower>(shared, &lease, &lost).await,
+            VmResize::KIND => run::run::<VmResize>(shared, &lease, &lost).await,
+            VmSnapshot::KIND => run::run::<VmSnapshot>(shared, &lease, &lost).await,
+            VmConsole::KIND => run::run::<VmConsole>(shared, &lease, &lost).await,
+            VmDelete::KIND => run::run::<VmDelete>(shared, &lease, &lost).await,
+            InvitationMail::KIND => token_mail::send::<InvitationMail>(shared, &lease).await,
+            PasswordResetMail::KIND => token_mail::send::<PasswordResetMail>(shared, &lease).await,
+            Inventory::KIND => periodic::inventory(shared, &lease).await,
+            Housekeeping::KIND => periodic::housekeeping(shared, &lease).await,
+            kind => Err(Error::internal(format!("no worker of this version knows jobs of kind {kind}"))),
+        };
+        if let Err(error) = done {
+            // The lease runs out, and somebody tries again.
+            tracing::warn!(
+                source = std::error::Error::source(&error).map(ToString::to_string),
+                "job interrupted: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Runs a workflow: a state machine whose steps are kept with the job, so that any worker goes on where one died.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use virtualstack_model::compute::jobs::VmJob;
+use virtualstack_model::id::OperationId;
+use virtualstack_model::{Error, Result};
+use virtualstack_queue::{Lease, Outcome};
+use virtualstack_store::operations::{self, Failure, Operation};
+use virtualstack_store::{TenantTx, Write};
+
+use crate::compute;
+use crate::engine::context::{Settled, Shared, Snapshot, StepContext, Transition};
+use crate::engine::step_error::{StepError, code, failure};
+
+/// How long an operation may be on the way back, from its deadline or from when it turned back, if that was later. Then it is
+/// given up.
+const ROLLBACK_GRACE: TimeDelta = TimeDelta::minutes(15);
+
+/// A job that was due for longer was left alone: no worker was there. Its extra time begins anew, so that nothing is given
+/// up without a look at the hypervisor.
+const LEFT_ALONE_SECONDS: f64 = 60.0;
+
+/// A workflow of a VM operation.
+pub(crate) trait Workflow: VmJob {
+    /// Its states, kept as JSON with the job.
+    type Step: Serialize + DeserializeOwned + Clone + Send + Sync;
+
+    /// The first step.
+    fn first(&self) -> Self::Step;
+
+    /// Name of a step, and how far the whole is where it begins and ends, in percent.
+    fn label(step: &Self::Step) -> (&'static str, Range<i32>);
+
+    /// Does a step: short, may run twice, ends in a commit.
+    fn step(
+        &self,
+        context: &StepContext<'_>,
+        snapshot: Snapshot,
+        step: Self::Step,
+    ) -> impl Future<Output = Result<Settled<Self::Step>, StepError>> + Send;
+
+    /// Where a failure, or a wish to cancel (none), leads; none where there is no way back.
+    fn rollback(&self, step: &Self::Step, failure: Option<Failure>) -> Option<Self::Step>;
+
+    /// Ends a workflow that can neither go on nor back: the tenant is told, the operator finds the job.
+    fn give_up(
+        &self,
+        context: &StepContext<'_>,
+        failure: Failure,
+    ) -> impl Future<Output = Result<Settled<Self::Step>>> + Send {
+        compute::give_up(self, context, failure)
+    }
+}
+
+/// Runs steps of a claimed job until it waits, ends, is taken away, or the worker stops.
+pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &CancellationToken) -> Result<()> {
+    let job: W = serde_json::from_value(lease.payload.clone()).map_err(Error::internal)?;
+    let mut step = lease.progress.as_ref().map_or_else(
+        || job.first(),
+        |progress| {
+            serde_json::from_value(progress.clone()).unwrap_or_else(|error| {
+                // Of another version, say. Steps may run twice, so the first one is a place to go on from.
+                tracing::warn!(%error, %progress, "no such step; beginning again");
+                job.first()
+            })
+        },
+    );
+    let mut attempt = lease.attempt;
+    loop {
+        let (name, range) = W::label(&step);
+        let mut context = StepContext::new(shared, lease, format!("{}.{name}", W::KIND));
+        if shared.stop.is_cancelled() || lost.is_cancelled() {
+            // Given back at once, for another worker to go on. It must know of earlier attempts: then the lease runs out.
+            if attempt == 1 {
+                context.settle(Transition::Wait(step, TimeDelta::zero()), async |_| Ok(())).await?;
+            }
+            return Ok(());
+        }
+        let done = match context.snapshot(job.operation(), job.vm()).await {
+            Ok(snapshot) => {
+                let until = until(&job, &step, &snapshot.operation);
+                context = context.of(&snapshot.operation, (name, range), until, lost);
+                advance(&job, &context, snapshot, &step, attempt).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        let settled = match done {
+            Ok(settled) => settled,
+            Err(StepError::LeaseLost) => return Ok(()),
+            Err(StepError::Retry { message, after }) => return retry(&context, &job, &step, message, after).await,
+            Err(
+                StepError::Fail(failure)
+                | StepError::Lost(failure)
+                | StepError::PowerOff(failure)
+                | StepError::Guest(failure),
+            ) => {
+                tracing::info!(step = name, reason = failure.reason, message = failure.message, "step failed");
+                match job.rollback(&step, Some(failure.clone())) {
+                    Some(back) => turn_back(&context, job.operation(), back, attempt).await?,
+                    None => job.give_up(&context, failure).await?,
+                }
+            }
+        };
+        match settled.0 {
+            Transition::Next(next) => (step, attempt) = (next, 1),
+            Transition::Wait(..) | Transition::Done | Transition::GiveUp(_) => return Ok(()),
+        }
+    }
+}
+
+/// Does a step, unless its time is over or somebody wants to cancel.
+async fn advance<W: Workflow>(
+    job: &W,
+    context: &StepContext<'_>,
+    snapshot: Snapshot,
+    step: &W::Step,
+    attempt: i32,
+) -> Result<Settled<W::Step>, StepError> {
+    if context.left().is_some_and(|left| left.is_zero()) {
+        if job.rollback(step, None).is_none() && context.lease.overdue_seconds > LEFT_ALONE_SECONDS {
+            let id = job.operation();
+            let begin = async |tx: &mut _| operations::begin_grace(tx, id).await;
+            return Ok(context.settle(Transition::Next(step.clone()), begin).await?);
+        }
+        let last = context.lease.last_error.as_deref().unwrap_or("it was still at work");
+        tracing::warn!(last, "out of time");
+        return Err(StepError::Fail(failure(
+            code::DEADLINE_EXCEEDED,
+            "OPERATION_TIMED_OUT",
+            "the hypervisor did not do it in time; try again later or ask the provider",
+        )));
+    }
+    if attempt > context.lease.max_attempts {
+        let last = context.lease.last_error.as_deref().unwrap_or("the worker died each time");
+        tracing::warn!(last, "out of attempts");
+        return Err(StepError::Fail(failure(
+            code::UNAVAILABLE,
+            "ATTEMPTS_EXHAUSTED",
+            "the hypervisor did not do it after many attempts; try again later or ask the provider",
+        )));
+    }
+    if snapshot.operation.cancel_requested
+        && let Some(back) = job.rollback(step, None)
+    {
+        return Ok(turn_back(context, job.operation(), back, attempt).await?);
+    }
+    let (name, range) = W::label(step);
+    if snapshot.operation.step != name {
+        let id = job.operation();
+        let progress = snapshot.operation.progress_percent.max(range.start);
+        let note = async |tx: &mut _| operations::progress(tx, id, name, progress).await;
+        context.settle(Transition::Next(step.clone()), note).await?;
+    }
+    tracing::debug!(step = name, attempt, "step");
+    job.step(context, snapshot, step.clone()).await
+}
+
+/// Goes on with the way back. The call of an earlier attempt, of a worker that died or lost its lease, may still be on its
+/// way: it gets as long as a claim holds to arrive, so that nothing comes to be behind the back of who looks for it.
+async fn turn_back<S>(context: &StepContext<'_>, id: OperationId, back: S, attempt: i32) -> Result<Settled<S>>
+where
+    S: Serialize + Send + Sync,
+{
+    let arrive = TimeDelta::milliseconds(i64::from(context.shared.config.lease_ms));
+    let transition = if attempt == 1 { Transition::Next(back) } else { Transition::Wait(back, arrive) };
+    context.settle(transition, async |tx: &mut _| operations::begin_grace(tx, id).await).await
+}
+
+/// When a step has failed at the latest: at the operation's deadline, or, where there is no way back from it, when its extra
+/// time is over.
+fn until<W: Workflow>(job: &W, step: &W::Step, operation: &Operation) -> DateTime<Utc> {
+    let failure = failure(code::DEADLINE_EXCEEDED, "", "");
+    match job.rollback(step, Some(failure)) {
+        Some(_) => operation.deadline_at,
+        None => operation.grace_from.map_or(operation.deadline_at, |at| at.max(operation.deadline_at)) + ROLLBACK_GRACE,
+    }
+}
+
+/// Leaves the step for a later try, before its time is over; for one at once where somebody asked to cancel meanwhile, who
+/// could not wake a job that was at work.
+async fn retry<W: Workflow>(
+    context: &StepContext<'_>,
+    job: &W,
+    step: &W::Step,
+    message: String,
+    after: Option<Duration>,
+) -> Result<()> {
+    tracing::info!(message, "step will be retried");
+    let after = after.and_then(|after| TimeDelta::from_std(after).ok());
+    let turns_back = job.rollback(step, None).is_some();
+    let retry = async |tx: &mut TenantTx<Write>| {
+        let cancelled = turns_back && operations::is_cancelled(tx, job.operation()).await?;
+        let within = if cancelled { Some(TimeDelta::zero()) } else { context.left() };
+        Ok(((), Outcome::Retry { error: message.clone(), after, within }))
+    };
+    context.shared.store.write_for_job(context.lease, "retry", retry).await
+}
+
+#[cfg(test)]
+mod tests {
+    use virtualstack_model::compute::jobs::VmCreate;
+    use virtualstack_model::jobs::Job;
+    use virtualstack_model::operation::Verb;
+
+    use super::*;
+
+    #[test]
+    fn the_deadline_comes_long_before_the_last_attempt() {
+        let longest = Verb::ALL.iter().map(|verb| verb.time_limit()).max().expect("verbs") + ROLLBACK_GRACE;
+        // Between attempts lie 30 s on average: at most 60 s, by full jitter.
+        assert!(TimeDelta::seconds(30) * VmCreate::MAX_ATTEMPTS > longest * 3, "{longest}");
+    }
+}

@@ -1,0 +1,84 @@
+//! The mail of an invitation.
+
+use virtualstack_model::Result;
+use virtualstack_model::iam::jobs::InvitationMail;
+use virtualstack_queue::Outcome;
+use virtualstack_store::iam::invitations::{self, MailContent};
+use virtualstack_store::iam::mail_tokens::MailToken;
+
+use crate::adapters::mail::Message;
+use crate::engine::context::StepContext;
+use crate::engine::probe::Point;
+use crate::iam::token_mail::{TokenMail, line, link, moment, ways};
+
+impl TokenMail for InvitationMail {
+    const PREFIX: &'static str = "vsi_";
+
+    async fn commit(&self, context: &StepContext<'_>, token: &MailToken) -> Result<Option<Message>> {
+        let (id, shared) = (self.invitation, context.shared);
+        let letter = shared
+            .store
+            .write_for_job(context.lease, &context.label, async |tx| {
+                let letter = invitations::set_token(tx, id, token.digest()).await?;
+                shared.probe.pass(&context.label, Point::BeforeCommit).await;
+                let outcome = if letter.is_some() { Outcome::Stay } else { Outcome::Done };
+                Ok((letter, outcome))
+            })
+            .await?;
+        Ok(letter.map(|letter| message(letter, &link(shared, "accept-invitation"), token)))
+    }
+
+    async fn conclude(&self, context: &StepContext<'_>, token: &MailToken) -> Result<()> {
+        let (id, shared) = (self.invitation, context.shared);
+        let sent = shared.store.write_for_job(context.lease, &context.label, async |tx| {
+            invitations::set_sent(tx, id, token.digest()).await?;
+            shared.probe.pass(&context.label, Point::BeforeCommit).await;
+            Ok(((), Outcome::Done))
+        });
+        sent.await
+    }
+}
+
+fn message(letter: MailContent, link: &str, token: &MailToken) -> Message {
+    let tenant = line(&letter.tenant);
+    let name = tenant.trim_end_matches('.');
+    let invites = match &letter.inviter {
+        Some(inviter) => format!("{} invites you to {name}.", line(inviter)),
+        None => format!("You are invited to {name}."),
+    };
+    let text = format!(
+        "Hello,\n\n{invites}\n\nTo accept, open this link:\n\n{}\n\
+         The invitation ends on {}. It is for you alone: please do not forward this mail. If you did not expect it, you \
+         need not do anything.\n",
+        ways(link, token),
+        moment(letter.expires_at),
+    );
+    Message { to: letter.email, subject: format!("Invitation to {tenant}"), text }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    #[test]
+    fn a_mail_says_who_invites_to_what_and_until_when() {
+        let token = MailToken::mint(InvitationMail::PREFIX).expect("a token");
+        let letter = MailContent {
+            email: "ada@example.com".to_owned(),
+            tenant: "Acme\r\nInc.".to_owned(),
+            inviter: Some("Bob\nthe Boss".to_owned()),
+            expires_at: DateTime::from_timestamp(1_800_000_000, 0).expect("a time"),
+        };
+        let mail = message(letter.clone(), "https://example.com/accept-invitation", &token);
+        assert_eq!(mail.subject, "Invitation to Acme Inc.");
+        let lines: Vec<_> = mail.text.lines().collect();
+        assert!(lines.contains(&"Bob the Boss invites you to Acme Inc."), "{}", mail.text);
+        assert!(lines.contains(&&*format!("https://example.com/accept-invitation#token={}", token.text())));
+        assert!(lines.contains(&token.text()));
+        assert!(mail.text.contains("ends on 15 January 2027, 08:00 UTC."), "{}", mail.text);
+        let mail = message(MailContent { inviter: None, ..letter }, "", &token);
+        assert!(mail.text.contains("You are invited to Acme Inc."), "{}", mail.text);
+    }
+}

@@ -1,0 +1,86 @@
+//! Purges deleted tenants whose time has come: first their VMs, by forced deletes, then, once none is left, all the rest
+//! but the audit log. Each run goes as far as it can, and the next goes on; two at once are harmless, for each step locks
+//! what it looks at.
+
+use virtualstack_model::Result;
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::jobs::VmDelete;
+use virtualstack_model::compute::vm::VmState;
+use virtualstack_model::id::{OperationId, TenantId};
+use virtualstack_model::log::{Actor, Audit, Outcome};
+use virtualstack_store::compute::event::Event;
+use virtualstack_store::compute::vms::{self, Update};
+use virtualstack_store::tenant_life;
+use virtualstack_store::{Store, SystemPurpose, operations};
+
+/// Tenants, and VMs of each, that one run looks at.
+const TENANTS: i64 = 500;
+const VMS: i64 = 100;
+
+/// Operations and changes that are forgotten in one statement.
+const HISTORY: i64 = 5_000;
+
+/// Goes on with the purges that are due. One that fails does not stop the others.
+pub(crate) async fn run(store: &Store) {
+    let due = store.system(SystemPurpose::Reconcile, async |tx| tenant_life::purgeable(tx, TENANTS).await).await;
+    let due = due.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot look for tenants to purge");
+        Vec::new()
+    });
+    for tenant in due {
+        match purge(store, tenant).await {
+            Ok(true) => tracing::info!(%tenant, "the tenant was purged"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, %tenant, "cannot purge the tenant"),
+        }
+    }
+}
+
+/// Goes on with the purge of a tenant; whether it is done.
+async fn purge(store: &Store, tenant: TenantId) -> Result<bool> {
+    let vms = store.system(SystemPurpose::Reconcile, async |tx| vms::of_tenant(tx, tenant, VMS).await).await?;
+    for vm in vms {
+        if let Err(error) = delete(store, tenant, vm).await {
+            tracing::warn!(%error, %vm, "cannot start the purge of a VM");
+        }
+    }
+    if store.system(SystemPurpose::Reconcile, async |tx| vms::any_of_tenant(tx, tenant).await).await? {
+        return Ok(false);
+    }
+    while store
+        .system(SystemPurpose::Reconcile, async |tx| tenant_life::forget_history(tx, tenant, HISTORY).await)
+        .await?
+    {}
+    let audit = Audit {
+        action: "tenant_purge".to_owned(),
+        actor: Actor::System("reconciler"),
+        resource: tenant.name(),
+        request_id: String::new(),
+        client_address: None,
+        traceparent: None,
+        outcome: Outcome::Done,
+    };
+    store.system(SystemPurpose::Reconcile, async |tx| tenant_life::purge(tx, &audit, tenant).await).await
+}
+
+/// Starts the forced delete of a VM. Behind another operation it waits, and asks that one to cancel.
+async fn delete(store: &Store, tenant: TenantId, id: VmId) -> Result<()> {
+    store
+        .write_as_system(tenant, "vm_purge", async |tx| {
+            if !tenant_life::is_due(tx).await? {
+                return Ok(());
+            }
+            let Some(mut vm) = vms::find_locked(tx, id).await? else { return Ok(()) };
+            if vm.state == VmState::Deleting {
+                return Ok(());
+            }
+            let operation = OperationId::new();
+            operations::start_delete(tx, operation, id, &VmDelete { vm: id, operation, force: true }).await?;
+            tx.audit_resource(id.name());
+            let update = Update { state: Some(VmState::Deleting), ..Update::default() };
+            let message = "The tenant is purged, and the VM with it".to_owned();
+            let event = Event { reason: "VM_PURGE_STARTED", message, operation: Some(operation) };
+            vms::update_state(tx, &mut vm, update, event).await
+        })
+        .await
+}
