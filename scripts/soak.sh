@@ -8,4 +8,4 @@ cd "$root"
 scripts/tools.sh test
 cargo test --test it --no-run
 exec env VIRTUALSTACK_TEST_VCSIM="$tools/bin/vcsim" VIRTUALSTACK_SOAK_SECONDS=600 VIRTUALSTACK_SOAK_VCENTER_SECONDS=180 \
-  VIRTUALSTACK_TEST_ROUNDS=20 "$@" cargo test --test it -- machine:: tenancy::two_servers --nocapture --test-threads 1
+  VIRTUALSTACK_TEST_ROUNDS=20 "$@" cargo test --test it -- vm_lives:: tenancy::two_servers --nocapture --test-threads 1
