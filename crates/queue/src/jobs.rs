@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 use uuid::Uuid;
@@ -123,6 +123,17 @@ pub async fn release(connection: &mut AsyncPgConnection, job: Uuid) -> QueryResu
     Ok(())
 }
 
+/// Makes the job with this key due now, ahead of its timer; one that is at work runs again when this run has ended.
+pub async fn activate(connection: &mut AsyncPgConnection, unique_key: &str) -> QueryResult<()> {
+    // `retry_at` of a job at work is the claim's to write, and never this: so it tells [`settle`] that somebody waits.
+    const ACTIVATE: &str = "UPDATE background_jobs.jobs SET \
+        available_at = CASE WHEN state = 'running' THEN available_at ELSE least(available_at, now()) END, \
+        retry_at = CASE WHEN state = 'running' THEN '-infinity' ELSE retry_at END \
+        WHERE unique_key = $1 AND state IN ('available', 'running')";
+    diesel::sql_query(ACTIVATE).bind::<Text, _>(unique_key).execute(connection).await?;
+    Ok(())
+}
+
 /// Writes where a job stands. The caller's transaction has locked it by its fencing token.
 pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: &Outcome) -> QueryResult<()> {
     // A failed step waits as long as its claim said, which grows with the attempt; a new step starts afresh, and where the
@@ -133,6 +144,7 @@ pub async fn settle(connection: &mut AsyncPgConnection, lease: &Lease, outcome: 
         available_at = CASE \
             WHEN $3 = 'running' THEN available_at \
             WHEN $6 THEN least(greatest(retry_at, now() + $7 * interval '1 millisecond'), now() + $8 * interval '1 millisecond') \
+            WHEN retry_at = '-infinity' THEN now() \
             ELSE now() + $7 * interval '1 millisecond' END, \
         finished_at = CASE WHEN $3 IN ('completed', 'discarded') THEN now() END, \
         unique_key = CASE WHEN $3 IN ('completed', 'discarded') THEN NULL ELSE unique_key END \
@@ -169,4 +181,15 @@ pub async fn prune(connection: &mut AsyncPgConnection, before: DateTime<Utc>) ->
         .bind::<Timestamptz, _>(before)
         .execute(connection)
         .await
+}
+
+/// Removes open jobs of these queues that have been due since before `before`: nobody claims from them any more.
+pub async fn prune_abandoned(
+    connection: &mut AsyncPgConnection,
+    queues: &[&str],
+    before: DateTime<Utc>,
+) -> QueryResult<usize> {
+    const PRUNE: &str = "DELETE FROM background_jobs.jobs \
+        WHERE queue = ANY ($1) AND state IN ('available', 'running') AND available_at < $2";
+    diesel::sql_query(PRUNE).bind::<Array<Text>, _>(queues).bind::<Timestamptz, _>(before).execute(connection).await
 }

@@ -11,6 +11,6 @@ mod runner;
 mod wake;
 
 pub use claim::{Lease, claim, renew};
-pub use jobs::{NewJob, Outcome, insert, insert_unique, prune, release, settle};
+pub use jobs::{NewJob, Outcome, activate, insert, insert_unique, prune, prune_abandoned, release, settle};
 pub use runner::{Config, Handler, Runner};
 pub use wake::{Notification, listen};

@@ -323,6 +323,16 @@ impl SystemTx {
         virtualstack_queue::insert_unique(self.connection()?, &job).await.map_err(from_diesel).map(|_| ())
     }
 
+    /// Activates the scheduled job of a kind: it runs at once, ahead of its timer, and once more where it is at work now. Any
+    /// worker may take it.
+    pub async fn activate<J: Job>(&mut self) -> Result<()> {
+        let connection = self.connection()?;
+        // Only the queue's role may change a job.
+        connection.batch_execute("SET LOCAL ROLE virtualstack_queue").await.map_err(from_diesel)?;
+        virtualstack_queue::activate(connection, J::KIND).await.map_err(from_diesel)?;
+        connection.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)
+    }
+
     /// Puts in a job that belongs to no tenant, due now.
     pub async fn enqueue<J: Job>(&mut self, job: &J, traceparent: Option<String>) -> Result<()> {
         let job = system_job(job, traceparent)?;
@@ -351,6 +361,15 @@ impl SystemTx {
     /// Removes jobs that were completed before `before`.
     pub async fn prune_jobs(&mut self, before: chrono::DateTime<chrono::Utc>) -> Result<usize> {
         virtualstack_queue::prune(self.connection()?, before).await.map_err(from_diesel)
+    }
+
+    /// Removes open jobs of queues that no worker has claimed from since `before`.
+    pub async fn prune_abandoned_jobs(
+        &mut self,
+        queues: &[&str],
+        before: chrono::DateTime<chrono::Utc>,
+    ) -> Result<usize> {
+        virtualstack_queue::prune_abandoned(self.connection()?, queues, before).await.map_err(from_diesel)
     }
 
     /// Appends an audit row, in this commit.
