@@ -97,7 +97,7 @@ pub(crate) fn worker_deps(
         None => Arc::new(NoProbe),
     };
     let link_base = config.mail.link_base.clone();
-    Ok(virtualstack_worker::Deps { store, hypervisor, mailer, link_base, master_key, probe })
+    Ok(virtualstack_worker::Deps { store, hypervisors: hypervisor.into(), mailer, link_base, master_key, probe })
 }
 
 /// Ready when the database answers, soon enough for a probe that has little patience itself.

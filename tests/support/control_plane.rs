@@ -135,7 +135,7 @@ impl ControlPlane {
         let link_base = mail::Config::default().link_base;
         let deps = virtualstack_worker::Deps {
             store: self.store.clone(),
-            hypervisor,
+            hypervisors: hypervisor.into(),
             mailer,
             link_base,
             master_key: master_key(),

@@ -8,6 +8,7 @@ mod faults;
 mod graceful;
 mod resize;
 mod snapshots;
+mod tasks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! Settings of the worker.
 
+use chrono::TimeDelta;
 use serde::Deserialize;
 
 /// Settings of the worker.
@@ -22,9 +23,9 @@ pub struct Config {
     pub address_wait_seconds: u32,
     /// Seconds that a deleted VM is kept.
     pub undelete_window_seconds: u32,
-    /// Seconds between looks at the hypervisor's templates.
+    /// Seconds between readings of the hypervisors' templates.
     pub inventory_seconds: u32,
-    /// Seconds between runs of the housekeeping.
+    /// Seconds between runs of each purge and cleanup.
     pub housekeeping_seconds: u32,
 }
 
@@ -42,5 +43,15 @@ impl Default for Config {
             inventory_seconds: 60,
             housekeeping_seconds: 60,
         }
+    }
+}
+
+impl Config {
+    pub(crate) fn inventory(&self) -> TimeDelta {
+        TimeDelta::seconds(self.inventory_seconds.into())
+    }
+
+    pub(crate) fn housekeeping(&self) -> TimeDelta {
+        TimeDelta::seconds(self.housekeeping_seconds.into())
     }
 }

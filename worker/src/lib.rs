@@ -1,14 +1,14 @@
 //! Workflows, tasks, and the adapters to the outside.
 //!
-//! A job comes from the queue to [`engine::registry`], which runs its workflow step by step. A step reads in a short
-//! transaction, calls the outside with none open, and writes in a short fenced one that also says which step is next.
+//! A job comes from the queue to [`engine::registry`], which knows what does its kind: a workflow, step by step, or a task,
+//! try by try. Each reads in a short transaction, calls the outside with none open, and writes in a short fenced one that also
+//! says where the job stands then.
 
 pub mod adapters;
 mod compute;
 mod config;
 mod engine;
 mod iam;
-mod periodic;
 mod tenant_life;
 mod worker;
 

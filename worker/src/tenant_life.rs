@@ -1,17 +1,25 @@
-//! Purges deleted tenants whose time has come: first their VMs, by forced deletes, then, once none is left, all the rest
-//! but the audit log. Each run goes as far as it can, and the next goes on; two at once are harmless, for each step locks
-//! what it looks at.
+//! How a tenant ends: it is purged when its time has come.
+//!
+//! - What it does: it starts forced deletes of the tenant's VMs, and once none is left it deletes all the rest. Each run goes
+//!   as far as it can, and the next goes on; two at once are harmless, for each step locks what it reads.
+//! - What it must never do: touch a tenant that was undeleted meanwhile, or the audit log.
+//! - When it is activated: by its timer, `worker.housekeeping_seconds`.
 
 use virtualstack_model::Result;
 use virtualstack_model::compute::id::VmId;
 use virtualstack_model::compute::jobs::VmDelete;
 use virtualstack_model::compute::vm::VmState;
 use virtualstack_model::id::{OperationId, TenantId};
+use virtualstack_model::jobs::TenantPurge;
 use virtualstack_model::log::{Actor, Audit, Outcome};
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Update};
 use virtualstack_store::tenant_life;
 use virtualstack_store::{Store, SystemPurpose, operations};
+
+use crate::config::Config;
+use crate::engine::registry::Registry;
+use crate::engine::task::{Next, Task, TaskContext};
 
 /// Tenants, and VMs of each, that one run looks at.
 const TENANTS: i64 = 500;
@@ -20,19 +28,23 @@ const VMS: i64 = 100;
 /// Operations and changes that are forgotten in one statement.
 const HISTORY: i64 = 5_000;
 
-/// Goes on with the purges that are due. One that fails does not stop the others.
-pub(crate) async fn run(store: &Store) {
-    let due = store.system(SystemPurpose::Reconcile, async |tx| tenant_life::purgeable(tx, TENANTS).await).await;
-    let due = due.unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot look for tenants to purge");
-        Vec::new()
-    });
-    for tenant in due {
-        match purge(store, tenant).await {
-            Ok(true) => tracing::info!(%tenant, "the tenant was purged"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, %tenant, "cannot purge the tenant"),
+pub(crate) fn register(registry: &mut Registry, config: &Config) {
+    registry.scheduled::<TenantPurge>(config.housekeeping());
+}
+
+impl Task for TenantPurge {
+    /// Goes on with the purges that are due. One that fails does not stop the others.
+    async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
+        let store = context.store();
+        let due = store.system(SystemPurpose::Reconcile, async |tx| tenant_life::purgeable(tx, TENANTS).await).await?;
+        for tenant in due {
+            match purge(store, tenant).await {
+                Ok(true) => tracing::info!(%tenant, "the tenant was purged"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, %tenant, "cannot purge the tenant"),
+            }
         }
+        Ok(Next::Done)
     }
 }
 

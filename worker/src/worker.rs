@@ -6,26 +6,24 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::Result;
-use virtualstack_model::compute::jobs::VM_QUEUE;
 use virtualstack_model::iam::jobs::MAIL_QUEUE;
-use virtualstack_model::jobs::PERIODIC_QUEUE;
 use virtualstack_queue::Runner;
 use virtualstack_store::{MasterKey, Store};
 
-use crate::adapters::hypervisor::Hypervisor;
+use crate::adapters::hypervisor::Hypervisors;
 use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::engine::context::Shared;
 use crate::engine::probe::Probe;
-use crate::engine::registry::Dispatcher;
-use crate::periodic;
+use crate::engine::registry::{Dispatcher, Registry};
+use crate::{compute, engine, iam, tenant_life};
 
 /// What the worker needs from outside.
 pub struct Deps {
     /// The database.
     pub store: Store,
-    /// The hypervisor.
-    pub hypervisor: Arc<dyn Hypervisor>,
+    /// The hypervisors; one makes them by `into`.
+    pub hypervisors: Hypervisors,
     /// What sends mail.
     pub mailer: Arc<dyn Mailer>,
     /// What links in mails begin with: the console's address.
@@ -44,26 +42,42 @@ pub struct Worker {
     shared: Shared,
 }
 
-/// Does all that can fail: puts the periodic jobs in.
+/// Every kind of job, from the ground up.
+fn registry(config: &Config) -> Registry {
+    let mut registry = Registry::default();
+    engine::cleanup::register(&mut registry, config);
+    iam::register(&mut registry, config);
+    compute::register(&mut registry, config);
+    tenant_life::register(&mut registry, config);
+    registry
+}
+
+/// Does all that can fail: puts the scheduled jobs in.
 pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
-    let Deps { store, hypervisor, mailer, link_base, master_key, probe } = deps;
-    periodic::schedule(&store).await?;
+    let Deps { store, hypervisors, mailer, link_base, master_key, probe } = deps;
+    let registry = Arc::new(registry(&config));
+    registry.schedule(&store).await?;
     let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-    let runner_config = |queues: &[&str], concurrency| virtualstack_queue::Config {
+    let runner_config = |mail, concurrency| virtualstack_queue::Config {
         url: store.queue_url().to_owned(),
-        queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
+        queues: registry
+            .queues()
+            .into_iter()
+            .filter(|queue| (*queue == MAIL_QUEUE) == mail)
+            .map(str::to_owned)
+            .collect(),
         worker: worker.clone(),
         concurrency,
         lease: Duration::from_millis(config.lease_ms.into()),
         heartbeat: Duration::from_millis(config.heartbeat_ms.into()),
         poll: Duration::from_millis(config.poll_ms.into()),
     };
-    let vms = runner_config(&[VM_QUEUE, PERIODIC_QUEUE], config.concurrency);
-    let mails = runner_config(&[MAIL_QUEUE], config.mail_concurrency);
+    let (all, mails) = (runner_config(false, config.concurrency), runner_config(true, config.mail_concurrency));
     let stop = CancellationToken::new();
-    let shared = Shared { store, hypervisor, mailer, link_base, master_key, probe, config: Arc::new(config), stop };
-    let runner = |config| Runner::new(config, Dispatcher(shared.clone()));
-    Ok(Worker { runner: runner(vms), mail_runner: runner(mails), shared })
+    let shared = Shared { store, hypervisors, mailer, link_base, master_key, probe, config: Arc::new(config), stop };
+    let dispatcher = Dispatcher { registry, shared: shared.clone() };
+    let runner = |config| Runner::new(config, dispatcher.clone());
+    Ok(Worker { runner: runner(all), mail_runner: runner(mails), shared })
 }
 
 impl Worker {
@@ -79,6 +93,43 @@ impl Worker {
                 running.await;
             }
         }
-        shared.hypervisor.close().await;
+        shared.hypervisors.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_one_that_does_it_and_others_have_none() {
+        let registry = registry(&Config::default());
+        let kinds: Vec<_> = registry.kinds().collect();
+        let expected = [
+            ("console_ticket_cleanup", "tasks"),
+            ("invitation_mail", "mail"),
+            ("job_cleanup", "tasks"),
+            ("password_reset_cleanup", "tasks"),
+            ("password_reset_mail", "mail"),
+            ("rate_limit_cleanup", "tasks"),
+            ("request_id_cleanup", "tasks"),
+            ("session_cleanup", "tasks"),
+            ("template_inventory", "tasks"),
+            ("tenant_purge", "tasks"),
+            ("vm_console", "vm"),
+            ("vm_create", "vm"),
+            ("vm_delete", "vm"),
+            ("vm_power", "vm"),
+            ("vm_purge", "tasks"),
+            ("vm_resize", "vm"),
+            ("vm_snapshot", "vm"),
+        ];
+        assert_eq!(
+            kinds, expected,
+            "kinds stand in databases: none is renamed, and none goes while jobs of it may be left"
+        );
+        let error = registry.find("vm_teleport").map(drop).expect_err("unknown");
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        assert_eq!(cause.as_deref(), Some("no worker of this version knows jobs of kind vm_teleport"));
     }
 }

@@ -331,13 +331,13 @@ async fn a_deletion_can_be_taken_back_until_the_purge() {
     assert!(last.starts_with("DeleteTenant platform/users/ "), "{log:?}");
 }
 
-/// Lets the housekeeping run until a tenant is purged.
+/// Lets the purge run until a tenant is gone.
 async fn purged(plane: &ControlPlane, name: &str) {
     let id = name.trim_start_matches("tenants/");
     let state = format!("SELECT count(*) FROM iam.tenants WHERE id = '{id}' AND state = 'PURGED'");
     for _ in 0..200 {
         let due =
-            "UPDATE background_jobs.jobs SET available_at = now() WHERE kind = 'housekeeping' AND state = 'available'";
+            "UPDATE background_jobs.jobs SET available_at = now() WHERE kind = 'tenant_purge' AND state = 'available'";
         plane.database.execute(due).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         if plane.database.count(&state).await == 1 {

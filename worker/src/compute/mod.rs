@@ -1,17 +1,22 @@
-//! One file per workflow. Each reads top to bottom: its steps, what each does, and the way back.
+//! VMs: one file per workflow or task. A workflow reads top to bottom: its steps, what each does, and the rollback.
 
+mod cleanup;
 mod power_down;
+mod template_inventory;
 mod vm_console;
 mod vm_create;
 mod vm_delete;
 mod vm_power;
+mod vm_purge;
 mod vm_resize;
 mod vm_snapshot;
 
 use chrono::{TimeDelta, Utc};
 use virtualstack_model::Result;
 use virtualstack_model::compute::id::VmId;
-use virtualstack_model::compute::jobs::VmDelete;
+use virtualstack_model::compute::jobs::{
+    ConsoleTicketCleanup, TemplateInventory, VmConsole, VmCreate, VmDelete, VmPower, VmPurge, VmResize, VmSnapshot,
+};
 use virtualstack_model::compute::vm::{Size, VmState};
 use virtualstack_model::jobs::Job;
 use virtualstack_model::operation::Verb;
@@ -21,9 +26,24 @@ use virtualstack_store::operations::{self, End, Failure};
 use virtualstack_store::{TenantTx, Write};
 
 use crate::adapters::hypervisor::{Progress, TaskRef, TemplateRef, VmIdentity};
+use crate::config::Config;
 use crate::engine::context::{Settled, Snapshot, StepContext, Transition};
+use crate::engine::registry::Registry;
 use crate::engine::run::Workflow;
 use crate::engine::step_error::{StepError, code, failure};
+
+pub(crate) fn register(registry: &mut Registry, config: &Config) {
+    registry
+        .workflow::<VmCreate>()
+        .workflow::<VmPower>()
+        .workflow::<VmResize>()
+        .workflow::<VmSnapshot>()
+        .workflow::<VmConsole>()
+        .workflow::<VmDelete>()
+        .scheduled_and_on_start::<TemplateInventory>(config.inventory())
+        .scheduled::<VmPurge>(config.housekeeping())
+        .scheduled::<ConsoleTicketCleanup>(config.housekeeping());
+}
 
 /// The VM of a step that cannot do without its row.
 fn present(snapshot: Snapshot) -> Result<Vm, StepError> {
@@ -49,7 +69,7 @@ where
 
 /// Makes sure that the hypervisor is not at work on a VM, so that what is observed then stays true.
 async fn idle(context: &StepContext<'_>, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, StepError> {
-    match context.ask(context.hypervisor().ensure_idle(vm, task)).await {
+    match context.ask(context.hypervisor()?.ensure_idle(vm, task)).await {
         Err(StepError::Lost(_)) => Ok(Progress::Done),
         done => done,
     }
@@ -58,7 +78,7 @@ async fn idle(context: &StepContext<'_>, vm: VmId, task: Option<&TaskRef>) -> Re
 /// What the hypervisor says of a VM, to be written with the end of an operation. `size` is what it has where that cannot be
 /// seen. A VM that is gone is still counted: whoever knows why may bring it back.
 async fn observe(context: &StepContext<'_>, vm: VmId, size: Size) -> Result<Update, StepError> {
-    let seen = context.ask(context.hypervisor().observe_vm(vm)).await?;
+    let seen = context.ask(context.hypervisor()?.observe_vm(vm)).await?;
     Ok(match seen {
         Some(seen) => Update {
             state: Some(VmState::from_power(seen.power)),

@@ -60,7 +60,7 @@ pub(super) async fn step<S>(
 where
     S: Serialize + Send + Sync,
 {
-    let hypervisor = context.hypervisor();
+    let hypervisor = context.hypervisor()?;
     let Graceful { timeout_seconds, power_off } = graceful.unwrap_or_default();
     let unless_cut = |reason, message: String| match power_off {
         true => Ok(again(PowerDown::Cut { task: None })),

@@ -47,7 +47,7 @@ impl Workflow for VmConsole {
         match step {
             Step::Open => {
                 present(snapshot)?;
-                let ticket = context.ask(context.hypervisor().open_console(vm)).await?;
+                let ticket = context.ask(context.hypervisor()?.open_console(vm)).await?;
                 let secret = serde_json::to_vec(&ticket).map_err(Error::internal)?;
                 let sealed = context.shared.master_key.seal(&console_tickets::purpose(id), &secret)?;
                 let done = async |tx: &mut _| {

@@ -58,7 +58,7 @@ impl Workflow for VmCreate {
         step: Step,
     ) -> Result<Settled<Step>, StepError> {
         let vm = present(snapshot)?;
-        let hypervisor = context.hypervisor();
+        let hypervisor = context.hypervisor()?;
         match step {
             Step::Clone { task } => {
                 let progress = context.ask(hypervisor.ensure_vm(&spec(self, &vm), task.as_ref())).await?;
@@ -103,7 +103,7 @@ fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
 
 /// Waits a while for the guest's address, then calls the VM running with or without one.
 async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) -> Result<Settled<Step>, StepError> {
-    let seen = context.ask(context.hypervisor().observe_vm(vm.id)).await?;
+    let seen = context.ask(context.hypervisor()?.observe_vm(vm.id)).await?;
     let Some(seen) = seen else {
         return Err(StepError::Lost(failure(code::NOT_FOUND, "VM_LOST", "the VM vanished from the hypervisor")));
     };

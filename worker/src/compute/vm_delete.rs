@@ -51,7 +51,7 @@ impl Workflow for VmDelete {
     ) -> Result<Settled<Step>, StepError> {
         // A create that was cancelled for this delete has left nothing.
         let Some(vm) = snapshot.vm else { return Ok(nothing_left(self, context).await?) };
-        let hypervisor = context.hypervisor();
+        let hypervisor = context.hypervisor()?;
         match step {
             Step::PowerOff { task } => {
                 let off = context.ask(hypervisor.ensure_power(vm.id, PowerState::Off, task.as_ref())).await;

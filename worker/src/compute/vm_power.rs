@@ -70,7 +70,7 @@ impl Workflow for VmPower {
         step: Step,
     ) -> Result<Settled<Step>, StepError> {
         let vm = present(snapshot)?;
-        let hypervisor = context.hypervisor();
+        let hypervisor = context.hypervisor()?;
         match step {
             Step::PowerOff { at } => {
                 let off = if self.verb == Verb::Restart { Step::PowerOn { task: None } } else { Step::Observe };

@@ -75,7 +75,7 @@ impl Workflow for VmResize {
         step: Step,
     ) -> Result<Settled<Step>, StepError> {
         let vm = present(snapshot)?;
-        let hypervisor = context.hypervisor();
+        let hypervisor = context.hypervisor()?;
         match step {
             Step::Resize { task, restart } => resize(self, context, &vm, task, restart).await,
             Step::PowerOff { at } => {
@@ -135,7 +135,7 @@ async fn resize(
     restart: bool,
 ) -> Result<Settled<Step>, StepError> {
     let size = vm.wanted_size();
-    match context.ask(context.hypervisor().ensure_size(vm.id, &size, task.as_ref())).await {
+    match context.ask(context.hypervisor()?.ensure_size(vm.id, &size, task.as_ref())).await {
         Ok(progress) => {
             let done = if restart { Step::PowerOn { task: None } } else { Step::Observe };
             wait_or(context, progress, |task| Step::Resize { task, restart }, done).await

@@ -86,7 +86,7 @@ impl Workflow for VmSnapshot {
         step: Step,
     ) -> Result<Settled<Step>, StepError> {
         let vm = present(snapshot)?;
-        let hypervisor = context.hypervisor();
+        let hypervisor = context.hypervisor()?;
         match step {
             Step::Make { task } => {
                 let spec = spec(self, context).await?;

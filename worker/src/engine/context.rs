@@ -17,7 +17,7 @@ use virtualstack_store::operations::{self, Operation};
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{MasterKey, Store, TenantTx, Write};
 
-use crate::adapters::hypervisor::{Fault, Hypervisor};
+use crate::adapters::hypervisor::{Fault, Hypervisor, Hypervisors};
 use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::engine::probe::{Point, Probe};
@@ -27,7 +27,7 @@ use crate::engine::step_error::StepError;
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) store: Store,
-    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) hypervisors: Hypervisors,
     pub(crate) mailer: Arc<dyn Mailer>,
     /// What links in mails begin with.
     pub(crate) link_base: String,
@@ -54,8 +54,10 @@ pub(crate) struct StepContext<'a> {
     pub(crate) lease: &'a Lease,
     /// "kind.step".
     pub(crate) label: String,
-    /// The operation that it is a step of; mails have none.
+    /// The operation that it is a step of.
     part: Option<Part<'a>>,
+    /// Name of the hypervisor; empty where none is known.
+    hypervisor: String,
 }
 
 /// What a step knows of its operation.
@@ -100,7 +102,7 @@ pub(crate) struct Snapshot {
 impl<'a> StepContext<'a> {
     /// A step of a job; `label` is "kind.step".
     pub(crate) fn new(shared: &'a Shared, lease: &'a Lease, label: String) -> Self {
-        Self { shared, lease, label, part: None }
+        Self { shared, lease, label, part: None, hypervisor: String::new() }
     }
 
     /// The same, as a step of an operation that has to be over at a time.
@@ -116,6 +118,11 @@ impl<'a> StepContext<'a> {
         Self { part: Some(Part { operation: id, actor, step, range, told, until, lost }), ..self }
     }
 
+    /// The same, on a hypervisor.
+    pub(crate) fn on(self, hypervisor: String) -> Self {
+        Self { hypervisor, ..self }
+    }
+
     /// How long it may still take.
     pub(crate) fn left(&self) -> Option<TimeDelta> {
         self.part.as_ref().map(|part| (part.until - Utc::now()).max(TimeDelta::zero()))
@@ -126,8 +133,9 @@ impl<'a> StepContext<'a> {
         self.left().map_or(pause, |left| left.min(pause))
     }
 
-    pub(crate) fn hypervisor(&self) -> &dyn Hypervisor {
-        self.shared.hypervisor.as_ref()
+    /// The hypervisor of what the operation works on.
+    pub(crate) fn hypervisor(&self) -> Result<&dyn Hypervisor, Fault> {
+        self.shared.hypervisors.of(&self.hypervisor)
     }
 
     /// How long a workflow waits before it asks a task again.

@@ -86,6 +86,9 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
             Ok(snapshot) => {
                 let until = until(&job, &step, &snapshot.operation);
                 context = context.of(&snapshot.operation, (name, range), until, lost);
+                if let Some(vm) = &snapshot.vm {
+                    context = context.on(vm.hypervisor.clone());
+                }
                 advance(&job, &context, snapshot, &step, attempt).await
             }
             Err(error) => Err(error.into()),

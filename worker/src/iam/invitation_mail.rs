@@ -2,40 +2,27 @@
 
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::InvitationMail;
-use virtualstack_queue::Outcome;
 use virtualstack_store::iam::invitations::{self, MailContent};
 use virtualstack_store::iam::mail_tokens::MailToken;
 
 use crate::adapters::mail::Message;
-use crate::engine::context::StepContext;
-use crate::engine::probe::Point;
-use crate::iam::token_mail::{TokenMail, line, link, moment, ways};
+use crate::engine::task::{Next, TaskContext};
+use crate::iam::token_mail::{MINT, SEND, TokenMail, line, link, moment, ways};
 
 impl TokenMail for InvitationMail {
     const PREFIX: &'static str = "vsi_";
 
-    async fn commit(&self, context: &StepContext<'_>, token: &MailToken) -> Result<Option<Message>> {
-        let (id, shared) = (self.invitation, context.shared);
-        let letter = shared
-            .store
-            .write_for_job(context.lease, &context.label, async |tx| {
-                let letter = invitations::set_token(tx, id, token.digest()).await?;
-                shared.probe.pass(&context.label, Point::BeforeCommit).await;
-                let outcome = if letter.is_some() { Outcome::Stay } else { Outcome::Done };
-                Ok((letter, outcome))
-            })
-            .await?;
-        Ok(letter.map(|letter| message(letter, &link(shared, "accept-invitation"), token)))
+    async fn mint(&self, context: &TaskContext<'_>, token: &MailToken) -> Result<Option<Message>> {
+        let id = self.invitation;
+        let set = async |tx: &mut _| invitations::set_token(tx, id, token.digest()).await;
+        let content = context.commit_in_tenant(MINT, set).await?;
+        Ok(content.map(|content| message(content, &link(context.shared, "accept-invitation"), token)))
     }
 
-    async fn conclude(&self, context: &StepContext<'_>, token: &MailToken) -> Result<()> {
-        let (id, shared) = (self.invitation, context.shared);
-        let sent = shared.store.write_for_job(context.lease, &context.label, async |tx| {
-            invitations::set_sent(tx, id, token.digest()).await?;
-            shared.probe.pass(&context.label, Point::BeforeCommit).await;
-            Ok(((), Outcome::Done))
-        });
-        sent.await
+    async fn sent(&self, context: &TaskContext<'_>, token: &MailToken) -> Result<Next> {
+        let id = self.invitation;
+        let set = async |tx: &mut _| invitations::set_sent(tx, id, token.digest()).await;
+        context.end_in_tenant(SEND, Next::Done, set).await
     }
 }
 

@@ -3,39 +3,25 @@
 use chrono::{DateTime, Utc};
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::PasswordResetMail;
-use virtualstack_queue::Outcome;
 use virtualstack_store::iam::mail_tokens::MailToken;
 use virtualstack_store::iam::password_resets::{self, Holder};
 
 use crate::adapters::mail::Message;
-use crate::engine::context::StepContext;
-use crate::engine::probe::Point;
-use crate::iam::token_mail::{TokenMail, line, link, moment, ways};
+use crate::engine::task::{Next, TaskContext};
+use crate::iam::token_mail::{MINT, SEND, TokenMail, line, link, moment, ways};
 
 impl TokenMail for PasswordResetMail {
     const PREFIX: &'static str = "vsp_";
 
-    async fn commit(&self, context: &StepContext<'_>, token: &MailToken) -> Result<Option<Message>> {
-        let (account, shared) = (self.account, context.shared);
-        let begun = shared
-            .store
-            .system_for_job(context.lease, async |tx| {
-                let begun = password_resets::begin(tx, account, token.digest()).await?;
-                shared.probe.pass(&context.label, Point::BeforeCommit).await;
-                let outcome = if begun.is_some() { Outcome::Stay } else { Outcome::Done };
-                Ok((begun, outcome))
-            })
-            .await?;
-        Ok(begun.map(|(holder, ends)| message(holder, ends, &link(shared, "reset-password"), token)))
+    async fn mint(&self, context: &TaskContext<'_>, token: &MailToken) -> Result<Option<Message>> {
+        let account = self.account;
+        let begin = async |tx: &mut _| password_resets::begin(tx, account, token.digest()).await;
+        let begun = context.commit(MINT, begin).await?;
+        Ok(begun.map(|(holder, ends)| message(holder, ends, &link(context.shared, "reset-password"), token)))
     }
 
-    async fn conclude(&self, context: &StepContext<'_>, _: &MailToken) -> Result<()> {
-        let shared = context.shared;
-        let done = shared.store.system_for_job(context.lease, async |_| {
-            shared.probe.pass(&context.label, Point::BeforeCommit).await;
-            Ok(((), Outcome::Done))
-        });
-        done.await
+    async fn sent(&self, context: &TaskContext<'_>, _: &MailToken) -> Result<Next> {
+        context.end(SEND, Next::Done, async |_| Ok(())).await
     }
 }
 

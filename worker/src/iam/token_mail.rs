@@ -5,59 +5,48 @@
 use std::future::Future;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use virtualstack_model::Result;
 use virtualstack_model::jobs::Job;
-use virtualstack_model::{Error, Result};
-use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::iam::mail_tokens::MailToken;
 
 use crate::adapters::mail::Message;
-use crate::engine::context::{Shared, StepContext};
-use crate::engine::probe::Point;
+use crate::engine::context::Shared;
+use crate::engine::task::{Next, Task, TaskContext};
 
-/// A job that sends one.
-pub(crate) trait TokenMail: Job {
+/// A task that sends one.
+pub(super) trait TokenMail: Job {
     /// What its tokens begin with.
     const PREFIX: &'static str;
 
-    /// Commits what a token hashes to; the mail to send then. None where there is nothing to send any more: the job is
-    /// done.
-    fn commit(
+    /// Commits what a token hashes to; the mail to send then. None where there is nothing to send any more.
+    fn mint(
         &self,
-        context: &StepContext<'_>,
+        context: &TaskContext<'_>,
         token: &MailToken,
     ) -> impl Future<Output = Result<Option<Message>>> + Send;
 
     /// Ends the job with its mail handed over.
-    fn conclude(&self, context: &StepContext<'_>, token: &MailToken) -> impl Future<Output = Result<()>> + Send;
+    fn sent(&self, context: &TaskContext<'_>, token: &MailToken) -> impl Future<Output = Result<Next>> + Send;
 }
 
-/// Works on a claimed job: one try.
-pub(crate) async fn send<M: TokenMail>(shared: &Shared, lease: &Lease) -> Result<()> {
-    let job: M = serde_json::from_value(lease.payload.clone()).map_err(Error::internal)?;
-    if lease.attempt > lease.max_attempts {
-        let last = lease.last_error.as_deref().unwrap_or("the worker died each time");
-        return settle(shared, lease, Outcome::Discard { error: last.to_owned() }).await;
-    }
-    let context = |step: &str| StepContext::new(shared, lease, format!("{}.{step}", M::KIND));
-    let token = MailToken::mint(M::PREFIX)?;
-    let (mint, send) = (context("mint"), context("send"));
-    let Some(message) = job.commit(&mint, &token).await? else { return Ok(()) };
-    shared.probe.pass(&mint.label, Point::AfterCommit).await;
-    match send.call(shared.mailer.send(message)).await {
-        Ok(()) => {
-            job.conclude(&send, &token).await?;
-            shared.probe.pass(&send.label, Point::AfterCommit).await;
-            Ok(())
-        }
-        Err(fault) => {
-            let again = fault.retry && lease.attempt < lease.max_attempts;
-            tracing::warn!(%fault, again, "the mail was not handed over");
-            let error = fault.message;
-            let outcome = match again {
-                true => Outcome::Retry { error, after: Some(patience(lease.attempt)), within: None },
-                false => Outcome::Discard { error },
-            };
-            settle(shared, lease, outcome).await
+/// Steps of such a task.
+pub(super) const MINT: &str = "mint";
+pub(super) const SEND: &str = "send";
+
+impl<M: TokenMail> Task for M {
+    async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
+        let token = MailToken::mint(M::PREFIX)?;
+        let Some(message) = self.mint(context, &token).await? else { return Ok(Next::Done) };
+        match context.call(SEND, context.shared.mailer.send(message)).await {
+            Ok(()) => self.sent(context, &token).await,
+            Err(fault) => {
+                tracing::warn!(%fault, again = fault.retry, "the mail was not handed over");
+                let error = fault.message;
+                Ok(match fault.retry {
+                    true => Next::Retry { error, after: Some(patience(context.attempt())) },
+                    false => Next::DeadLetter { error },
+                })
+            }
         }
     }
 }
@@ -67,10 +56,6 @@ pub(crate) async fn send<M: TokenMail>(shared: &Shared, lease: &Lease) -> Result
 fn patience(attempt: i32) -> TimeDelta {
     let exponent = u32::try_from(attempt).unwrap_or_default().min(7);
     TimeDelta::seconds(3_i64.pow(exponent)).min(TimeDelta::minutes(15))
-}
-
-async fn settle(shared: &Shared, lease: &Lease, outcome: Outcome) -> Result<()> {
-    shared.store.system_for_job(lease, async |_| Ok(((), outcome.clone()))).await
 }
 
 /// What stands where a reader is to use a token: a link, and the token by itself.

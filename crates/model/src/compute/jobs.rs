@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compute::id::{SnapshotId, VmId};
 use crate::id::OperationId;
-use crate::jobs::{Job, PERIODIC_QUEUE};
+use crate::jobs::{Job, scheduled_jobs};
 use crate::operation::Verb;
 
 /// The queue of work on VMs.
@@ -134,12 +134,11 @@ pub struct VmDelete {
     pub force: bool,
 }
 
-/// Publishes the hypervisor's templates. Periodic: takes no input.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Inventory {}
-
-impl Job for Inventory {
-    const KIND: &'static str = "inventory";
-    const QUEUE: &'static str = PERIODIC_QUEUE;
-    const MAX_ATTEMPTS: i32 = 3;
+scheduled_jobs! {
+    /// Publishes the templates of the hypervisors.
+    TemplateInventory = "template_inventory",
+    /// Starts purges of deleted VMs that are due.
+    VmPurge = "vm_purge",
+    /// Forgets console tickets that have run out.
+    ConsoleTicketCleanup = "console_ticket_cleanup",
 }

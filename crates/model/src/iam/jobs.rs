@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::iam::id::InvitationId;
 use crate::id::AccountId;
-use crate::jobs::Job;
+use crate::jobs::{Job, scheduled_jobs};
 
 /// The queue of mail.
 pub const MAIL_QUEUE: &str = "mail";
@@ -34,4 +34,13 @@ impl Job for PasswordResetMail {
     const KIND: &'static str = "password_reset_mail";
     const QUEUE: &'static str = MAIL_QUEUE;
     const MAX_ATTEMPTS: i32 = 10;
+}
+
+scheduled_jobs! {
+    /// Forgets tokens of password resets that have run out.
+    PasswordResetCleanup = "password_reset_cleanup",
+    /// Forgets sessions that ended long ago.
+    SessionCleanup = "session_cleanup",
+    /// Forgets buckets of rate limits that are full again.
+    RateLimitCleanup = "rate_limit_cleanup",
 }

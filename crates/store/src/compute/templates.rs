@@ -77,7 +77,7 @@ pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Resul
     LISTING.read(tx, request, "", || table::table.into_boxed()).await
 }
 
-/// Makes the catalogue say what the hypervisor has: new ones come in, known ones follow, missing ones become unavailable.
+/// Makes the catalogue say what one hypervisor has: new ones come in, known ones follow, missing ones become unavailable.
 pub async fn publish(tx: &mut SystemTx, hypervisor: &str, seen: &[Seen]) -> Result<()> {
     for template in seen {
         let now = Utc::now();
@@ -116,7 +116,19 @@ pub async fn publish(tx: &mut SystemTx, hypervisor: &str, seen: &[Seen]) -> Resu
             .map_err(from_diesel)?;
     }
     let references: Vec<_> = seen.iter().map(|template| &template.reference).collect();
-    diesel::update(table::table.filter(table::reference.ne_all(references).and(table::state.eq(TemplateState::Ready))))
+    let missing = table::hypervisor.eq(hypervisor).and(table::reference.ne_all(references));
+    diesel::update(table::table.filter(missing.and(table::state.eq(TemplateState::Ready))))
+        .set((table::state.eq(TemplateState::Unavailable), table::updated_at.eq(Utc::now())))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}
+
+/// Makes templates unavailable whose hypervisor is not among these any more.
+pub async fn withdraw_others(tx: &mut SystemTx, hypervisors: &[&str]) -> Result<()> {
+    let others = table::hypervisor.ne_all(hypervisors).and(table::state.eq(TemplateState::Ready));
+    diesel::update(table::table.filter(others))
         .set((table::state.eq(TemplateState::Unavailable), table::updated_at.eq(Utc::now())))
         .execute(tx.connection()?)
         .await

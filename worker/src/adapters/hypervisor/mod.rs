@@ -15,8 +15,11 @@ use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size};
 use virtualstack_model::id::{OperationId, TenantId};
 
+mod hypervisors;
 pub mod simulated;
 pub mod vcenter;
+
+pub use hypervisors::Hypervisors;
 
 /// A hypervisor.
 #[async_trait]
