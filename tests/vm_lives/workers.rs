@@ -14,7 +14,7 @@ use super::lab::Lab;
 use super::troubles::Troubles;
 use crate::support::{ControlPlane, Intercepted, Seed, WorkerTask};
 
-/// Stops a worker in its tracks after it has passed so many points.
+/// Stops a worker in its tracks after it has passed so many points of workflows.
 struct Mine {
     left: AtomicUsize,
     stepped_on: Notify,
@@ -22,7 +22,10 @@ struct Mine {
 
 #[async_trait]
 impl Probe for Mine {
-    async fn pass(&self, _step: &str, _point: Point) {
+    async fn pass(&self, step: &str, _point: Point) {
+        if !step.starts_with("vm_") {
+            return;
+        }
         let passed = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if passed.is_err() {
             self.stepped_on.notify_one();
