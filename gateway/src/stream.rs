@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use crate::errors::Problem;
-use crate::{fields, render};
+use crate::problem::Problem;
+use crate::{fields, render, status};
 
 /// Proxies and browsers give up connections on which nothing happens.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -116,7 +116,7 @@ impl Relay {
     }
 
     fn message(&self, next: Result<Bytes, Status>) -> Result<Bytes, Problem> {
-        let wire = next.map_err(|status| Problem::upstream(&status, &self.pool))?;
+        let wire = next.map_err(|status| status::problem(&status, &self.pool))?;
         self.format.message(&self.output, wire)
     }
 }
