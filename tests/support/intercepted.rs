@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::vm::{PowerState, Size};
-use virtualstack_worker::adapters::hypervisor::{Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo, VmIdentity, VmSpec};
+use virtualstack_worker::adapters::hypervisor::{
+    Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo, VmIdentity, VmSpec,
+};
 
 /// A call of the workflows, by what it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,10 @@ use virtualstack_model::id::OperationId;
 use virtualstack_model::operation::{OperationState, Verb};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::operation::Result as Outcome;
-use virtualstack_proto::google::longrunning::{CancelOperationRequest, DeleteOperationRequest, GetOperationRequest, ListOperationsRequest, ListOperationsResponse, Operation, WaitOperationRequest};
+use virtualstack_proto::google::longrunning::{
+    CancelOperationRequest, DeleteOperationRequest, GetOperationRequest, ListOperationsRequest, ListOperationsResponse,
+    Operation, WaitOperationRequest,
+};
 use virtualstack_proto::google::rpc;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, operation_metadata};
