@@ -43,7 +43,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Connections open at once; further ones wait to be accepted.
     pub max_connections: usize,
-    /// Calls in flight at once; further ones are told to come back.
+    /// Calls in flight at once; further ones are asked to come back.
     pub max_requests: usize,
     /// Streams open at once, counted apart because they last.
     pub max_streams: usize,

@@ -1,6 +1,6 @@
 //! A server stream → NDJSON or server-sent events, one message at a time.
 //!
-//! The status of HTTP is gone by the time a stream fails, so that its last record tells the error. Dropping the
+//! The status of HTTP is gone by the time a stream fails, so its last record is the error. Dropping the
 //! stream, because the client went away, cancels the call.
 
 use std::time::Duration;
@@ -121,7 +121,7 @@ impl Relay {
     }
 }
 
-/// Streams would outlast any drain: their clients are told to come back, to another gateway.
+/// Streams would outlast any drain, so clients are asked to come back, to another gateway.
 fn stopping() -> Problem {
     Problem::new(Code::Unavailable, "GATEWAY_STOPPING", "The gateway is stopping; connect again.").retry_after(1)
 }

@@ -99,7 +99,7 @@ impl VCenter {
     pub(super) async fn ask_guest_to_shut_down(&self, vm: VmId) -> Result<(), Fault> {
         let _turn = self.task_cache.turn(vm).await;
         let (machine, _) = match self.before_change(vm, None).await? {
-            // What it is to be told after that is looked at when it is asked again.
+            // The caller asks again; what the guest is asked then depends on how that ended.
             Before::Underway(_) => return Err(busy(vm)),
             Before::AtRest(machine, ended) => (machine, ended),
         };

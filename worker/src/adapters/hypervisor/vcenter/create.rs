@@ -74,7 +74,7 @@ impl VCenter {
                 self.task_cache.started(spec.id, &task);
                 Ok(Progress::Running { task: Some(task), percent: None })
             }
-            // The next call tells whether it is ours.
+            // The next call finds out whether it is ours.
             Err(Error::Vim(fault)) if fault.is_name_taken() => match self.look_up(spec.id, Some(&name)).await? {
                 LookUp::Foreign { name, .. } => Err(foreign(&name)),
                 LookUp::Absent => Err(fault.into()),

@@ -132,7 +132,7 @@ impl Listener {
         }
     }
 
-    /// A collector of our own, so that nobody else's filters are told here, with the tasks of a list that changes.
+    /// Makes a collector of our own, so that nobody else's filters are reported here, for the tasks of a list that changes.
     async fn tune_in(&self, login: &Login, held: &mut Vec<Held>) -> Result<(ManagedRef, ManagedRef), Error> {
         let collector = Call::read("CreatePropertyCollector", &login.service("propertyCollector")?, Xml::new());
         let collector = made(&self.session.call_in(login, &collector).await?)?;

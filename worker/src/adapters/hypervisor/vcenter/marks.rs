@@ -5,7 +5,7 @@ use std::fmt::Display;
 use super::super::VmSpec;
 use super::xml::Xml;
 
-/// The extraConfig key that tells whose VM it is. A clone inherits its source's, so it counts only with our id in it.
+/// The extraConfig key that says whose VM it is. A clone inherits its source's, so it counts only with our id in it.
 pub(super) const MARKER: &str = "virtualstack.vmId";
 /// vCenter's limit on names.
 const MAX_NAME: usize = 80;
