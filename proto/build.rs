@@ -10,8 +10,12 @@ use std::{env, fs};
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
 
 /// Imports that no .proto of ours names, but that people need: who gets an error must be able to print its details.
-const EXTRA: [&str; 3] =
-    ["google/rpc/status.proto", "google/rpc/error_details.proto", "google/longrunning/operations.proto"];
+const EXTRA: [&str; 4] = [
+    "google/rpc/code.proto",
+    "google/rpc/status.proto",
+    "google/rpc/error_details.proto",
+    "google/longrunning/operations.proto",
+];
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

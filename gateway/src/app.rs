@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::body::{self, Reply};
-use crate::errors::Problem;
+use crate::config::Config;
+use crate::problem::Problem;
 use crate::routes::{Found, Routes};
 use crate::rules::{Route, Rpc};
 use crate::stream::{Format, Relay};
 use crate::upstream::Upstream;
-use crate::{Config, fields, headers, own, query, render, transcode};
+use crate::{fields, headers, own, query, render, status, transcode};
 
 /// The one rpc that waits on purpose; its request says how long.
 const WAIT: &str = "google.longrunning.Operations.WaitOperation";
@@ -74,7 +75,7 @@ impl App {
     ) -> Result<Reply, Problem> {
         self.check_size(parts)?;
         let path = parts.uri.path();
-        if let Some(reply) = own::answer(self, &parts.method, path).await {
+        if let Some(reply) = own::answer(&self.upstream, self.config.default_timeout, &parts.method, path).await {
             path.clone_into(label);
             return reply;
         }
@@ -118,7 +119,7 @@ impl App {
         S: futures::Stream<Item = bytes::Bytes> + Send + 'static,
     {
         let response = within(deadline, self.upstream.unary(&rpc.path, call)).await?;
-        let response = response.map_err(|status| Problem::upstream(&status, &self.pool))?;
+        let response = response.map_err(|status| status::problem(&status, &self.pool))?;
         let shown = headers::to_client(response.metadata());
         let mut reply = if rpc.gives_raw() {
             raw_reply(render::decode(&rpc.output, response.into_inner())?)
@@ -141,7 +142,7 @@ impl App {
         S: futures::Stream<Item = bytes::Bytes> + Send + 'static,
     {
         let response = within(deadline, self.upstream.streaming(&rpc.path, call)).await?;
-        let response = response.map_err(|status| Problem::upstream(&status, &self.pool))?;
+        let response = response.map_err(|status| status::problem(&status, &self.pool))?;
         let shown = headers::to_client(response.metadata());
         let relay = Relay {
             messages: response.into_inner(),

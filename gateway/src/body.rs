@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited, Strea
 use hyper::body::Incoming;
 use tonic::Code;
 
-use crate::errors::Problem;
+use crate::problem::Problem;
 use crate::rules::{Body, Route};
 use crate::transcode::Content;
 

@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use prost_reflect::DescriptorPool;
 use serde::{Deserialize, Deserializer, de::Error as _};
+use virtualstack_proto::vendored::HttpRule;
 
 /// Settings of the gateway. Times are given in seconds.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,7 +43,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Connections open at once; further ones wait to be accepted.
     pub max_connections: usize,
-    /// Calls in flight at once; further ones are told to come back.
+    /// Calls in flight at once; further ones are asked to come back.
     pub max_requests: usize,
     /// Streams open at once, counted apart because they last.
     pub max_streams: usize,
@@ -77,4 +79,23 @@ impl Default for Config {
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// What the gateway is given beside its settings.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// The services to serve.
+    pub descriptors: DescriptorPool,
+    /// Rules of services whose files declare none, or others than desired.
+    pub rules: &'static [HttpRule],
+}
+
+impl Default for Deps {
+    /// The services of VirtualStack.
+    fn default() -> Self {
+        Self {
+            descriptors: virtualstack_proto::DESCRIPTOR_POOL.clone(),
+            rules: virtualstack_proto::vendored::HTTP_RULES,
+        }
+    }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage as _, Value};
 use serde_json::Value as Json;
 
-use crate::errors::Violations;
 use crate::fields;
+use crate::problem::Violations;
 use crate::scalar;
 
 /// Where in the request a value stands. Written out only when there is something to report.

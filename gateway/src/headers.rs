@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
-use crate::errors::Problem;
+use crate::problem::Problem;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -7,16 +7,21 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::app::App;
 use crate::body::{self, Reply};
-use crate::errors::Problem;
+use crate::problem::Problem;
+use crate::upstream::Upstream;
 
 const JWKS: &str = "/.well-known/jwks.json";
 /// A probe that takes longer is a failed probe.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Answers if the path is one of ours.
-pub(crate) async fn answer(app: &App, method: &Method, path: &str) -> Option<Result<Reply, Problem>> {
+/// Answers if the path is one of ours; a document may take as long as `patience`.
+pub(crate) async fn answer(
+    upstream: &Upstream,
+    patience: Duration,
+    method: &Method,
+    path: &str,
+) -> Option<Result<Reply, Problem>> {
     if !matches!(path, "/healthz" | "/readyz" | JWKS) {
         return None;
     }
@@ -25,19 +30,19 @@ pub(crate) async fn answer(app: &App, method: &Method, path: &str) -> Option<Res
     }
     Some(match path {
         "/healthz" => Ok(body::json(StatusCode::OK, r#"{"status":"ok"}"#)),
-        "/readyz" => Ok(ready(app).await),
-        _ => jwks(app).await,
+        "/readyz" => Ok(ready(upstream).await),
+        _ => jwks(upstream, patience).await,
     })
 }
 
 /// Asks whether the server can serve; the text says why not.
-pub(crate) async fn check(app: &App) -> Result<(), String> {
+pub(crate) async fn check(upstream: &Upstream) -> Result<(), String> {
     let late = || Err(format!("the gRPC server did not answer within {} s", PATIENCE.as_secs()));
-    timeout(PATIENCE, app.upstream.health()).await.unwrap_or_else(|_| late())
+    timeout(PATIENCE, upstream.health()).await.unwrap_or_else(|_| late())
 }
 
-async fn ready(app: &App) -> Reply {
-    match check(app).await {
+async fn ready(upstream: &Upstream) -> Reply {
+    match check(upstream).await {
         Ok(()) => body::json(StatusCode::OK, r#"{"status":"ok"}"#),
         Err(reason) => {
             let text = json!({"status": "unavailable", "reason": reason}).to_string();
@@ -46,8 +51,8 @@ async fn ready(app: &App) -> Reply {
     }
 }
 
-async fn jwks(app: &App) -> Result<Reply, Problem> {
-    let fetched = timeout(app.config.default_timeout, app.upstream.document(JWKS)).await.ok().flatten();
+async fn jwks(upstream: &Upstream, patience: Duration) -> Result<Reply, Problem> {
+    let fetched = timeout(patience, upstream.document(JWKS)).await.ok().flatten();
     let Some(document) = fetched.filter(|document| document.status().is_success()) else {
         return Err(Problem::unreachable());
     };

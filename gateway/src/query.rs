@@ -2,7 +2,7 @@
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage as _, Value};
 
-use crate::errors::{Problem, Violations};
+use crate::problem::{Problem, Violations};
 use crate::rules::{Body, Route};
 use crate::template::decode;
 use crate::{fields, scalar};

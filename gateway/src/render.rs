@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, Serialize
 use serde_json::Value as Json;
 use tonic::Code;
 
-use crate::errors::Problem;
+use crate::problem::Problem;
 
 /// proto3 JSON with zero values, empty lists and maps, and false printed.
 const OPTIONS: SerializeOptions = SerializeOptions::new().skip_default_fields(false);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use http::Method;
 
-use crate::Error;
+use crate::error::Error;
 use crate::rules::Route;
 use crate::template::{Segment, decode};
 

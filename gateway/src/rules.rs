@@ -9,7 +9,7 @@ use prost_reflect::{
 };
 use virtualstack_proto::vendored::HttpRule;
 
-use crate::Error;
+use crate::error::Error;
 use crate::fields;
 use crate::template::Template;
 

@@ -20,9 +20,11 @@ use tower_http::request_id::PropagateRequestIdLayer;
 
 use crate::app::App;
 use crate::body::Reply;
+use crate::config::{Config, Deps};
+use crate::error::Error;
 use crate::routes::Routes;
 use crate::upstream::Upstream;
-use crate::{Config, Deps, Error, headers, own, rules};
+use crate::{headers, own, rules};
 
 /// A gateway that is bound, and has nothing left that could fail.
 pub struct Gateway {
@@ -67,7 +69,7 @@ impl Readiness {
     ///
     /// When the gRPC server is not serving, or cannot be reached.
     pub async fn check(&self) -> Result<(), String> {
-        own::check(&self.0).await
+        own::check(&self.0.upstream).await
     }
 }
 

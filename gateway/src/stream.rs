@@ -1,6 +1,6 @@
 //! A server stream → NDJSON or server-sent events, one message at a time.
 //!
-//! The status of HTTP is gone by the time a stream fails, so that its last record tells the error. Dropping the
+//! The status of HTTP is gone by the time a stream fails, so its last record is the error. Dropping the
 //! stream, because the client went away, cancels the call.
 
 use std::time::Duration;
@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use crate::errors::Problem;
-use crate::{fields, render};
+use crate::problem::Problem;
+use crate::{fields, render, status};
 
 /// Proxies and browsers give up connections on which nothing happens.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -116,12 +116,12 @@ impl Relay {
     }
 
     fn message(&self, next: Result<Bytes, Status>) -> Result<Bytes, Problem> {
-        let wire = next.map_err(|status| Problem::upstream(&status, &self.pool))?;
+        let wire = next.map_err(|status| status::problem(&status, &self.pool))?;
         self.format.message(&self.output, wire)
     }
 }
 
-/// Streams would outlast any drain: their clients are told to come back, to another gateway.
+/// Streams would outlast any drain, so clients are asked to come back, to another gateway.
 fn stopping() -> Problem {
     Problem::new(Code::Unavailable, "GATEWAY_STOPPING", "The gateway is stopping; connect again.").retry_after(1)
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, Value};
 
-use crate::errors::{Problem, Violations};
 use crate::fill::{self, Path};
+use crate::problem::{Problem, Violations};
 use crate::rules::{Body, Route};
 use crate::{fields, query, scalar, strict};
 

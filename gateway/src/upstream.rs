@@ -4,18 +4,19 @@ use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures::Stream;
 use http::uri::PathAndQuery;
 use http_body_util::{BodyExt as _, Limited};
 use prost::Message as _;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tower::Service as _;
+use virtualstack_proto::raw::RawCodec;
 
-use crate::{Config, Error};
+use crate::config::Config;
+use crate::error::Error;
 
 /// Larger plain documents than this the server does not have.
 const MAX_DOCUMENT: usize = 1 << 20;
@@ -111,7 +112,7 @@ impl Upstream {
     {
         let mut client = Grpc::new(channel).max_decoding_message_size(self.max_response);
         client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-        client.streaming(request, path.clone(), Raw).await
+        client.streaming(request, path.clone(), RawCodec).await
     }
 
     /// Asks whether the server can serve; the text says why not.
@@ -146,43 +147,5 @@ impl Upstream {
         let (parts, body) = channel.call(request).await.ok()?.into_parts();
         let body = Limited::new(body, MAX_DOCUMENT).collect().await.ok()?.to_bytes();
         Some(http::Response::from_parts(parts, body))
-    }
-}
-
-/// A codec that leaves messages as they are.
-#[derive(Clone, Copy, Debug)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }

@@ -1,6 +1,6 @@
 //! Policies and HTTP rules of services whose `.proto` files are not ours: long-running operations, health, reflection.
 
-use crate::{Policy, Scope};
+use crate::policy::{Policy, Scope};
 
 /// An HTTP route of a vendored rpc, in the words of `google.api.HttpRule`.
 #[derive(Clone, Copy, Debug)]

@@ -8,15 +8,11 @@ mod bootstrap;
 mod call;
 mod changes;
 mod config;
+mod generated;
 mod layers;
 mod server;
 mod services;
 mod wire;
-
-#[expect(unreachable_pub, reason = "generated")]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/services.rs"));
-}
 
 pub use auth::signing_keys::rotate_keys;
 pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};

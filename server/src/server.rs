@@ -34,7 +34,8 @@ use crate::changes::Changes;
 use crate::config::{Config, wrong};
 use crate::layers::authorize::{self, Authority};
 use crate::layers::{admission, call_info, deadline, panics, rate_limit};
-use crate::services::{self, Parts};
+use crate::services;
+use crate::services::parts::Parts;
 
 /// What the server needs from outside.
 pub struct Deps {

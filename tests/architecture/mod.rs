@@ -7,6 +7,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+mod circles;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Who may import whom, names without "virtualstack-". A new crate needs a row, and so a decision.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::vm::{PowerState, Size};
 use virtualstack_worker::adapters::hypervisor::{
-    ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,
-    VmIdentity, VmSpec,
+    Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo, VmIdentity, VmSpec,
 };
 
 /// A call of the workflows, by what it wants.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Makes numbers of its seed: SplitMix64.
+/// Makes numbers of its seed.
 #[derive(Clone, Debug)]
-pub(crate) struct Seed(u64);
+pub(crate) struct Seed(fastrand::Rng);
 
 impl Seed {
     /// A new one, printed for who wants to repeat the test, or the one that VIRTUALSTACK_TEST_SEED asks for.
@@ -15,7 +15,7 @@ impl Seed {
             || chrono::Utc::now().timestamp_micros().unsigned_abs(),
             |seed| seed.parse().expect("VIRTUALSTACK_TEST_SEED: a number"),
         );
-        Self(seed).printed()
+        Self(fastrand::Rng::with_seed(seed)).printed()
     }
 
     /// That of a round. The first one has this very seed, so that one round alone repeats whichever has failed.
@@ -25,30 +25,20 @@ impl Seed {
 
     #[expect(clippy::print_stdout, reason = "shown when the test fails")]
     fn printed(self) -> Self {
-        println!("VIRTUALSTACK_TEST_SEED={}", self.0);
+        println!("VIRTUALSTACK_TEST_SEED={}", self.0.get_seed());
         self
     }
 
     /// A seed of its own for one of several that draw side by side, each in a time of its own.
     pub(crate) fn split(&self, number: usize) -> Self {
         let number = u64::try_from(number).expect("a small number");
-        let mut child = Self(self.0 ^ (number + 1).wrapping_mul(0xd134_2543_de82_ef95));
-        child.next();
-        child
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        let mut between = fastrand::Rng::with_seed(self.0.get_seed().wrapping_add(number + 1));
+        Self(fastrand::Rng::with_seed(between.u64(..)))
     }
 
     /// A number below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).expect("a small number");
-        usize::try_from(self.next() % end).expect("a small number")
+        self.0.usize(..end)
     }
 
     /// True in so many cases of a hundred.
@@ -68,14 +58,11 @@ impl Seed {
 
     /// A UUID.
     pub(crate) fn uuid(&mut self) -> uuid::Uuid {
-        uuid::Builder::from_random_bytes((u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes())
-            .into_uuid()
+        uuid::Builder::from_random_bytes(self.0.u128(..).to_be_bytes()).into_uuid()
     }
 
     /// The same things in another order.
     pub(crate) fn shuffle<T>(&mut self, things: &mut [T]) {
-        for last in (1..things.len()).rev() {
-            things.swap(last, self.below(last + 1));
-        }
+        self.0.shuffle(things);
     }
 }

@@ -17,9 +17,59 @@ use virtualstack_proto::virtualstack::compute::v1::{
 };
 use virtualstack_proto::virtualstack::iam::v1::auth_service_client::AuthServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::tenant_service_client::TenantServiceClient;
-use virtualstack_proto::virtualstack::iam::v1::{LoginRequest, LoginResponse};
+use virtualstack_proto::virtualstack::iam::v1::{CreateTenantRequest, LoginRequest, LoginResponse, Tenant};
 
-use super::ControlPlane;
+use super::control_plane::{ADMIN, ControlPlane, DEMO, PASSWORD};
+
+impl ControlPlane {
+    /// Signs in.
+    pub(crate) async fn login(&self, email: &str, tenant: &str) -> Session {
+        Session::login(self, email, PASSWORD, tenant).await.expect("a login")
+    }
+
+    /// The demo tenant's admin, who is the platform's admin too.
+    pub(crate) async fn admin(&self) -> Session {
+        self.login(ADMIN, DEMO).await
+    }
+
+    /// The platform's admin, in the provider tenant.
+    pub(crate) async fn operator(&self) -> Session {
+        self.login(ADMIN, "provider").await
+    }
+
+    /// A new tenant, and its admin signed in.
+    pub(crate) async fn tenant(&self, slug: &str) -> Session {
+        let operator = self.operator().await;
+        let email = format!("admin@{slug}.example.com");
+        let request = CreateTenantRequest {
+            tenant: Some(Tenant { slug: slug.to_owned(), display_name: slug.to_owned(), ..Default::default() }),
+            admin_email: email.clone(),
+            admin_password: PASSWORD.to_owned(),
+            ..Default::default()
+        };
+        operator.tenants().create_tenant(operator.request(request)).await.expect("a tenant");
+        self.login(&email, slug).await
+    }
+
+    /// An active member of a tenant with one role, signed in. Who has an account already keeps it.
+    pub(crate) async fn member(&self, email: &str, tenant: &str, role: &str) -> Session {
+        self.database
+            .execute(&format!(
+                "INSERT INTO iam.users (id, email, display_name, password_hash) \
+                    SELECT gen_random_uuid(), '{email}', '{email}', password_hash FROM iam.users WHERE email = '{ADMIN}' \
+                    ON CONFLICT DO NOTHING; \
+                 INSERT INTO iam.memberships (tenant_id, id, account_id, email, display_name, state) \
+                    SELECT t.id, gen_random_uuid(), u.id, u.email, u.display_name, 'ACTIVE' FROM iam.tenants t, iam.users u \
+                    WHERE t.slug = '{tenant}' AND u.email = '{email}'; \
+                 INSERT INTO iam.user_tenant_roles (tenant_id, membership_id, role_id) \
+                    SELECT m.tenant_id, m.id, r.id FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
+                    JOIN iam.tenant_roles r ON r.tenant_id = m.tenant_id JOIN iam.tenants t ON t.id = m.tenant_id \
+                    WHERE u.email = '{email}' AND t.slug = '{tenant}' AND r.display_name = '{role}'"
+            ))
+            .await;
+        self.login(email, tenant).await
+    }
+}
 
 /// Somebody who is signed in.
 #[derive(Clone)]

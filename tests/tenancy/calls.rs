@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use prost::bytes::{Buf, BufMut, Bytes};
+use prost::bytes::Bytes;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use virtualstack_proto::DESCRIPTOR_POOL;
 use virtualstack_proto::google::rpc;
+use virtualstack_proto::raw::RawCodec;
 
 use crate::support::{ControlPlane, Database, Session};
 
@@ -88,7 +88,7 @@ pub(crate) async fn call_with(
         return answers.message().await?.ok_or_else(|| Status::internal("the stream ended before its first message"));
     }
     let mut client = client(channel).await;
-    Ok(client.unary(with(credential, message), path.parse().expect("a path"), Raw).await?.into_inner())
+    Ok(client.unary(with(credential, message), path.parse().expect("a path"), RawCodec).await?.into_inner())
 }
 
 async fn open(
@@ -98,7 +98,7 @@ async fn open(
     message: Bytes,
 ) -> Result<Streaming<Bytes>, Status> {
     let mut client = client(channel).await;
-    let answers = client.server_streaming(with(credential, message), path.parse().expect("a path"), Raw).await?;
+    let answers = client.server_streaming(with(credential, message), path.parse().expect("a path"), RawCodec).await?;
     Ok(answers.into_inner())
 }
 
@@ -144,42 +144,4 @@ pub(crate) async fn texts(database: &Database, query: &str) -> Vec<String> {
     }
     let rows: Vec<Row> = database.rows(&format!("SELECT value::text AS value FROM ({query}) AS asked (value)")).await;
     rows.into_iter().map(|row| row.value).collect()
-}
-
-/// A codec that leaves messages as they are.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use crate::compute::quota::Excess;
-
 /// A result with the product's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -39,6 +37,19 @@ impl Violation {
         }
         Self { field, description: description.into() }
     }
+}
+
+/// What is past a quota, for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// What is counted, as JSON spells it in a quota.
+    pub name: &'static str,
+    /// What the tenant may have.
+    pub limit: i64,
+    /// What it has, open operations included.
+    pub used: i64,
+    /// What the request would add.
+    pub asked: i64,
 }
 
 /// How often something may be done: as often as `quota` at once, and that many each `window_seconds` in the long run.

@@ -468,13 +468,9 @@ mod tests {
             ",",
             "2026-01-01T00:00:00Z",
         ];
-        let (mut seed, mut read) = (1_u64, 0);
-        let mut random = |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            usize::try_from(seed >> 33).expect("31 bits") % below
-        };
+        let (mut random, mut read) = (fastrand::Rng::with_seed(1), 0);
         for _ in 0..50_000 {
-            let text: String = (0..random(24)).map(|_| PIECES[random(PIECES.len())]).collect();
+            let text: String = (0..random.usize(..24)).map(|_| PIECES[random.usize(..PIECES.len())]).collect();
             match Filter::parse(&text) {
                 Ok(_) => read += 1,
                 Err(error) => assert_eq!(error.reason(), "INVALID_FIELDS"),

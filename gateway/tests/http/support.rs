@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
@@ -20,9 +20,9 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Response, Status};
 use virtualstack_gateway::{Config, Deps, bind};
+use virtualstack_proto::raw::RawCodec;
 
 pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http");
@@ -216,7 +216,7 @@ async fn respond(
         return Ok(http::Response::new(body));
     }
     let rpc = Rpc { path: request.uri().path().to_owned(), handler, calls };
-    Ok(tonic::server::Grpc::new(Raw).server_streaming(rpc, request).await)
+    Ok(tonic::server::Grpc::new(RawCodec).server_streaming(rpc, request).await)
 }
 
 /// Whatever rpc was called. A call of one answer looks the same as a stream of one.
@@ -236,38 +236,5 @@ impl tonic::server::ServerStreamingService<Bytes> for Rpc {
         let call = Call { path: self.path.clone(), metadata: metadata.into_headers(), message };
         self.calls.lock().expect("not poisoned").push(call.clone());
         (self.handler)(call)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }

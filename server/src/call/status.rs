@@ -9,8 +9,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use virtualstack_model::Error;
-use virtualstack_model::compute::quota::Excess;
-use virtualstack_model::error::RateLimit;
+use virtualstack_model::error::{Excess, RateLimit};
 
 /// Domain of the reasons in ErrorInfo.
 const DOMAIN: &str = "virtualstack";

@@ -5,18 +5,12 @@ mod health;
 mod iam;
 mod mutations;
 mod operations;
+pub(crate) mod parts;
 mod watches;
 
-use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use virtualstack_model::{Error, Result};
-use virtualstack_store::{MasterKey, Store};
 
-use crate::auth::denials::Refusals;
-use crate::auth::limits::Limits;
-use crate::auth::passwords::Passwords;
-use crate::auth::tokens::Tokens;
-use crate::changes::Changes;
 use crate::config::Config;
 use crate::generated::google::longrunning::operations_server::OperationsServer;
 use crate::generated::virtualstack::compute::v1::quota_service_server::QuotaServiceServer;
@@ -33,23 +27,8 @@ use crate::generated::virtualstack::iam::v1::session_service_server::SessionServ
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
 use crate::generated::virtualstack::watch::v1::watch_service_server::WatchServiceServer;
-use crate::layers::authorize::Authority;
 
-/// What services are made of.
-#[derive(Clone)]
-pub(crate) struct Parts {
-    pub(crate) store: Store,
-    /// What console tickets are sealed with.
-    pub(crate) master_key: MasterKey,
-    pub(crate) tokens: Tokens,
-    pub(crate) passwords: Passwords,
-    pub(crate) limits: Limits,
-    pub(crate) refusals: Refusals,
-    pub(crate) authority: Authority,
-    pub(crate) changes: Changes,
-    /// Cancelled when the server begins to stop.
-    pub(crate) stopping: CancellationToken,
-}
+use parts::Parts;
 
 /// Every service there is.
 pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Response, Status};
+use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::VmId;
 use virtualstack_model::id::OperationId;
 use virtualstack_model::operation::{OperationState, Verb};
@@ -140,28 +139,18 @@ impl Operations {
                 self.store.write(&caller.tenant(), audit, async |tx| console_tickets::take(tx, id).await).await?;
             if let Some((sealed, _)) = taken {
                 let opened = self.master_key.open(&console_tickets::purpose(id), &sealed)?;
-                let ticket: Ticket = serde_json::from_slice(&opened).map_err(Error::internal)?;
-                operation.result = Some(Outcome::Response(wire::any(&ticket.message(row.vm_id))));
+                let ticket: ConsoleTicket = serde_json::from_slice(&opened).map_err(Error::internal)?;
+                operation.result = Some(Outcome::Response(wire::any(&ticket_message(row.vm_id, ticket))));
             }
         }
         Ok(operation)
     }
 }
 
-/// What the worker has sealed.
-#[derive(Deserialize)]
-struct Ticket {
-    url: String,
-    ticket: String,
-    protocol: String,
-    expires_at: DateTime<Utc>,
-}
-
-impl Ticket {
-    fn message(self, vm: VmId) -> proto::ConsoleTicket {
-        let Self { url, ticket, protocol, expires_at } = self;
-        proto::ConsoleTicket { vm: vm.name(), url, ticket, protocol, expire_time: Some(wire::time(expires_at)) }
-    }
+/// The ticket for a caller.
+fn ticket_message(vm: VmId, ticket: ConsoleTicket) -> proto::ConsoleTicket {
+    let ConsoleTicket { url, ticket, protocol, expires_at } = ticket;
+    proto::ConsoleTicket { vm: vm.name(), url, ticket, protocol, expire_time: Some(wire::time(expires_at)) }
 }
 
 /// Reads an operation with its target as it is now.

@@ -29,7 +29,8 @@ use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsR
 use virtualstack_store::changes::watch::{self, Batch, Collection, Place, Resources};
 use virtualstack_store::{MasterKey, Read, Store, TenantTx};
 
-use super::{Parts, operations};
+use super::operations;
+use super::parts::Parts;
 use crate::auth::tokens;
 use crate::call::caller::Caller;
 use crate::call::status::from_error;

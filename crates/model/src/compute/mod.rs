@@ -1,5 +1,6 @@
-//! VMs, their snapshots, the templates they are made from, and quotas.
+//! VMs, their snapshots and consoles, the templates they are made from, and quotas.
 
+pub mod console;
 pub mod id;
 pub mod jobs;
 pub mod quota;

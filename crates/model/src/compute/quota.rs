@@ -2,20 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Excess;
 use crate::{Error, Result};
-
-/// What is exceeded, for the caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Excess {
-    /// What is counted, as JSON spells it in a quota.
-    pub name: &'static str,
-    /// What the tenant may have.
-    pub limit: i64,
-    /// What it has, open operations included.
-    pub used: i64,
-    /// What the request would add.
-    pub asked: i64,
-}
 
 macro_rules! counted {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)+) => {

@@ -30,7 +30,7 @@ use crate::call::caller::{CallInfo, Caller};
 use crate::call::status::from_error;
 use crate::config::Config;
 use crate::generated::virtualstack::iam::v1::auth_service_server::AuthService;
-use crate::services::Parts;
+use crate::services::parts::Parts;
 
 /// Reason of every login that does not succeed for what was sent.
 const CREDENTIALS_WRONG: &str = "CREDENTIALS_WRONG";

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size};
@@ -115,25 +115,6 @@ pub struct SnapshotSpec {
     pub id: SnapshotId,
     /// Name for people.
     pub display_name: String,
-}
-
-/// A ticket for a console. A secret: whoever has it sees the screen and types.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct ConsoleTicket {
-    /// Where to connect.
-    pub url: String,
-    /// What to show there.
-    pub ticket: String,
-    /// What is spoken there.
-    pub protocol: String,
-    /// When it is taken no more.
-    pub expires_at: DateTime<Utc>,
-}
-
-impl std::fmt::Debug for ConsoleTicket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConsoleTicket").field("protocol", &self.protocol).finish_non_exhaustive()
-    }
 }
 
 /// Enough to find a VM whatever state its creation is in.

@@ -9,14 +9,15 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 use virtualstack_model::Error;
+use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size};
 use virtualstack_store::compute::simulated::{SimulatedMachine, SimulatedTask, SimulatedVm, Simulation};
 
 use super::{
-    ConsoleTicket, Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo,
-    TemplateRef, VmIdentity, VmSpec,
+    Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo, TemplateRef, VmIdentity,
+    VmSpec,
 };
 
 /// What a guest does that was asked to shut down.

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use lettre::message::Mailbox;
 use uuid::Uuid;
 
-use super::{Config, ConfigError, Fault, Mailer, Message, format};
+use super::config::{Config, ConfigError};
+use super::mailer::{Fault, Mailer, Message, format};
 
 /// Writes mails into a folder that, like them, only its owner can read.
 pub struct File {

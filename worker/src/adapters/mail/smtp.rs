@@ -10,7 +10,8 @@ use lettre::transport::smtp::{Error, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_POR
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use uuid::Uuid;
 
-use super::{Config, ConfigError, Fault, Mailer, Message, Security, format};
+use super::config::{Config, ConfigError, Security};
+use super::mailer::{Fault, Mailer, Message, format};
 
 /// Replies to a login that is refused (RFC 4954). That is the operator's to mend, and the mail should go then.
 const LOGIN_REFUSED: [u16; 4] = [530, 534, 535, 538];

@@ -9,13 +9,13 @@ use virtualstack_model::compute::id::VmId;
 use virtualstack_model::compute::vm::{PowerState, Size};
 
 use super::super::{Fault, FaultClass, Progress, TaskRef};
+use super::adapter::{Followed, VCenter, WAITING};
 use super::faults::{Error, POWER_STATE, RESTART_NEEDED};
 use super::lookup::{LookUp, foreign, lost};
 use super::machine::Machine;
 use super::soap::Call;
 use super::tasks::{Task, Work, started};
 use super::xml::Xml;
-use super::{Followed, VCenter, WAITING};
 
 /// How long a guest that shuts down is awaited before its VM is taken to be at rest: some never get there.
 const GUEST_PATIENCE: Duration = Duration::from_secs(120);
@@ -54,9 +54,9 @@ impl VCenter {
 
     /// Tasks that are at work on a VM, of the kinds that we start.
     pub(super) async fn running_on(&self, machine: &Machine) -> Result<Vec<Task>, Fault> {
-        let recent = machine.recent_tasks.iter().filter(|task| !self.ledger.is_known(&TaskRef(task.id.clone())));
+        let recent = machine.recent_tasks.iter().filter(|task| !self.task_cache.is_known(&TaskRef(task.id.clone())));
         let mut tasks = self.session.tasks(&recent.cloned().collect::<Vec<_>>()).await?;
-        tasks.iter().filter(|task| !task.is_running()).for_each(|task| self.ledger.ended(&task.reference));
+        tasks.iter().filter(|task| !task.is_running()).for_each(|task| self.task_cache.ended(&task.reference));
         tasks.retain(|task| task.is_running() && task.work != Work::Other);
         Ok(tasks)
     }
@@ -76,7 +76,7 @@ impl VCenter {
     }
 
     pub(super) async fn power(&self, vm: VmId, power: PowerState, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm).await;
+        let _turn = self.task_cache.turn(vm).await;
         let (machine, ended) = match self.before_change(vm, task).await? {
             Before::Underway(progress) => return Ok(progress),
             Before::AtRest(machine, ended) => (machine, ended),
@@ -97,9 +97,9 @@ impl VCenter {
     }
 
     pub(super) async fn ask_guest_to_shut_down(&self, vm: VmId) -> Result<(), Fault> {
-        let _turn = self.ledger.turn(vm).await;
+        let _turn = self.task_cache.turn(vm).await;
         let (machine, _) = match self.before_change(vm, None).await? {
-            // What it is to be told after that is looked at when it is asked again.
+            // The caller asks again; what the guest is asked then depends on how that ended.
             Before::Underway(_) => return Err(busy(vm)),
             Before::AtRest(machine, ended) => (machine, ended),
         };
@@ -116,7 +116,7 @@ impl VCenter {
     }
 
     pub(super) async fn reset_power(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm).await;
+        let _turn = self.task_cache.turn(vm).await;
         let (machine, ended) = match self.before_change(vm, task).await? {
             Before::Underway(progress) => return Ok(progress),
             Before::AtRest(machine, ended) => (machine, ended),
@@ -130,7 +130,7 @@ impl VCenter {
     }
 
     pub(super) async fn resize(&self, vm: VmId, size: &Size, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm).await;
+        let _turn = self.task_cache.turn(vm).await;
         match self.before_change(vm, task).await? {
             Before::Underway(progress) => Ok(progress),
             Before::AtRest(machine, ended) => self.reshape(&machine, size, ended.as_ref()).await,
@@ -182,11 +182,11 @@ impl VCenter {
 
     /// Cancels what can be, and awaits all.
     pub(super) async fn idle(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm).await;
+        let _turn = self.task_cache.turn(vm).await;
         let mut running = Vec::new();
-        let own = self.ledger.creation_of(vm).filter(|own| task != Some(own));
+        let own = self.task_cache.creation_of(vm).filter(|own| task != Some(own));
         for reference in task.cloned().into_iter().chain(own) {
-            running.extend(self.session.task(&reference).await?.filter(Task::is_running));
+            running.extend(self.listener.task(&reference).await?.filter(Task::is_running));
         }
         let started_here = running.len();
         let mut shuts_down = false;
@@ -204,7 +204,7 @@ impl VCenter {
             }
         }
         // A guest on its way down goes on with it whatever is cancelled, and soon what was observed would be wrong.
-        let guest = self.ledger.must_await_guest(vm, shuts_down, GUEST_PATIENCE);
+        let guest = self.task_cache.must_await_guest(vm, shuts_down, GUEST_PATIENCE);
         Ok(match running.into_iter().next() {
             Some(task) => task.progress(),
             None if guest => WAITING,

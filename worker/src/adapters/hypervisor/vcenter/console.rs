@@ -1,10 +1,11 @@
 //! Consoles: a ticket for the screen of a running VM, spoken by WebSocket with its host.
 
 use chrono::{TimeDelta, Utc};
+use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::VmId;
 
-use super::super::{ConsoleTicket, Fault, FaultClass};
-use super::VCenter;
+use super::super::{Fault, FaultClass};
+use super::adapter::VCenter;
 use super::change::{busy, must_run};
 use super::soap::Call;
 use super::xml::Xml;

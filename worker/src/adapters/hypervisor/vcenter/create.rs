@@ -6,32 +6,30 @@
 //! UUID, then by name, with our marker), and the tasks of the template or of our folder. What slips through all that
 //! fails on the name, which is made of the VM's id and unique in our folder; whoever loses adopts the winner's VM.
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use virtualstack_model::compute::template::TemplateKind;
 
 use super::super::{Fault, FaultClass, Progress, TaskRef, VmSpec};
+use super::adapter::{Followed, VCenter, WAITING};
 use super::faults::Error;
 use super::lookup::{LookUp, foreign, lost};
-use super::machine::{Hardware, MARKER};
+use super::machine::Hardware;
+use super::marks::{marks, name_of};
 use super::media;
 use super::placement::Placement;
 use super::soap::Call;
 use super::tasks::{Outcome, Task, Work, started};
 use super::xml::{ManagedRef, Xml};
-use super::{Followed, VCenter, WAITING};
 
 /// How long to wait for creations from the same source that may be ours. Most are other VMs', so this is short: a vCenter shows
 /// and defends the name of a VM from its start, and the wait only saves a vain try on servers that do so at its end.
 const UNCLAIMED: Duration = Duration::from_secs(10);
-/// vCenter's limit.
-const MAX_NAME: usize = 80;
 
 impl VCenter {
     pub(super) async fn create(&self, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(spec.id).await;
-        let ended = match self.follow(task, self.ledger.creation_of(spec.id)).await? {
+        let _turn = self.task_cache.turn(spec.id).await;
+        let ended = match self.follow(task, self.task_cache.creation_of(spec.id)).await? {
             Followed::Running(task) => return Ok(task.progress()),
             Followed::Ended(task) => task,
         };
@@ -43,7 +41,7 @@ impl VCenter {
         match self.look_up(spec.id, Some(&name)).await? {
             // Its size it has already, unless somebody's half-made VM is adopted.
             LookUp::Present(machine) => {
-                self.ledger.settled(spec.id);
+                self.task_cache.settled(spec.id);
                 return self.reshape(&machine, &spec.size, ended.as_ref()).await;
             }
             LookUp::Forming => return Ok(WAITING),
@@ -58,7 +56,7 @@ impl VCenter {
             _ => {}
         }
         let creations: Vec<_> = creations.into_iter().map(|task| task.reference).collect();
-        if self.ledger.must_wait(spec.id, &creations, UNCLAIMED) {
+        if self.task_cache.must_wait(spec.id, &creations, UNCLAIMED) {
             return Ok(WAITING);
         }
         let Some(call) = self.creation(&placement, source, &name, spec).await? else {
@@ -73,10 +71,10 @@ impl VCenter {
         match self.change(&call).await {
             Ok(reply) => {
                 let task = started(&reply)?;
-                self.ledger.started(spec.id, &task);
+                self.task_cache.started(spec.id, &task);
                 Ok(Progress::Running { task: Some(task), percent: None })
             }
-            // The next call tells whether it is ours.
+            // The next call finds out whether it is ours.
             Err(Error::Vim(fault)) if fault.is_name_taken() => match self.look_up(spec.id, Some(&name)).await? {
                 LookUp::Foreign { name, .. } => Err(foreign(&name)),
                 LookUp::Absent => Err(fault.into()),
@@ -107,26 +105,6 @@ impl VCenter {
     }
 }
 
-/// The name on the vCenter: readable, and different for each VM.
-fn name_of(spec: &VmSpec) -> String {
-    name_with(&spec.display_name, spec.id)
-}
-
-/// A name for people that ends in an id, by which we find it again.
-pub(super) fn name_with(display_name: &str, id: impl Display) -> String {
-    let id = id.to_string();
-    let readable = display_name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' });
-    format!("{}-{id}", readable.take(MAX_NAME.saturating_sub(1 + id.len())).collect::<String>())
-}
-
-/// The part of a `VirtualMachineConfigSpec` that says whose the VM is.
-pub(super) fn marks(spec: &VmSpec) -> Xml {
-    Xml::new()
-        .option("extraConfig", MARKER, spec.id)
-        .option("extraConfig", "virtualstack.operationId", spec.operation)
-        .option("extraConfig", "virtualstack.tenantId", spec.tenant)
-}
-
 /// Elements in the order of the WSDL, on which a vCenter insists.
 fn clone_call(template: &ManagedRef, hardware: &Hardware, placement: &Placement, name: &str, spec: &VmSpec) -> Call {
     let mut location = Xml::new();
@@ -140,31 +118,4 @@ fn clone_call(template: &ManagedRef, hardware: &Hardware, placement: &Placement,
         Xml::new().node("location", location).text("template", false).node("config", config).text("powerOn", false);
     let arguments = Xml::new().reference("folder", &placement.folder).text("name", name).node("spec", clone);
     Call::change("CloneVM_Task", template, arguments)
-}
-
-#[cfg(test)]
-mod tests {
-    use virtualstack_model::compute::id::VmId;
-    use virtualstack_model::compute::vm::Size;
-    use virtualstack_model::id::{OperationId, TenantId};
-
-    use super::super::super::TemplateRef;
-    use super::*;
-
-    #[test]
-    fn a_name_is_readable_unique_and_short_enough() {
-        let spec = |display_name: &str| VmSpec {
-            id: VmId::new(),
-            tenant: TenantId::new(),
-            operation: OperationId::new(),
-            display_name: display_name.to_owned(),
-            template: TemplateRef(String::new()),
-            kind: TemplateKind::Ova,
-            size: Size { cpu_count: 1, memory_mib: 1024, disk_gib: 10 },
-        };
-        let (one, other) = (spec("web/1%"), spec(&"x".repeat(200)));
-        assert_eq!(name_of(&one), format!("web-1--{}", one.id));
-        assert_eq!(name_of(&other).len(), MAX_NAME);
-        assert!(name_of(&other).ends_with(&other.id.to_string()));
-    }
 }

@@ -9,6 +9,7 @@ use virtualstack_model::compute::id::VmId;
 use virtualstack_model::compute::vm::PowerState;
 
 use super::super::{Fault, Progress, TaskRef, VmIdentity};
+use super::adapter::{CLOCK_SLACK, Followed, VCenter, WAITING};
 use super::change::busy;
 use super::faults::{Error, POWER_STATE};
 use super::lookup::{LookUp, foreign};
@@ -16,15 +17,14 @@ use super::machine::Machine;
 use super::soap::Call;
 use super::tasks::{Work, started};
 use super::xml::Xml;
-use super::{CLOCK_SLACK, Followed, VCenter, WAITING};
 
 /// Creations from the same source that may be this VM's are awaited to their end.
 const UNCLAIMED: Duration = Duration::from_secs(4 * 3600);
 
 impl VCenter {
     pub(super) async fn destroy(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm.id).await;
-        let ended = match self.follow(task, self.ledger.creation_of(vm.id)).await? {
+        let _turn = self.task_cache.turn(vm.id).await;
+        let ended = match self.follow(task, self.task_cache.creation_of(vm.id)).await? {
             Followed::Running(task) => {
                 if task.work == Work::Create && task.cancelable {
                     self.session.cancel(&task).await?;
@@ -51,11 +51,11 @@ impl VCenter {
         let creations: Vec<_> = creations.into_iter().map(|task| task.reference).collect();
         // Where a stored task has destroyed it, this was settled before.
         let destroyed = ended.as_ref().is_some_and(|task| task.has_done(Work::Destroy));
-        if !(destroyed && machine.is_none()) && self.ledger.must_wait(vm.id, &creations, UNCLAIMED) {
+        if !(destroyed && machine.is_none()) && self.task_cache.must_wait(vm.id, &creations, UNCLAIMED) {
             return Ok(WAITING);
         }
         let Some(machine) = machine else {
-            self.ledger.settled(vm.id);
+            self.task_cache.settled(vm.id);
             return Ok(Progress::Done);
         };
         // What we see of its power may not hold any more when a task at work on it has ended.
@@ -67,7 +67,7 @@ impl VCenter {
         {
             // Somebody powered it on or off in between: this is no reason to leave it there.
             match fault.reason == POWER_STATE {
-                true if self.ledger.was_told(&task.reference) => {}
+                true if self.task_cache.was_reported(&task.reference) => {}
                 true => return Err(busy(vm.id)),
                 false => return Err(fault),
             }

@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use virtualstack_model::compute::id::VmId;
 
 use super::super::{Fault, FaultClass};
-use super::VCenter;
+use super::adapter::VCenter;
 use super::faults::Error;
 use super::machine::{MACHINE, Machine};
 use super::placement::Placement;

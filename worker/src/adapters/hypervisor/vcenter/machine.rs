@@ -9,14 +9,12 @@ use virtualstack_model::compute::vm::{PowerState, Size};
 
 use super::super::{Observation, TemplateInfo, TemplateRef};
 use super::faults::Error;
+use super::marks::MARKER;
 use super::properties::Object;
 use super::session::Session;
 use super::soap::Call;
 use super::tasks::recent_tasks;
 use super::xml::{Element, ManagedRef, Xml};
-
-/// The extraConfig key that tells whose VM it is. A clone inherits its source's, so it counts only with our id in it.
-pub(super) const MARKER: &str = "virtualstack.vmId";
 
 /// What [`Machine::from_object`] reads.
 pub(super) const MACHINE: [&str; 15] = [

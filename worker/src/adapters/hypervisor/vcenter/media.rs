@@ -8,8 +8,8 @@ use std::sync::Arc;
 use virtualstack_model::compute::template::TemplateKind;
 
 use super::super::{Fault, FaultClass, TemplateInfo, TemplateRef, VmSpec};
-use super::create::marks;
 use super::faults::Error;
+use super::marks::marks;
 use super::placement::Placement;
 use super::session::Session;
 use super::soap::Call;

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use super::config::{Config, ConfigError, Password};
 use super::faults::Error;
 use super::soap::{Call, Transport};
-use super::updates::Updates;
 use super::xml::{Element, ManagedRef, Xml};
 
 /// A vCenter ends sessions that were idle for 30 minutes.
@@ -66,13 +65,12 @@ pub(super) struct Session {
     config: Config,
     transport: Transport,
     state: Mutex<State>,
-    pub(super) updates: Updates,
 }
 
 impl Session {
     pub(super) fn new(config: Config) -> Result<Arc<Self>, ConfigError> {
         let transport = Transport::new(&config, config.check()?)?;
-        Ok(Arc::new(Self { config, transport, state: Mutex::default(), updates: Updates::default() }))
+        Ok(Arc::new(Self { config, transport, state: Mutex::default() }))
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -172,7 +170,6 @@ impl Session {
 
     /// Ends the session for good.
     pub(super) async fn close(&self) {
-        self.updates.end();
         let mut state = self.state.lock().await;
         state.closed = true;
         if let Some(task) = state.keep_alive.take() {

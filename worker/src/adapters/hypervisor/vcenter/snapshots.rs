@@ -3,10 +3,10 @@
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 
 use super::super::{Fault, FaultClass, Progress, SnapshotSpec, TaskRef};
-use super::VCenter;
+use super::adapter::VCenter;
 use super::change::Before;
-use super::create::name_with;
 use super::machine::{Machine, Snapshot};
+use super::marks::name_with;
 use super::soap::Call;
 use super::tasks::Work;
 use super::xml::Xml;
@@ -18,7 +18,7 @@ impl VCenter {
         snapshot: &SnapshotSpec,
         task: Option<&TaskRef>,
     ) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm).await;
+        let _turn = self.task_cache.turn(vm).await;
         let (machine, ended) = match self.before_change(vm, task).await? {
             Before::Underway(progress) => return Ok(progress),
             Before::AtRest(machine, ended) => (machine, ended),
@@ -41,7 +41,7 @@ impl VCenter {
         snapshot: SnapshotId,
         task: Option<&TaskRef>,
     ) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm).await;
+        let _turn = self.task_cache.turn(vm).await;
         let (machine, ended) = match self.before_change(vm, task).await {
             Ok(Before::Underway(progress)) => return Ok(progress),
             Ok(Before::AtRest(machine, ended)) => (machine, ended),
@@ -60,7 +60,7 @@ impl VCenter {
         snapshot: SnapshotId,
         task: Option<&TaskRef>,
     ) -> Result<Progress, Fault> {
-        let _turn = self.ledger.turn(vm).await;
+        let _turn = self.task_cache.turn(vm).await;
         let (machine, ended) = match self.before_change(vm, task).await? {
             Before::Underway(progress) => return Ok(progress),
             Before::AtRest(machine, ended) => (machine, ended),

@@ -128,16 +128,9 @@ pub(super) fn managed(task: &TaskRef) -> ManagedRef {
 }
 
 impl Session {
-    /// A task; none if the vCenter has forgotten it, as it does some minutes after its end.
+    /// A task as it is now; `None` if the vCenter has forgotten it, as it does some minutes after its end.
     pub(super) async fn task(self: &Arc<Self>, task: &TaskRef) -> Result<Option<Task>, Error> {
-        if let Some(heard) = self.updates.heard_of(task) {
-            return Ok(Some(heard));
-        }
-        let found = self.read(&managed(task), &["info"]).await?.as_ref().and_then(Task::from_object);
-        if found.as_ref().is_some_and(Task::is_running) {
-            self.updates.watch(self, task);
-        }
-        Ok(found)
+        Ok(self.read(&managed(task), &["info"]).await?.as_ref().and_then(Task::from_object))
     }
 
     /// Tasks as they are now; those that do not exist any more are left out.

@@ -1,4 +1,4 @@
-//! What this process knows of its own doings. It may be lost at any time: then the vCenter is asked, which takes longer.
+//! What this process remembers of VMs and tasks. It may be lost at any time: then the vCenter is asked, which takes longer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,15 +25,15 @@ struct Entries {
     waits: HashMap<VmId, (Instant, Vec<TaskRef>)>,
     /// Guests that shut down, and since when that is waited for.
     guests: HashMap<VmId, Instant>,
-    /// Tasks whose failure was told.
-    told: HashMap<String, Instant>,
+    /// Tasks whose failure was reported.
+    reported: HashMap<String, Instant>,
 }
 
-/// The notes of one adapter.
+/// What one adapter remembers.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(Mutex<Entries>);
+pub(super) struct TaskCache(Mutex<Entries>);
 
-impl Ledger {
+impl TaskCache {
     /// Waits until no other call works on this VM.
     pub(super) async fn turn(&self, vm: VmId) -> OwnedMutexGuard<()> {
         let turn = {
@@ -99,9 +99,9 @@ impl Ledger {
         wait
     }
 
-    /// Whether the failure of a task was told before; it is now.
-    pub(super) fn was_told(&self, task: &TaskRef) -> bool {
-        remember(&mut self.entries().told, task).is_some()
+    /// Whether the failure of a task was reported before; from now on it was.
+    pub(super) fn was_reported(&self, task: &TaskRef) -> bool {
+        remember(&mut self.entries().reported, task).is_some()
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -125,39 +125,39 @@ mod tests {
 
     #[test]
     fn only_the_creations_of_the_first_look_are_awaited() {
-        let (ledger, vm, long) = (Ledger::default(), VmId::new(), Duration::from_secs(60));
-        assert!(ledger.must_wait(vm, &tasks(&["a", "b"]), long));
-        assert!(ledger.must_wait(vm, &tasks(&["b", "c"]), long));
-        assert!(!ledger.must_wait(vm, &tasks(&["c", "d"]), long), "a and b have ended");
-        assert!(ledger.must_wait(vm, &tasks(&["c", "d"]), long), "a new question");
-        assert!(!ledger.must_wait(vm, &tasks(&["c", "d"]), Duration::ZERO), "long enough");
+        let (cache, vm, long) = (TaskCache::default(), VmId::new(), Duration::from_secs(60));
+        assert!(cache.must_wait(vm, &tasks(&["a", "b"]), long));
+        assert!(cache.must_wait(vm, &tasks(&["b", "c"]), long));
+        assert!(!cache.must_wait(vm, &tasks(&["c", "d"]), long), "a and b have ended");
+        assert!(cache.must_wait(vm, &tasks(&["c", "d"]), long), "a new question");
+        assert!(!cache.must_wait(vm, &tasks(&["c", "d"]), Duration::ZERO), "long enough");
     }
 
     #[test]
     fn a_guest_that_shuts_down_is_awaited_for_a_while() {
-        let (ledger, vm, long) = (Ledger::default(), VmId::new(), Duration::from_secs(60));
-        assert!(!ledger.must_await_guest(vm, false, long));
-        assert!(ledger.must_await_guest(vm, true, long));
-        assert!(!ledger.must_await_guest(vm, true, Duration::ZERO), "long enough");
-        assert!(ledger.must_await_guest(vm, true, long), "a new question");
-        assert!(!ledger.must_await_guest(vm, false, long), "it is off");
-        assert!(ledger.entries().guests.is_empty());
+        let (cache, vm, long) = (TaskCache::default(), VmId::new(), Duration::from_secs(60));
+        assert!(!cache.must_await_guest(vm, false, long));
+        assert!(cache.must_await_guest(vm, true, long));
+        assert!(!cache.must_await_guest(vm, true, Duration::ZERO), "long enough");
+        assert!(cache.must_await_guest(vm, true, long), "a new question");
+        assert!(!cache.must_await_guest(vm, false, long), "it is off");
+        assert!(cache.entries().guests.is_empty());
     }
 
     #[test]
-    fn a_failure_is_told_once() {
-        let (ledger, task) = (Ledger::default(), TaskRef("task-1".into()));
-        assert!(!ledger.was_told(&task));
-        assert!(ledger.was_told(&task));
+    fn a_failure_is_reported_once() {
+        let (cache, task) = (TaskCache::default(), TaskRef("task-1".into()));
+        assert!(!cache.was_reported(&task));
+        assert!(cache.was_reported(&task));
     }
 
     #[tokio::test]
     async fn turns_leave_nothing_behind() {
-        let ledger = Ledger::default();
+        let cache = TaskCache::default();
         for _ in 0..3 {
-            drop(ledger.turn(VmId::new()).await);
+            drop(cache.turn(VmId::new()).await);
         }
-        drop(ledger.turn(VmId::new()).await);
-        assert_eq!(ledger.entries().turns.len(), 1);
+        drop(cache.turn(VmId::new()).await);
+        assert_eq!(cache.entries().turns.len(), 1);
     }
 }

@@ -1,0 +1,157 @@
+//! An error as clients see it: HTTP status, headers and JSON.
+
+use std::fmt::Display;
+
+use bytes::Bytes;
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+use tonic::Code;
+
+/// More violations than this help nobody.
+const MAX_VIOLATIONS: usize = 50;
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) http: StatusCode,
+    code: Code,
+    message: String,
+    pub(crate) details: Vec<Json>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// An error of the gateway's own. The reason is part of the contract.
+    pub(crate) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        let info = json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": reason,
+            "domain": "virtualstack",
+            "metadata": {},
+        });
+        let mut problem = Self::bare(code, message);
+        problem.details.push(info);
+        problem
+    }
+
+    /// An error without details.
+    pub(crate) fn bare(code: Code, message: impl Into<String>) -> Self {
+        let mut problem =
+            Self { http: http_status(code), code, message: message.into(), details: Vec::new(), headers: Vec::new() };
+        if problem.http == StatusCode::UNAUTHORIZED {
+            problem.headers.push((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        }
+        problem
+    }
+
+    pub(crate) fn invalid(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, reason, message)
+    }
+
+    /// One of the errors that HTTP knows and gRPC does not.
+    pub(crate) fn http(http: StatusCode, code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { http, ..Self::new(code, reason, message) }
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let message = format!("The body is larger than {limit} bytes.");
+        Self::http(StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "BODY_TOO_LARGE", message)
+    }
+
+    pub(crate) fn deadline() -> Self {
+        Self::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline passed before there was an answer.")
+    }
+
+    pub(crate) fn panicked() -> Self {
+        Self::new(Code::Internal, "INTERNAL", "Something went wrong in the gateway.")
+    }
+
+    /// The error of a path that is there, but not for this verb.
+    pub(crate) fn other_verbs(allowed: &str) -> Self {
+        let message = format!("This path allows {allowed}.");
+        let mut problem =
+            Self::http(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "METHOD_NOT_ALLOWED", message);
+        problem.headers.extend(HeaderValue::from_str(allowed).map(|allowed| (ALLOW, allowed)));
+        problem
+    }
+
+    /// Says when the client should come back.
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
+        self.details.push(json!({
+            "@type": "type.googleapis.com/google.rpc.RetryInfo",
+            "retryDelay": format!("{seconds}s"),
+        }));
+        self.headers.push((RETRY_AFTER, seconds.into()));
+        self
+    }
+
+    pub(crate) fn unreachable() -> Self {
+        let message = "The service cannot be reached at the moment.";
+        Self::new(Code::Unavailable, "UPSTREAM_UNAVAILABLE", message).retry_after(1)
+    }
+
+    /// The error as JSON, on one line.
+    pub(crate) fn body(&self) -> Bytes {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            error: Inner<'a>,
+        }
+        #[derive(Serialize)]
+        struct Inner<'a> {
+            code: u16,
+            status: &'static str,
+            message: &'a str,
+            details: &'a [Json],
+        }
+        let status = virtualstack_proto::code_name(self.code);
+        let error = Inner { code: self.http.as_u16(), status, message: &self.message, details: &self.details };
+        serde_json::to_vec(&Envelope { error }).unwrap_or_default().into()
+    }
+}
+
+/// What is wrong with the fields of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Violations(Vec<Json>);
+
+impl Violations {
+    pub(crate) fn push(&mut self, field: impl Display, description: impl Display) {
+        if self.0.len() < MAX_VIOLATIONS {
+            self.0.push(json!({"field": field.to_string(), "description": description.to_string()}));
+        }
+    }
+
+    /// An error unless there are none.
+    pub(crate) fn check(self) -> Result<(), Problem> {
+        let Some(first) = self.0.first() else { return Ok(()) };
+        let (field, description) = (&first["field"], &first["description"]);
+        let (field, description) = (field.as_str().unwrap_or_default(), description.as_str().unwrap_or_default());
+        let message =
+            if field.is_empty() { format!("The body {description}.") } else { format!("{field} {description}.") };
+        let mut problem = Problem::invalid("INVALID_REQUEST", message);
+        problem.details.push(json!({
+            "@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": self.0,
+        }));
+        Err(problem)
+    }
+}
+
+/// The HTTP status of a code.
+fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+    }
+}

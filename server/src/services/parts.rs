@@ -1,0 +1,27 @@
+//! What the server hands to its services.
+
+use tokio_util::sync::CancellationToken;
+use virtualstack_store::{MasterKey, Store};
+
+use crate::auth::denials::Refusals;
+use crate::auth::limits::Limits;
+use crate::auth::passwords::Passwords;
+use crate::auth::tokens::Tokens;
+use crate::changes::Changes;
+use crate::layers::authorize::Authority;
+
+/// What services are made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    /// What console tickets are sealed with.
+    pub(crate) master_key: MasterKey,
+    pub(crate) tokens: Tokens,
+    pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
+    pub(crate) refusals: Refusals,
+    pub(crate) authority: Authority,
+    pub(crate) changes: Changes,
+    /// Cancelled when the server begins to stop.
+    pub(crate) stopping: CancellationToken,
+}
