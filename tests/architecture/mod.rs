@@ -97,6 +97,16 @@ fn every_crate_inherits_the_lints() {
     }
 }
 
+/// Examples in comments are for reading. Each crate that runs its own is a build and a start more in every test run.
+#[test]
+fn no_crate_runs_its_documentation() {
+    for package in packages() {
+        for target in package["targets"].as_array().expect("a list") {
+            assert_eq!(target["doctest"], false, "{} lacks [lib] doctest = false", package["manifest_path"]);
+        }
+    }
+}
+
 #[test]
 fn no_file_names_a_path_of_one_machine() {
     let mut wrong = Vec::new();
