@@ -117,18 +117,8 @@ async fn connect(url: &str) -> AsyncPgConnection {
 async fn cluster() -> &'static PrivatePostgres {
     CLUSTER
         .get_or_init(|| async {
-            let cluster = tokio::task::spawn_blocking(|| {
-                // Not below the target folder: PostgreSQL's user must be able to enter it.
-                let folder = tempfile::Builder::new().prefix("virtualstack-test-").tempdir().expect("a folder").keep();
-                use std::os::unix::fs::PermissionsExt as _;
-                std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("permissions");
-                let settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=400"];
-                let cluster = PrivatePostgres::start(&folder, &settings).expect("a cluster");
-                cluster.end_with_this_process().expect("a watch over the cluster");
-                cluster
-            })
-            .await
-            .expect("no panic");
+            let cluster = tokio::task::spawn_blocking(PrivatePostgres::temporary).await.expect("no panic");
+            let cluster = cluster.expect("a cluster");
             migrate::ensure_database(&cluster.admin_url("postgres"), TEMPLATE).await.expect("a template");
             migrate::run(&cluster.admin_url(TEMPLATE)).await.expect("migrations");
             cluster
