@@ -18,6 +18,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));
 }
 
+pub use auth::passwords::HashCost;
 pub use auth::signing_keys::rotate_keys;
 pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
 pub use config::{Config, WRONG_SETTING};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use virtualstack_proto::virtualstack::iam::v1::{CreateTenantRequest, Tenant};
-use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
+use virtualstack_server::{FirstAdmin, HashCost, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::Hypervisor;
@@ -50,35 +50,35 @@ impl ControlPlane {
 
     /// Without a worker: jobs wait until [`Self::work`].
     pub(crate) async fn without_worker() -> Self {
-        let database = Database::new().await;
-        Self::on(database).await
+        Self::on(Database::bootstrapped().await).await
     }
 
     /// Without a worker, and with settings of the test's own; where the server listens is not one of them.
     pub(crate) async fn start_with(server: virtualstack_server::Config) -> Self {
-        Self::on_with(Database::new().await, server).await
+        Self::on_with(Database::bootstrapped().await, server).await
     }
 
     /// On a database that may be another control plane's too.
     pub(crate) async fn on(database: Database) -> Self {
-        // Tests sign in from one address, and more often than people do.
-        let server = virtualstack_server::Config {
-            auth_per_minute: 10_000,
-            auth_per_address_per_minute: 10_000,
-            ..Default::default()
-        };
-        Self::on_with(database, server).await
+        Self::on_with(database, many_logins()).await
     }
 
     /// Both.
     pub(crate) async fn on_with(database: Database, server: virtualstack_server::Config) -> Self {
+        Self::hashing(database, server, least_cost()).await
+    }
+
+    /// Without a worker, with hashes of passwords that cost what they do in production.
+    pub(crate) async fn with_real_hashes() -> Self {
+        Self::hashing(Database::new().await, many_logins(), HashCost::default()).await
+    }
+
+    async fn hashing(database: Database, server: virtualstack_server::Config, hash_cost: HashCost) -> Self {
         let store = Store::new(&database.config).expect("a store");
-        let admin =
-            FirstAdmin { email: ADMIN.to_owned(), password: PASSWORD.to_owned(), demo_tenant: Some(DEMO.to_owned()) };
-        bootstrap(&store, &admin).await.expect("a first admin");
+        bootstrap(&store, &first_admin(), hash_cost).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = virtualstack_server::Config { listen, ..server };
-        let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key() };
+        let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key(), hash_cost };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
         let grpc = format!("http://{}", server.address());
         let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
@@ -245,6 +245,22 @@ impl ControlPlane {
         }
         panic!("jobs are left after 20 s")
     }
+}
+
+/// The platform's admin, who is the demo tenant's too.
+pub(super) fn first_admin() -> FirstAdmin {
+    FirstAdmin { email: ADMIN.to_owned(), password: PASSWORD.to_owned(), demo_tenant: Some(DEMO.to_owned()) }
+}
+
+/// What hashes of passwords cost tests.
+pub(super) fn least_cost() -> HashCost {
+    #[expect(clippy::disallowed_methods, reason = "tests sign in all the time, with a password that everybody knows")]
+    HashCost::least()
+}
+
+/// Tests sign in from one address, and more often than people do.
+fn many_logins() -> virtualstack_server::Config {
+    virtualstack_server::Config { auth_per_minute: 10_000, auth_per_address_per_minute: 10_000, ..Default::default() }
 }
 
 /// What servers and workers of tests seal with.
