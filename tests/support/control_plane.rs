@@ -166,7 +166,7 @@ impl ControlPlane {
         self.mails.to(address)
     }
 
-    /// The text of the first mail to an address that was not given yet; waits 10 s for it.
+    /// The text of the first mail to an address that was not given yet; waits 30 s for it.
     pub(crate) async fn next_mail_to(&self, address: &str) -> String {
         self.mails.next_to(address).await
     }
@@ -239,13 +239,13 @@ impl ControlPlane {
 
     async fn done(&self, queue: &str) {
         let open = format!("SELECT count(*) FROM background_jobs.jobs WHERE queue = '{queue}' AND finished_at IS NULL");
-        for _ in 0..400 {
+        for _ in 0..1_200 {
             if self.database.count(&open).await == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("jobs are left after 20 s")
+        panic!("jobs are left after 60 s")
     }
 }
 

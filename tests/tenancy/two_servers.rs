@@ -104,7 +104,7 @@ async fn a_revocation_holds_everywhere(listen_for_access: bool) {
     let listeners = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN virtualstack_access%' \
         AND datname = current_database()";
     let wanted = if listen_for_access { 2 } else { 0 };
-    for _ in 0..100 {
+    for _ in 0..600 {
         if here.database.count(listeners).await == wanted {
             return;
         }
