@@ -33,6 +33,7 @@ report() {
 trap report EXIT
 
 phase tools scripts/tools.sh test
-phase lint scripts/lint.sh
-phase "build tests" cargo test --workspace ${CI:+--locked} --no-run
+phase lint scripts/lint.sh --without-clippy
+build_by_clippy
+phase "clippy and build" cargo test --workspace ${CI:+--locked} --no-run
 phase tests cargo test --workspace ${CI:+--locked} --config "target.'cfg(all())'.runner='$root/scripts/time-tests.sh'" "$@"
