@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Every check that is not a test: lint.sh [--quick|--fix]
-#   --quick  only what takes seconds (the pre-commit hook)
-#   --fix    formats instead of checking the format, and stops there
+# Every check that is not a test: lint.sh [--quick|--fix|--without-clippy]
+#   --quick           only what takes seconds (the pre-commit hook)
+#   --fix             formats instead of checking the format, and stops there
+#   --without-clippy  for who builds by clippy next (build_by_clippy in env.sh)
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 cd "$root"
@@ -50,9 +51,11 @@ else
   note "skipped: there is nothing earlier to compare with"
 fi
 
-say "clippy"
-# CI must check what was committed; while working, cargo may update Cargo.lock.
-cargo clippy --workspace --all-targets ${CI:+--locked} -- -D warnings
+if [ "${1:-}" != --without-clippy ]; then
+  say "clippy"
+  # CI must check what was committed; while working, cargo may update Cargo.lock.
+  cargo clippy --workspace --all-targets ${CI:+--locked} -- -D warnings
+fi
 
 # Not part of the tools: it takes minutes to build. Advisories are left out because they need the network
 # and would fail a commit for what somebody else published; `cargo deny check advisories` asks for them.

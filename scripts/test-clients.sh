@@ -11,6 +11,7 @@ scripts/tools.sh clients
 
 say "build"
 # What `make test` builds: cargo build leaves the features of dev-dependencies out, and would compile a third of it again.
+build_by_clippy
 cargo test --workspace ${CI:+--locked} --no-run
 
 work=$(mktemp -d)

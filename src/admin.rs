@@ -1,7 +1,7 @@
 //! What must work without the API: roles and schema, the first admin, signing keys.
 
 use anyhow::Context as _;
-use virtualstack_server::{FirstAdmin, bootstrap, rotate_keys, update_system_roles};
+use virtualstack_server::{FirstAdmin, HashCost, bootstrap, rotate_keys, update_system_roles};
 use virtualstack_store::Store;
 use virtualstack_store::schema::migrate;
 
@@ -33,7 +33,8 @@ pub(crate) async fn run(config: Config, command: AdminCommand) -> anyhow::Result
                 |key: &str| Wrong(format!("admin.{key}: is required (VIRTUALSTACK_ADMIN_{})", key.to_uppercase()));
             let email = config.admin.email.ok_or_else(|| missing("email"))?;
             let password = config.admin.password.ok_or_else(|| missing("password"))?;
-            let made = bootstrap(&store, &FirstAdmin { email, password, demo_tenant: None }).await?;
+            let admin = FirstAdmin { email, password, demo_tenant: None };
+            let made = bootstrap(&store, &admin, HashCost::default()).await?;
             tracing::info!(made, "the provider tenant has its first admin");
             Ok(())
         }

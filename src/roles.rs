@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use virtualstack_server::HashCost;
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_store::{MasterKey, Store};
 use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
@@ -23,7 +24,7 @@ use crate::ops::{self, Readiness};
 pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     let store = Store::new(config.required_database()?)?;
     let master_key = config.required_master_key()?;
-    let deps = virtualstack_server::Deps { store: store.clone(), master_key };
+    let deps = virtualstack_server::Deps { store: store.clone(), master_key, hash_cost: HashCost::default() };
     let server = bind_server(config.server, deps).await?;
     tracing::info!(address = %server.address(), "serving gRPC");
     alone(config.ops.listen, metrics, database_ready(store), async |stop| {

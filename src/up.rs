@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use virtualstack_postgres::PrivatePostgres;
-use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
+use virtualstack_server::{FirstAdmin, HashCost, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::schema::migrate;
 
@@ -56,9 +56,10 @@ async fn serve(
     migrate::run(config.database.migrate_url()).await.context("cannot migrate the database")?;
     let store = Store::new(&config.database)?;
     let admin = first_admin(config)?;
-    let first_start = bootstrap(&store, &admin).await?;
+    let hash_cost = HashCost::default();
+    let first_start = bootstrap(&store, &admin, hash_cost).await?;
 
-    let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key.clone() };
+    let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key.clone(), hash_cost };
     let server = roles::bind_server(config.server.clone(), deps).await?;
     let grpc = format!("http://{}", server.address());
     let mut gateway_config = config.gateway.clone();

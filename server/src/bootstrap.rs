@@ -9,7 +9,7 @@ use virtualstack_store::iam::{accounts, users};
 use virtualstack_store::tenant_life::{self, NewTenant};
 use virtualstack_store::{Store, SystemPurpose};
 
-use crate::auth::passwords::Passwords;
+use crate::auth::passwords::{HashCost, Passwords};
 
 /// The admin to make.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ pub async fn update_system_roles(store: &Store) -> Result<()> {
 
 /// Brings every tenant's system roles up to date, and makes the provider tenant and its first admin if there is no
 /// provider tenant yet. Returns whether it made one.
-pub async fn bootstrap(store: &Store, admin: &FirstAdmin) -> Result<bool> {
+pub async fn bootstrap(store: &Store, admin: &FirstAdmin, cost: HashCost) -> Result<bool> {
     let provider = Key::Slug(PROVIDER_SLUG.to_owned());
     update_system_roles(store).await?;
     let exists = store
@@ -38,7 +38,7 @@ pub async fn bootstrap(store: &Store, admin: &FirstAdmin) -> Result<bool> {
     if exists {
         return Ok(false);
     }
-    let hash = Passwords::new(1).await?.hash(admin.password.clone()).await?;
+    let hash = Passwords::new(1, cost).await?.hash(admin.password.clone()).await?;
     let made = store
         .system(SystemPurpose::Bootstrap, async |tx| {
             if tenants::find_any(tx, &provider).await?.is_some() {

@@ -14,6 +14,7 @@ mod server;
 mod services;
 mod wire;
 
+pub use auth::passwords::HashCost;
 pub use auth::signing_keys::rotate_keys;
 pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
 pub use config::{Config, WRONG_SETTING};

@@ -25,7 +25,7 @@ use virtualstack_store::{MasterKey, Store};
 use crate::auth::denials::refusals;
 use crate::auth::last_use::LastUse;
 use crate::auth::limits::Limits;
-use crate::auth::passwords::Passwords;
+use crate::auth::passwords::{HashCost, Passwords};
 use crate::auth::principals::Principals;
 use crate::auth::signing_keys::{JWKS_PATH, Keys};
 use crate::auth::tokens::Tokens;
@@ -43,6 +43,8 @@ pub struct Deps {
     pub store: Store,
     /// What private keys are sealed with.
     pub master_key: MasterKey,
+    /// What a hash of a password costs.
+    pub hash_cost: HashCost,
 }
 
 /// A server that listens; [`Server::serve`] answers.
@@ -59,7 +61,7 @@ pub struct Server {
 
 /// Does all that can fail: reads the signing keys, builds the services, listens.
 pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
-    let Deps { store, master_key } = deps;
+    let Deps { store, master_key, hash_cost } = deps;
     let config = Arc::new(config);
     let listen = |error| wrong("server.listen", format_args!("cannot listen on {}: {error}", config.listen));
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -68,7 +70,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     codec::preload();
     let keys = Keys::load(store.clone(), master_key.clone()).await?;
     let tokens = Tokens::new(keys.clone(), &config);
-    let passwords = Passwords::new(config.concurrent_hashes).await?;
+    let passwords = Passwords::new(config.concurrent_hashes, hash_cost).await?;
     let limits = Limits::new(store.clone(), &config)?;
     let principals = Principals::new(store.clone(), tokens.clone());
     let (refusals, refusal_writer) = refusals();

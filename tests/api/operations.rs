@@ -215,7 +215,8 @@ async fn a_wait_ends_with_its_time() {
     let (status, open) = rest.call("POST", &path, Some(json!({"timeout": "0.5s"}))).await;
     assert_eq!((status, &open["done"]), (200, &json!(false)), "{open}");
     assert!(open.get("response").is_none() && open.get("error").is_none(), "{open}");
-    assert!((Duration::from_millis(500)..Duration::from_secs(5)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    // Far from the time that a wait has at most.
+    assert!((Duration::from_millis(500)..Duration::from_secs(20)).contains(&start.elapsed()), "{:?}", start.elapsed());
     let (status, now) = rest.call("POST", &path, Some(json!({"timeout": "0s"}))).await;
     assert_eq!((status, &now["done"]), (200, &json!(false)), "{now}");
     let negative = rest.call("POST", &path, Some(json!({"timeout": "-1s"}))).await;
@@ -232,5 +233,5 @@ async fn a_wait_ends_with_its_time() {
     let start = Instant::now();
     let (done, ()) = tokio::join!(waiting, working);
     assert_eq!(done["response"]["state"], "RUNNING", "{done}");
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
 }

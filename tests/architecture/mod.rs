@@ -21,7 +21,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("worker", &["model", "store", "queue"]),
     ("store", &["model", "queue"]),
     ("postgres", &["model"]),
-    ("queue", &[]),
+    // For its tests.
+    ("queue", &["postgres"]),
     ("model", &[]),
     ("proto", &[]),
     ("argon2id-bench", &[]),
@@ -96,6 +97,16 @@ fn every_crate_inherits_the_lints() {
         let manifest = package["manifest_path"].as_str().expect("a path");
         let text = fs::read_to_string(manifest).expect("a manifest");
         assert!(text.contains("[lints]\nworkspace = true"), "{manifest} lacks [lints] workspace = true");
+    }
+}
+
+/// Examples in comments are for reading. Each crate that runs its own is a build and a start more in every test run.
+#[test]
+fn no_crate_runs_its_documentation() {
+    for package in packages() {
+        for target in package["targets"].as_array().expect("a list") {
+            assert_eq!(target["doctest"], false, "{} lacks [lib] doctest = false", package["manifest_path"]);
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl Role {
             }
             panic!("the role ended before it served {what}")
         };
-        tokio::time::timeout(Duration::from_secs(20), found).await.expect("in time")
+        tokio::time::timeout(Duration::from_secs(60), found).await.expect("in time")
     }
 
     /// Ends it with SIGTERM; its exit code.
@@ -69,7 +69,7 @@ impl Role {
             while let Ok(Some(_)) = self.lines.next_line().await {}
             self.child.wait().await.expect("an end").code()
         };
-        tokio::time::timeout(Duration::from_secs(20), drained).await.expect("in time")
+        tokio::time::timeout(Duration::from_secs(60), drained).await.expect("in time")
     }
 }
 
@@ -95,7 +95,7 @@ async fn the_roles_run_apart_and_drain_on_sigterm() {
     assert_eq!(status, 200, "{tokens}");
     let rest = Rest::new(&http, tokens["accessToken"].as_str());
     let mut template = Value::Null;
-    for _ in 0..100 {
+    for _ in 0..600 {
         template = rest.call("GET", "/v1/templates", None).await.1["templates"][0]["name"].clone();
         if !template.is_null() {
             break;

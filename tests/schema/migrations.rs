@@ -22,6 +22,7 @@ const OURS: &str = "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname !~ '
 fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<_> =
         fs::read_dir(FOLDER).expect("migrations").map(|entry| entry.expect("an entry").path()).collect();
+    folders.retain(|folder| folder.is_dir());
     folders.sort();
     folders
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use virtualstack_server::{FirstAdmin, MasterKey, bootstrap};
+use virtualstack_server::{FirstAdmin, HashCost, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::Hypervisor;
@@ -49,35 +49,35 @@ impl ControlPlane {
 
     /// Without a worker: jobs wait until [`Self::work`].
     pub(crate) async fn without_worker() -> Self {
-        let database = Database::new().await;
-        Self::on(database).await
+        Self::on(Database::bootstrapped().await).await
     }
 
     /// Without a worker, and with settings of the test's own; where the server listens is not one of them.
     pub(crate) async fn start_with(server: virtualstack_server::Config) -> Self {
-        Self::on_with(Database::new().await, server).await
+        Self::on_with(Database::bootstrapped().await, server).await
     }
 
     /// On a database that may be another control plane's too.
     pub(crate) async fn on(database: Database) -> Self {
-        // Tests sign in from one address, and more often than people do.
-        let server = virtualstack_server::Config {
-            auth_per_minute: 10_000,
-            auth_per_address_per_minute: 10_000,
-            ..Default::default()
-        };
-        Self::on_with(database, server).await
+        Self::on_with(database, many_logins()).await
     }
 
     /// Both.
     pub(crate) async fn on_with(database: Database, server: virtualstack_server::Config) -> Self {
+        Self::hashing(database, server, least_cost()).await
+    }
+
+    /// Without a worker, with hashes of passwords that cost what they do in production.
+    pub(crate) async fn with_real_hashes() -> Self {
+        Self::hashing(Database::new().await, many_logins(), HashCost::default()).await
+    }
+
+    async fn hashing(database: Database, server: virtualstack_server::Config, hash_cost: HashCost) -> Self {
         let store = Store::new(&database.config).expect("a store");
-        let admin =
-            FirstAdmin { email: ADMIN.to_owned(), password: PASSWORD.to_owned(), demo_tenant: Some(DEMO.to_owned()) };
-        bootstrap(&store, &admin).await.expect("a first admin");
+        bootstrap(&store, &first_admin(), hash_cost).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = virtualstack_server::Config { listen, ..server };
-        let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key() };
+        let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key(), hash_cost };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
         let grpc = format!("http://{}", server.address());
         let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
@@ -124,6 +124,8 @@ impl ControlPlane {
         mailer: Arc<dyn Mailer>,
     ) -> WorkerTask {
         let config = virtualstack_worker::Config {
+            // Jobs that a test lets hang must not keep others from their slots.
+            concurrency: 64,
             lease_ms: self.lease_ms,
             heartbeat_ms: self.lease_ms / 4,
             poll_ms: 100,
@@ -163,7 +165,7 @@ impl ControlPlane {
         self.mails.to(address)
     }
 
-    /// The text of the first mail to an address that was not given yet; waits 10 s for it.
+    /// The text of the first mail to an address that was not given yet; waits 30 s for it.
     pub(crate) async fn next_mail_to(&self, address: &str) -> String {
         self.mails.next_to(address).await
     }
@@ -188,14 +190,30 @@ impl ControlPlane {
 
     async fn done(&self, queue: &str) {
         let open = format!("SELECT count(*) FROM background_jobs.jobs WHERE queue = '{queue}' AND finished_at IS NULL");
-        for _ in 0..400 {
+        for _ in 0..1_200 {
             if self.database.count(&open).await == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("jobs are left after 20 s")
+        panic!("jobs are left after 60 s")
     }
+}
+
+/// The platform's admin, who is the demo tenant's too.
+pub(super) fn first_admin() -> FirstAdmin {
+    FirstAdmin { email: ADMIN.to_owned(), password: PASSWORD.to_owned(), demo_tenant: Some(DEMO.to_owned()) }
+}
+
+/// What hashes of passwords cost tests.
+pub(super) fn least_cost() -> HashCost {
+    #[expect(clippy::disallowed_methods, reason = "tests sign in all the time, with a password that everybody knows")]
+    HashCost::least()
+}
+
+/// Tests sign in from one address, and more often than people do.
+fn many_logins() -> virtualstack_server::Config {
+    virtualstack_server::Config { auth_per_minute: 10_000, auth_per_address_per_minute: 10_000, ..Default::default() }
 }
 
 /// What servers and workers of tests seal with.

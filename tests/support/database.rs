@@ -1,4 +1,4 @@
-//! One PostgreSQL per test run, one database per test, copied from a template that was migrated once.
+//! One PostgreSQL per test run, one database per test, copied from a template that was made once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,12 +7,20 @@ use diesel::QueryResult;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use tokio::sync::OnceCell;
 use virtualstack_postgres::PrivatePostgres;
-use virtualstack_store::Config;
+use virtualstack_server::bootstrap;
 use virtualstack_store::schema::migrate;
+use virtualstack_store::{Config, Store};
 
-const TEMPLATE: &str = "template_of_tests";
+use super::control_plane::{first_admin, least_cost};
+
+/// Migrated, and nothing else.
+const MIGRATED: &str = "template_migrated";
+
+/// With the first admin and the demo tenant too.
+const BOOTSTRAPPED: &str = "template_bootstrapped";
 
 static CLUSTER: OnceCell<PrivatePostgres> = OnceCell::const_new();
+static BOOTSTRAP: OnceCell<()> = OnceCell::const_new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A database of one test.
@@ -28,7 +36,28 @@ pub(crate) struct Database {
 impl Database {
     /// A migrated database that nobody else uses.
     pub(crate) async fn new() -> Self {
-        Self::copy_of(TEMPLATE).await
+        Self::copy_of(MIGRATED).await
+    }
+
+    /// One with the first admin and the demo tenant, whose password was hashed at the least cost.
+    pub(crate) async fn bootstrapped() -> Self {
+        let make = async || {
+            let database = Self::named(BOOTSTRAPPED.to_owned(), MIGRATED).await;
+            let store = Store::new(&database.config).expect("a store");
+            bootstrap(&store, &first_admin(), least_cost()).await.expect("a first admin");
+            // PostgreSQL copies no database that somebody is connected to.
+            drop(store);
+            connect(&cluster().await.admin_url("postgres"))
+                .await
+                .batch_execute(&format!(
+                    "ALTER DATABASE {BOOTSTRAPPED} ALLOW_CONNECTIONS false; \
+                 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{BOOTSTRAPPED}'"
+                ))
+                .await
+                .expect("a template");
+        };
+        BOOTSTRAP.get_or_init(make).await;
+        Self::copy_of(BOOTSTRAPPED).await
     }
 
     /// A database with nothing in it.
@@ -49,14 +78,19 @@ impl Database {
     }
 
     async fn copy_of(template: &str) -> Self {
+        Self::named(format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed)), template).await
+    }
+
+    async fn named(name: String, template: &str) -> Self {
         let cluster = cluster().await;
-        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut admin = connect(&cluster.admin_url("postgres")).await;
         admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.expect("a database");
         let config = Config {
             url: cluster.url("virtualstack_login", &name),
             migrate_url: Some(cluster.admin_url(&name)),
             max_connections: 8,
+            // A hundred may ask at once, on a machine that runs other tests too.
+            acquire_timeout_ms: 30_000,
             ..Config::default()
         };
         Self { name, looking: Arc::default(), config }
@@ -117,20 +151,10 @@ async fn connect(url: &str) -> AsyncPgConnection {
 async fn cluster() -> &'static PrivatePostgres {
     CLUSTER
         .get_or_init(|| async {
-            let cluster = tokio::task::spawn_blocking(|| {
-                // Not below the target folder: PostgreSQL's user must be able to enter it.
-                let folder = tempfile::Builder::new().prefix("virtualstack-test-").tempdir().expect("a folder").keep();
-                use std::os::unix::fs::PermissionsExt as _;
-                std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("permissions");
-                let settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=400"];
-                let cluster = PrivatePostgres::start(&folder, &settings).expect("a cluster");
-                cluster.end_with_this_process().expect("a watch over the cluster");
-                cluster
-            })
-            .await
-            .expect("no panic");
-            migrate::ensure_database(&cluster.admin_url("postgres"), TEMPLATE).await.expect("a template");
-            migrate::run(&cluster.admin_url(TEMPLATE)).await.expect("migrations");
+            let cluster = tokio::task::spawn_blocking(PrivatePostgres::temporary).await.expect("no panic");
+            let cluster = cluster.expect("a cluster");
+            migrate::ensure_database(&cluster.admin_url("postgres"), MIGRATED).await.expect("a template");
+            migrate::run(&cluster.admin_url(MIGRATED)).await.expect("migrations");
             cluster
         })
         .await

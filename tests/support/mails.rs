@@ -29,9 +29,9 @@ impl Mails {
         self.files_to(address).into_iter().map(|(_, text)| text).collect()
     }
 
-    /// The text of the first mail to an address that was not given yet; waits 10 s for it.
+    /// The text of the first mail to an address that was not given yet; waits 30 s for it.
     pub(crate) async fn next_to(&self, address: &str) -> String {
-        for _ in 0..200 {
+        for _ in 0..600 {
             for (file, text) in self.files_to(address) {
                 if self.read.lock().expect("no panic").insert(file) {
                     return text;
@@ -39,7 +39,7 @@ impl Mails {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("no mail to {address} within 10 s")
+        panic!("no mail to {address} within 30 s")
     }
 
     fn files_to(&self, address: &str) -> Vec<(PathBuf, String)> {

@@ -1,7 +1,7 @@
 //! Workers that die, or stand still, where a test wants them to.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,38 +16,54 @@ pub(crate) struct Crash {
     pub(crate) point: Point,
 }
 
-/// Lets a worker hang for ever at a point, as if it had died there, and notes every point that was passed.
+/// Lets jobs of a worker hang for ever at points, as if it had died there, and notes every point that was passed.
 pub(crate) struct CrashProbe {
-    at: Option<Crash>,
-    crashes: AtomicU32,
-    pub(crate) crashed: Notify,
+    /// Where nobody hangs yet.
+    left: Mutex<Vec<Crash>>,
+    crashed: Notify,
     passed: Mutex<Vec<Crash>>,
 }
 
 impl CrashProbe {
-    /// Dies at `at`, once; with none it only notes.
-    pub(crate) fn new(at: Option<Crash>) -> Self {
-        Self { at, crashes: AtomicU32::new(0), crashed: Notify::new(), passed: Mutex::default() }
+    /// Lets whoever comes to one of these points first hang there; of several jobs with the same steps, so, each at another
+    /// one.
+    pub(crate) fn new(at: impl IntoIterator<Item = Crash>) -> Self {
+        Self { left: Mutex::new(at.into_iter().collect()), crashed: Notify::new(), passed: Mutex::default() }
     }
 
-    /// Whether the worker has died.
-    pub(crate) fn has_crashed(&self) -> bool {
-        self.crashes.load(Ordering::SeqCst) > 0
+    /// Waits until somebody hangs at each of the points.
+    pub(crate) async fn crashed(&self) {
+        let crashed = tokio::time::timeout(Duration::from_secs(60), self.crashed.notified()).await;
+        crashed.unwrap_or_else(|_| panic!("the worker never came to {:?}", locked(&self.left)));
     }
 
     /// Every point that was passed, in order.
     pub(crate) fn passed(&self) -> Vec<Crash> {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.passed).clone()
     }
+
+    /// Whether to hang here.
+    fn crashes(&self, here: &Crash) -> bool {
+        let mut left = locked(&self.left);
+        let Some(index) = left.iter().position(|crash| crash == here) else { return false };
+        left.remove(index);
+        if left.is_empty() {
+            self.crashed.notify_one();
+        }
+        true
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
 impl Probe for CrashProbe {
     async fn pass(&self, step: &str, point: Point) {
         let here = Crash { step: step.to_owned(), point };
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(here.clone());
-        if self.at.as_ref() == Some(&here) && self.crashes.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.crashed.notify_one();
+        locked(&self.passed).push(here.clone());
+        if self.crashes(&here) {
             std::future::pending::<()>().await;
         }
     }

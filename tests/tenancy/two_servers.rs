@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use virtualstack_server::Config;
 
 use super::calls::member;
-use crate::support::{ControlPlane, Database, PASSWORD, Rest, rounds};
+use crate::support::{ControlPlane, PASSWORD, Rest, rounds};
 
 /// Revocations of a round; each is also taken back, so that the next one has something to take.
 const REVOCATIONS: usize = 100;
@@ -43,7 +43,7 @@ async fn a_revocation_holds_everywhere(listen_for_access: bool) {
         calls_burst: 100_000,
         ..Config::default()
     };
-    let here = ControlPlane::on_with(Database::new().await, settings()).await;
+    let here = ControlPlane::start_with(settings()).await;
     let there = ControlPlane::on_with(here.database.clone(), settings()).await;
     let admin = here.tenant("acme").await;
     let user = member(&here, "user@example.com", "acme", "user").await;
@@ -104,7 +104,7 @@ async fn a_revocation_holds_everywhere(listen_for_access: bool) {
     let listeners = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN virtualstack_access%' \
         AND datname = current_database()";
     let wanted = if listen_for_access { 2 } else { 0 };
-    for _ in 0..100 {
+    for _ in 0..600 {
         if here.database.count(listeners).await == wanted {
             return;
         }

@@ -14,9 +14,6 @@ use super::{SOON, Watch, client, describe, settings, vm};
 use crate::support::{ControlPlane, Session, reason};
 use crate::tenancy::calls::{member, texts};
 
-/// A heartbeat, and what a busy machine takes.
-const END: Duration = Duration::from_secs(5);
-
 async fn synced(session: &Session) -> Watch {
     let mut watch = Watch::vms(session, "").await.expect("a watch");
     watch.until(Type::Synced).await;
@@ -35,7 +32,7 @@ async fn a_revoked_stream_ends(listen_for_access: bool) {
         assert_eq!(status, 200, "{answer}");
     };
     let end = async |watch: &mut Watch, code: Code, why: &str| {
-        let status = watch.end(END).await;
+        let status = watch.end(SOON).await;
         assert_eq!((status.code(), reason(&status).as_str()), (code, why), "listening: {listen_for_access}");
     };
     member(&there, "ada@example.com", "acme", "user").await;
@@ -113,7 +110,7 @@ async fn a_stream_ends_with_its_token() {
     let mut watch = synced(&admin).await;
     let status = watch.end(SOON).await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "TOKEN_EXPIRED"));
-    assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +122,8 @@ async fn streams_end_when_the_server_stops() {
     plane.drain().await;
     let status = ending.await.expect("no panic");
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "SERVER_STOPPING"));
-    assert!(start.elapsed() < Duration::from_secs(3), "the drain took {:?}", start.elapsed());
+    // It waits neither for a heartbeat nor for the end of the time that a drain has.
+    assert!(start.elapsed() < Duration::from_secs(20), "the drain took {:?}", start.elapsed());
 }
 
 /// A control plane where nobody works on jobs, with templates.
@@ -149,7 +147,7 @@ async fn what_was_not_heard_is_found() {
     let start = Instant::now();
     describe(&admin, &vm(&created).name, "one").await.expect("a change");
     assert_eq!(vm(&watch.told().await).description, "one");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     assert_eq!(
         texts(
             &plane.database,

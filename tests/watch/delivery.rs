@@ -11,7 +11,7 @@ use virtualstack_proto::virtualstack::watch::v1::watch_message::Type;
 use virtualstack_worker::NoProbe;
 
 use super::{SOON, Watch, describe, settings, vm};
-use crate::support::{ControlPlane, Database, Seed, Session};
+use crate::support::{ControlPlane, Seed, Session};
 use crate::tenancy::calls::texts;
 
 const CUTS: usize = 50;
@@ -67,7 +67,7 @@ async fn write(session: Session, vms: Vec<String>, mut seed: Seed, stop: Arc<Ato
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_cuts_lose_nothing_and_repeat_nothing() {
     let mut seed = Seed::new();
-    let here = ControlPlane::on_with(Database::new().await, settings()).await;
+    let here = ControlPlane::start_with(settings()).await;
     let there = ControlPlane::on_with(here.database.clone(), settings()).await;
     here.work(Arc::new(NoProbe)).await.detach();
     here.templates().await;

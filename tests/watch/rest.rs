@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
 use virtualstack_worker::NoProbe;
 
-use super::{describe, flood, settings};
+use super::{SOON, describe, flood, settings};
 use crate::support::{ControlPlane, Rest};
 
 /// An open response, read piece by piece.
@@ -41,7 +41,7 @@ impl Lines {
                 self.text = rest.to_owned();
                 return piece;
             }
-            let chunk = tokio::time::timeout(Duration::from_secs(10), self.response.chunk()).await.expect("in time");
+            let chunk = tokio::time::timeout(SOON, self.response.chunk()).await.expect("in time");
             let chunk = chunk.expect("no error").expect("no end");
             self.text.push_str(std::str::from_utf8(&chunk).expect("text"));
         }
@@ -220,7 +220,7 @@ async fn slow_clients_hold_up_nobody() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     for _ in 0..32 {
         let call = rest.call("GET", "/v1/vms", None);
-        assert_eq!(tokio::time::timeout(Duration::from_secs(5), call).await.expect("an answer").0, 200);
+        assert_eq!(tokio::time::timeout(SOON, call).await.expect("an answer").0, 200);
     }
     describe(&admin, &name, "last").await.expect("a change");
     while quick.line().await["vm"]["description"] != "last" {}

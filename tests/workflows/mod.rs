@@ -79,7 +79,7 @@ async fn ended(tenant: &Session, operation: &Value) -> Value {
         if now["done"] == true {
             return now;
         }
-        assert!(since.elapsed() < Duration::from_secs(30), "not done after 30 s: {now}");
+        assert!(since.elapsed() < Duration::from_secs(60), "not done after 60 s: {now}");
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
 }
@@ -113,7 +113,7 @@ async fn cancel(tenant: &Session, operation: &Value) {
 /// Waits until an operation is at a step.
 async fn at_step(tenant: &Session, operation: &Value, step: &str) {
     let name = operation["name"].as_str().expect("a name");
-    for _ in 0..400 {
+    for _ in 0..1_500 {
         let (_, now) = tenant.rest().call("GET", &format!("/v1/{name}"), None).await;
         if now["metadata"]["step"] == step {
             return;
@@ -128,7 +128,7 @@ async fn at_step(tenant: &Session, operation: &Value, step: &str) {
 async fn at_work(plane: &ControlPlane, action: &str) {
     let running =
         format!("SELECT count(*) FROM simulated_hypervisor.tasks WHERE action = '{action}' AND finished_at IS NULL");
-    for _ in 0..400 {
+    for _ in 0..1_500 {
         if plane.database.count(&running).await > 0 {
             return;
         }

@@ -10,11 +10,17 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::SystemTime;
 
 use virtualstack_model::{Error, Result};
 
 /// The longest path of a socket that the operating system takes.
 const MAX_SOCKET_PATH: usize = 100;
+
+/// Settings of a cluster that nobody misses: nothing waits for a disk, nothing is vacuumed behind the back of a test, and
+/// many tests connect at once.
+const OF_TESTS: [&str; 5] =
+    ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "max_connections=1000"];
 
 /// A running cluster. It goes on when this is dropped; [`PrivatePostgres::stop`] ends it.
 #[derive(Debug)]
@@ -59,6 +65,19 @@ impl PrivatePostgres {
         } else {
             cluster.launch(settings)?;
         }
+        Ok(cluster)
+    }
+
+    /// Starts a cluster that goes with this process, in a folder of its own. Its data outlives no crash. For tests. Blocks.
+    pub fn temporary() -> Result<Self> {
+        // Not in a folder of the build: PostgreSQL's user must be able to enter it.
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_micros();
+        let folder = std::env::temp_dir().join(format!("virtualstack-test-{}-{now}", std::process::id()));
+        fs::create_dir(&folder)
+            .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)))
+            .map_err(|error| io_error("cannot make a folder", &folder, &error))?;
+        let cluster = Self::start(&folder, &OF_TESTS)?;
+        cluster.end_with_this_process()?;
         Ok(cluster)
     }
 

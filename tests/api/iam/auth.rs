@@ -420,7 +420,7 @@ async fn operators_make_tenants_and_members_see_their_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_holds_no_secret_in_clear() {
-    let plane = ControlPlane::without_worker().await;
+    let plane = ControlPlane::with_real_hashes().await;
     let rest = Rest::new(&plane.http, None);
     let tokens = login(&rest, ADMIN, PASSWORD, DEMO).await.1;
     let next = refresh(&rest, &tokens["refreshToken"]).await.1;

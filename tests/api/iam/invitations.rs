@@ -507,7 +507,7 @@ async fn a_worker_that_dies_sends_again_with_another_token() {
         let victim = plane.work(Arc::clone(&probe) as _).await;
         let email = format!("p{number}@example.com");
         let name = invite(&acme, &email, "roles/viewer").await["name"].as_str().expect("a name").to_owned();
-        probe.crashed.notified().await;
+        probe.crashed().await;
         drop(victim);
         let digest = format!(
             "SELECT coalesce(hashtext(digest::text), 0)::bigint FROM iam.invitations WHERE id = '{}'",

@@ -166,7 +166,7 @@ async fn a_worker_that_dies_sends_again_with_another_token() {
         let victim = plane.work(Arc::clone(&probe) as _).await;
         let (status, empty): (u16, Value) = ask(&plane, PERSON).await;
         assert_eq!((status, empty), (200, json!({})));
-        probe.crashed.notified().await;
+        probe.crashed().await;
         drop(victim);
         let survivor = plane.work(Arc::new(NoProbe)).await;
         plane.mailed().await;

@@ -227,7 +227,7 @@ async fn call(session: &Session) -> Result<(), Status> {
 /// Buckets that PostgreSQL knows, once there are `wanted`.
 async fn shared(plane: &ControlPlane, wanted: i64) -> i64 {
     let mut found = 0;
-    for _ in 0..100 {
+    for _ in 0..500 {
         found = plane.database.count("SELECT count(*) FROM iam.rate_limits").await;
         if found >= wanted {
             break;

@@ -109,6 +109,46 @@ mod tests {
     }
 
     #[test]
+    fn a_state_allows_what_it_allows() {
+        use Verb::{
+            Create, CreateSnapshot, Delete, DeleteSnapshot, OpenConsole, Reset, Restart, RevertSnapshot, Start, Stop,
+            Suspend, Undelete, Update,
+        };
+        let snapshots = [CreateSnapshot, DeleteSnapshot, RevertSnapshot];
+        let vm = VmId::new();
+        for state in VmState::ALL {
+            // Beside a delete, which every state allows.
+            let (verbs, of_snapshots): (&[Verb], bool) = match state {
+                VmState::Provisioning => (&[Create], false),
+                VmState::Running => (&[Start, Stop, Restart, Reset, Suspend, OpenConsole, Update], true),
+                VmState::Stopped => (&[Start, Stop, Update], true),
+                VmState::Suspended => (&[Start, Stop, Suspend], true),
+                VmState::Error => (&[Start, Stop, Restart, Reset], true),
+                VmState::Deleted => (&[Undelete], false),
+                VmState::Starting | VmState::Stopping | VmState::Updating | VmState::Deleting => (&[], false),
+            };
+            for verb in Verb::ALL {
+                let allowed = *verb == Delete || verbs.contains(verb) || of_snapshots && snapshots.contains(verb);
+                let begun = state.begin(*verb, vm);
+                if allowed {
+                    begun.unwrap_or_else(|error| panic!("{verb} of a VM that is {state}: {error}"));
+                    continue;
+                }
+                let reason = match state {
+                    VmState::Deleted | VmState::Deleting => "VM_DELETED",
+                    _ => "VM_STATE",
+                };
+                match begun {
+                    Err(Error::FailedPrecondition { reason: told, subject, .. }) => {
+                        assert_eq!((told, subject), (reason, vm.name()), "{verb} of a VM that is {state}");
+                    }
+                    begun => panic!("{verb} of a VM that is {state}: {begun:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_opposite_power_operation_waits_for_the_first() {
         assert_eq!(VmState::Starting.begin(Verb::Stop, VmId::new()).expect_err("refused").reason(), "VM_STATE");
     }
