@@ -157,6 +157,17 @@ def login(release, email, tenant, password=PASSWORD):
     return client
 
 
+LOGINS = [("ada@example.com", "demo"), ("ada@example.com", "acme"), ("carol@example.com", "demo"), ("bob@example.com", "demo"),
+          ("gone@example.com", "demo"), ("nobody@example.com", "demo"), ("admin@closed.example.com", "closed"),
+          ("admin@left.example.com", "left"), (ADMIN, "provider")]
+
+
+def reason(release, email, tenant):
+    """Why somebody cannot sign in; empty where they can."""
+    reply = get(release.http, "POST", "/v1/auth:login", {"email": email, "password": PASSWORD, "tenant": tenant})
+    return (reply.detail("ErrorInfo") or {}).get("reason", "")
+
+
 def changes(told):
     """A watch's changes in short: what became of what, and which state of it that was."""
     short = []
@@ -382,6 +393,7 @@ def main():
         release.end()
         unfinished(release, admin, vms, facts)
         facts["answers"] = answers(admin, operator, acme)
+        facts["logins"] = [[email, tenant, reason(release, email, tenant)] for email, tenant in LOGINS]
         facts["watches"] = {collection: {"token": token, "changes": changes(admin.watch(collection, token)[1])}
                             for collection, token in begun.items()}
         facts["watches"] |= {f"{collection}, caught up": {"token": admin.watch(collection, token)[0], "changes": []}
