@@ -120,6 +120,9 @@ async fn ends(release: &Release, plane: &ControlPlane, rest: &Rest) {
     let doomed = rest.call("GET", &format!("/v1/{}", release.text("doomed")), None).await;
     assert_eq!(doomed.0, 404, "{doomed:?}");
     assert_eq!(rest.call("GET", "/v1/vms?filter=state%3DPROVISIONING", None).await.1["vms"], json!([]));
+    // The ticket that nobody has fetched yet, sealed by the release.
+    let (status, console) = rest.call("GET", &format!("/v1/{}", release.text("console")), None).await;
+    assert!(status == 200 && !text(&console["response"]["ticket"]).is_empty(), "{}: {console}", release.name);
     // The mail that the release could not send.
     assert!(plane.next_mail_to(release.text("unsent")).await.contains("vsi_"));
 }
@@ -134,6 +137,7 @@ async fn new_work(release: &Release, plane: &ControlPlane, rest: &Rest) {
         ("web", "stop", json!({"graceful": true, "timeout": "20s"})),
         ("web", "start", json!({})),
         ("web", "openConsole", json!({})),
+        ("paused", "start", json!({})),
         ("broken", "start", json!({})),
         ("deleted", "undelete", json!({})),
         ("saved", "snapshots", json!({"displayName": "today"})),
