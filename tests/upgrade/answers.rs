@@ -78,12 +78,21 @@ async fn told_as_before(release: &Release, plane: &ControlPlane, by: TimeDelta) 
     assert!(wrong.is_empty(), "{}: {} differences: {wrong:#?}", release.name, wrong.len());
 }
 
+/// Releases of before the numbers of fields in requests were settled.
+const RENUMBERED: &[&str] = &["0.1.0-whole-life"];
+
 /// A request of before the upgrade that is repeated after it is no second one.
 async fn repeats_are_known(release: &Release, plane: &ControlPlane) {
     let rest = plane.admin().await.rest();
     let path = format!("vms?requestId={}", release.text("requestId"));
-    let (status, operation) = post(&rest, &path, release.facts["request"].clone()).await;
-    assert_eq!((status, &operation["name"]), (200, &release.facts["requestOperation"]), "{operation}");
+    let repeat = post(&rest, &path, release.facts["request"].clone()).await;
+    if repeat.0 == 400 && RENUMBERED.contains(&release.name.as_str()) {
+        // With other numbers it is another request by the same id, which is refused rather than done.
+        assert_eq!(reason(&repeat), "INVALID_FIELDS", "{repeat:?}");
+        assert_eq!(repeat.1["error"]["details"][1]["fieldViolations"][0]["field"], "requestId", "{repeat:?}");
+    } else {
+        assert_eq!((repeat.0, &repeat.1["name"]), (200, &release.facts["requestOperation"]), "{repeat:?}");
+    }
 
     // A page token may be refused, which tells clients to begin anew; it does not fail otherwise, or lead elsewhere.
     let path = format!("/v1/vms?pageSize=2&pageToken={}", release.text("page"));
