@@ -8,6 +8,7 @@ mod processes;
 mod schema;
 mod support;
 mod tenancy;
+mod upgrade;
 mod vm_lives;
 mod watch;
 mod workflows;
