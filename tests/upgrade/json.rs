@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use virtualstack_model::compute::jobs::{Inventory, VmConsole, VmCreate, VmDelete, VmPower, VmResize, VmSnapshot};
+use virtualstack_model::compute::jobs::{VmConsole, VmCreate, VmDelete, VmPower, VmResize, VmSnapshot};
 use virtualstack_model::iam::jobs::{InvitationMail, PasswordResetMail};
-use virtualstack_model::jobs::{Housekeeping, Job};
+use virtualstack_model::jobs::Job;
 use virtualstack_store::compute::snapshots::Snapshot;
 use virtualstack_store::compute::vms::Vm;
 use virtualstack_store::operations::Operation;
@@ -51,8 +51,9 @@ async fn today_reads_what_each_release_has_kept_as_json() {
         job::<VmDelete>(),
         job::<InvitationMail>(),
         job::<PasswordResetMail>(),
-        job::<Inventory>(),
-        job::<Housekeeping>(),
+        // Retired: nobody claims them any more, and a cleanup removes them.
+        ("inventory", read::<Value>),
+        ("housekeeping", read::<Value>),
     ];
     for release in Release::all() {
         // As it was written: migrations change columns, and let JSON stand.

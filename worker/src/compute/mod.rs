@@ -181,3 +181,43 @@ async fn abandon<W: Workflow>(job: &W, tx: &mut TenantTx<Write>, failure: &Failu
 fn identity(vm: &Vm) -> VmIdentity {
     VmIdentity { id: vm.id, template: TemplateRef(vm.template_reference.clone()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A workflow whose step cannot be read begins again, and whoever waits for it waits twice as long.
+    fn reads<W: Workflow>(job: &Value) {
+        let payload = serde_json::from_value::<W>(job["payload"].clone());
+        assert!(payload.is_ok(), "{:?}: {job}", payload.err());
+        let step = serde_json::from_value::<Option<W::Step>>(job["progress"].clone());
+        assert!(step.is_ok(), "{:?}: {job}", step.err());
+    }
+
+    #[test]
+    fn steps_that_earlier_releases_have_kept_are_known() {
+        let releases = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/upgrade")).expect("a folder");
+        let facts =
+            releases.filter_map(|release| std::fs::read_to_string(release.ok()?.path().join("facts.json")).ok());
+        let mut read = 0;
+        for facts in facts {
+            let facts: Value = serde_json::from_str(&facts).expect("JSON");
+            for job in facts["jobs"].as_array().expect("jobs") {
+                match job["kind"].as_str().expect("a kind") {
+                    VmCreate::KIND => reads::<VmCreate>(job),
+                    VmPower::KIND => reads::<VmPower>(job),
+                    VmResize::KIND => reads::<VmResize>(job),
+                    VmSnapshot::KIND => reads::<VmSnapshot>(job),
+                    VmConsole::KIND => reads::<VmConsole>(job),
+                    VmDelete::KIND => reads::<VmDelete>(job),
+                    // These have no steps.
+                    _ => {}
+                }
+                read += 1;
+            }
+        }
+        assert!(read > 0, "no release is kept");
+    }
+}
