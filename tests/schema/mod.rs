@@ -1,4 +1,5 @@
 //! The schema: what the code believes of it, and the migrations that make it.
 
+pub(crate) mod contract;
 mod freshness;
 mod migrations;
