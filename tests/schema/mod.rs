@@ -3,3 +3,4 @@
 pub(crate) mod contract;
 mod freshness;
 mod migrations;
+mod reasons;
