@@ -2,5 +2,6 @@
 
 pub(crate) mod contract;
 mod freshness;
+mod lists;
 mod migrations;
 mod reasons;
