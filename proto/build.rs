@@ -1,5 +1,8 @@
 //! Compiles the .proto files without protoc and makes three things of them: Rust messages and clients,
 //! the descriptor set (for reflection, gateway and OpenAPI), and the policy and permission tables.
+//!
+//! The descriptor set says one thing more than the files: each field that names a resource has a `buf.validate` rule that
+//! is made of the resource's pattern; see [`names`].
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -8,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
+
+#[path = "build/names.rs"]
+mod names;
 
 /// Imports that no .proto of ours names, but that people need: who gets an error must be able to print its details.
 const EXTRA: [&str; 4] = [
@@ -25,6 +31,8 @@ fn main() -> Result<()> {
     let (root, out) = (folder("CARGO_MANIFEST_DIR")?, folder("OUT_DIR")?);
     println!("cargo::rerun-if-changed=virtualstack");
     println!("cargo::rerun-if-changed=vendor");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
 
     let mut files = protos(&root.join("virtualstack"))?;
     files.sort();
@@ -32,8 +40,8 @@ fn main() -> Result<()> {
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(files)?.open_files(EXTRA)?;
 
-    // These bytes are the descriptor set: the types of prost would drop our options, so it is never encoded again.
-    let descriptors = compiler.encode_file_descriptor_set();
+    // These bytes are the descriptor set. The types of prost would drop our options, so they never encode it again.
+    let descriptors = names::derive_rules(&compiler.encode_file_descriptor_set())?;
     let descriptor_path = out.join("descriptors.bin");
     fs::write(&descriptor_path, &descriptors)?;
     println!("cargo::metadata=DESCRIPTORS={}", descriptor_path.display());
@@ -97,6 +105,7 @@ fn tables(pool: &DescriptorPool) -> Result<String> {
                     text(item, "title"),
                     text(item, "description"),
                     text(item, "module"),
+                    texts(item, "roles"),
                 ));
             }
         }
@@ -109,13 +118,16 @@ fn tables(pool: &DescriptorPool) -> Result<String> {
 
     let mut source =
         String::from("/// The catalogue of permissions, by code.\npub const PERMISSIONS: &[Permission] = &[\n");
-    for (code, title, description, module) in &permissions {
-        if code.is_empty() || title.is_empty() || description.is_empty() || module.is_empty() {
-            return Err(format!("permission {code:?}: code, title, description and module are all needed").into());
+    for (code, title, description, module, roles) in &permissions {
+        if [code, title, description, module].iter().any(|text| text.is_empty()) || roles.is_empty() {
+            return Err(
+                format!("permission {code:?}: code, title, description, module and roles are all needed").into()
+            );
         }
         writeln!(
             source,
-            "    Permission {{ code: {code:?}, title: {title:?}, description: {description:?}, module: {module:?} }},"
+            "    Permission {{ code: {code:?}, title: {title:?}, description: {description:?}, module: {module:?}, \
+             roles: &{roles:?} }},"
         )?;
     }
     source.push_str("];\n\n/// The policy of each rpc of ours, by path.\npub const POLICIES: &[(&str, Policy)] = &[\n");
@@ -166,9 +178,14 @@ fn policy(
     if (scope == "Platform") != permission.starts_with("platform:") {
         return Err(format!("{name}: codes that begin with platform: go with scope PLATFORM, and only with it").into());
     }
-    let session_only = policy.get_field_by_name("session_only").and_then(|flag| flag.as_bool()).unwrap_or_default();
+    let flag = |name: &str| policy.get_field_by_name(name).and_then(|flag| flag.as_bool()).unwrap_or_default();
+    let (session_only, guessable) = (flag("session_only"), flag("guessable"));
+    if guessable && scope != "Public" {
+        return Err(format!("{name}: guessable goes with scope NONE only").into());
+    }
     Ok(format!(
-        "(\"/{}/{}\", Policy {{ scope: Scope::{scope}, permission: {permission:?}, session_only: {session_only} }})",
+        "(\"/{}/{}\", Policy {{ scope: Scope::{scope}, permission: {permission:?}, session_only: {session_only}, \
+         guessable: {guessable} }})",
         method.parent_service().full_name(),
         method.name()
     ))
@@ -176,4 +193,10 @@ fn policy(
 
 fn text(message: &DynamicMessage, field: &str) -> String {
     message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn texts(message: &DynamicMessage, field: &str) -> Vec<String> {
+    let values = message.get_field_by_name(field);
+    let values = values.as_ref().and_then(|values| values.as_list()).unwrap_or_default();
+    values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
 }

@@ -1,7 +1,7 @@
 //! What must work without the API: roles and schema, the first admin, signing keys.
 
 use anyhow::Context as _;
-use virtualstack_server::{FirstAdmin, HashCost, bootstrap, rotate_keys, update_system_roles};
+use virtualstack_server::{FirstAdmin, HashCost, bootstrap, rotate_keys, update_permissions};
 use virtualstack_store::Store;
 use virtualstack_store::schema::migrate;
 
@@ -15,11 +15,11 @@ pub(crate) fn print_roles() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Brings roles and schema up to date.
+/// Brings roles, schema and permissions up to date.
 pub(crate) async fn migrate(config: Config) -> anyhow::Result<()> {
     let database = config.required_database()?;
     let ran = migrate::run(database.migrate_url()).await.context("cannot migrate")?;
-    update_system_roles(&Store::new(database)?).await.context("cannot update the system roles")?;
+    update_permissions(&Store::new(database)?).await.context("cannot update the permissions")?;
     tracing::info!(?ran, "the schema is up to date");
     Ok(())
 }

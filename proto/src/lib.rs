@@ -19,7 +19,7 @@ mod generated {
 pub use generated::{google, virtualstack};
 pub use policy::{Permission, Policy, Scope};
 
-/// The descriptor set as the compiler wrote it, options and comments included.
+/// The descriptor set as the compiler wrote it, options and comments included, with a rule for each name of a resource.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// [`DESCRIPTOR_SET`], decoded once.

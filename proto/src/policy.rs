@@ -22,6 +22,8 @@ pub struct Policy {
     pub permission: &'static str,
     /// Whether API keys may not call it, whatever their permissions.
     pub session_only: bool,
+    /// Whether one could guess at passwords or tokens by it, so that calls are counted by address.
+    pub guessable: bool,
 }
 
 /// A permission of the catalogue.
@@ -35,4 +37,6 @@ pub struct Permission {
     pub description: &'static str,
     /// The module it belongs to.
     pub module: &'static str,
+    /// Keys of the system roles that hold it.
+    pub roles: &'static [&'static str],
 }

@@ -45,9 +45,11 @@ pub const HTTP_RULES: &[HttpRule] = &[
     },
 ];
 
-const READ_OPERATIONS: Policy = Policy { scope: Scope::Tenant, permission: "operation:read", session_only: false };
-const CANCEL_OPERATIONS: Policy = Policy { scope: Scope::Tenant, permission: "operation:cancel", session_only: false };
-const PUBLIC: Policy = Policy { scope: Scope::Public, permission: "", session_only: false };
+const READ_OPERATIONS: Policy =
+    Policy { scope: Scope::Tenant, permission: "operation:read", session_only: false, guessable: false };
+const CANCEL_OPERATIONS: Policy =
+    Policy { scope: Scope::Tenant, permission: "operation:cancel", session_only: false, guessable: false };
+const PUBLIC: Policy = Policy { scope: Scope::Public, permission: "", session_only: false, guessable: false };
 
 /// Policies of vendored rpcs, by path.
 pub const POLICIES: &[(&str, Policy)] = &[

@@ -1,11 +1,12 @@
 //! The first admin and the demo tenant: what `up` and `virtualstack admin` need before anybody can sign in.
 
 use virtualstack_model::Result;
+use virtualstack_model::iam::permission::Permission;
 use virtualstack_model::iam::tenant::PROVIDER_SLUG;
 use virtualstack_model::iam::user::{PLATFORM_ADMIN, TENANT_ADMIN, normalize_email};
 use virtualstack_store::iam::system_roles;
 use virtualstack_store::iam::tenants::{self, Key};
-use virtualstack_store::iam::{accounts, users};
+use virtualstack_store::iam::{accounts, permissions, users};
 use virtualstack_store::tenant_life::{self, NewTenant};
 use virtualstack_store::{Store, SystemPurpose};
 
@@ -22,16 +23,31 @@ pub struct FirstAdmin {
     pub demo_tenant: Option<String>,
 }
 
-/// Gives every tenant's system roles the permissions that came with an upgrade.
-pub async fn update_system_roles(store: &Store) -> Result<()> {
-    store.system(SystemPurpose::Bootstrap, async |tx| system_roles::ensure_all(tx).await).await
+/// Makes the catalogue of permissions and every tenant's system roles what the contract says: what came with an upgrade comes
+/// in, what an upgrade has taken out goes.
+pub async fn update_permissions(store: &Store) -> Result<()> {
+    let catalogue: Vec<_> = virtualstack_proto::permissions()
+        .map(|known| Permission {
+            code: known.code,
+            title: known.title,
+            description: known.description,
+            module: known.module,
+            roles: known.roles,
+        })
+        .collect();
+    store
+        .system(SystemPurpose::Bootstrap, async |tx| {
+            permissions::replace(tx, &catalogue).await?;
+            system_roles::ensure_all(tx).await
+        })
+        .await
 }
 
-/// Brings every tenant's system roles up to date, and makes the provider tenant and its first admin if there is no
+/// Brings permissions and system roles up to date, and makes the provider tenant and its first admin if there is no
 /// provider tenant yet. Returns whether it made one.
 pub async fn bootstrap(store: &Store, admin: &FirstAdmin, cost: HashCost) -> Result<bool> {
     let provider = Key::Slug(PROVIDER_SLUG.to_owned());
-    update_system_roles(store).await?;
+    update_permissions(store).await?;
     let exists = store
         .system(SystemPurpose::Bootstrap, async |tx| Ok(tenants::find_any(tx, &provider).await?.is_some()))
         .await?;

@@ -16,7 +16,7 @@ mod wire;
 
 pub use auth::passwords::HashCost;
 pub use auth::signing_keys::rotate_keys;
-pub use bootstrap::{FirstAdmin, bootstrap, update_system_roles};
+pub use bootstrap::{FirstAdmin, bootstrap, update_permissions};
 pub use config::{Config, WRONG_SETTING};
 pub use server::{Deps, Server, bind};
 pub use virtualstack_model::iam::password;

@@ -1,11 +1,16 @@
 //! What is wrong with a request is told in one form, by name, and before anything is done.
 
 use prost::bytes::Bytes;
+use prost_reflect::{Kind, MessageDescriptor};
 use serde_json::{Value, json};
+use tonic_types::StatusExt as _;
 use uuid::Uuid;
+use virtualstack_proto::{Scope, policy};
 
 use super::{Reply, idle_plane, refused, send};
+use crate::schema::contract::{is_resource, referenced};
 use crate::support::{ControlPlane, Rest};
+use crate::tenancy::calls::{call, path, rpcs};
 
 /// A new VM, as a request body.
 fn vm(template: &str, more: Value) -> Value {
@@ -225,6 +230,46 @@ async fn vms_that_break_a_rule() {
     plane.database.execute("UPDATE compute.provider_templates SET state = 'UNAVAILABLE'").await;
     refused(&create(json!({})).await, 400, "FAILED_PRECONDITION", "TEMPLATE_UNAVAILABLE");
     no_vms(&plane).await;
+}
+
+/// Requests that name nothing where they should name a resource, and the field that is wrong.
+fn wrong_names(request: &MessageDescriptor) -> Vec<(String, Value)> {
+    let mut wrong = Vec::new();
+    for field in request.fields() {
+        let (name, list) = (field.json_name().to_owned(), field.is_list());
+        if referenced(&field).is_some() {
+            let at = if list { format!("{name}[0]") } else { name.clone() };
+            wrong.push((at, json!({&name: if list { json!(["nonsense"]) } else { json!("nonsense") }})));
+        }
+        // The resource of an update is held against its rules when what is there has been merged into it.
+        let Kind::Message(message) = field.kind() else { continue };
+        if is_resource(&message) && request.name().starts_with("Create") {
+            let nested = wrong_names(&message).into_iter().chain([("name".to_owned(), json!({"name": "nonsense"}))]);
+            wrong.extend(nested.map(|(at, value)| (format!("{name}.{at}"), json!({&name: value}))));
+        }
+    }
+    wrong
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_name_is_held_against_what_it_names() {
+    let plane = idle_plane().await;
+    let (operator, admin) = (plane.operator().await, plane.admin().await);
+    let mut tried = 0;
+    for rpc in rpcs() {
+        let platform = policy(&path(&rpc)).is_some_and(|policy| policy.scope == Scope::Platform);
+        let session = if platform { &operator } else { &admin };
+        for (field, request) in wrong_names(&rpc.input()) {
+            let reply = call(&session.channel, Some(&session.tokens.access_token), &rpc, request).await;
+            let status = reply.expect_err(rpc.full_name());
+            let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+            let found = violations.iter().find(|violation| violation.field == field);
+            let found = found.unwrap_or_else(|| panic!("{}: {field}: {status:?}", rpc.full_name()));
+            assert!(found.description.starts_with("must be a full name, "), "{}: {found:?}", rpc.full_name());
+            tried += 1;
+        }
+    }
+    assert!(tried > 45, "{tried}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

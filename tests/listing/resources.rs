@@ -169,8 +169,8 @@ async fn templates_and_permissions_too() {
         ("kind = OVA state = READY", "", &["Ubuntu 24.04"]),
         ("displayName = \"ubuntu*\"", "", &["Ubuntu 24.04"]),
         ("displayName = \"debian 12\"", "", &["Debian 12"]),
-        ("cpuCount >= 2", "cpuCount", &["Debian 12", "Windows"]),
-        ("hypervisor = vcenter", "", &[]),
+        ("minCpuCount >= 2", "minCpuCount", &["Debian 12", "Windows"]),
+        ("minDiskGib > 10", "", &[]),
     ] {
         assert_eq!(found(filter, order_by).await.expect(filter), expected, "{filter} {order_by}");
     }

@@ -63,6 +63,11 @@ const TENANT_ON_MACHINERY: &[&str] = &["background_jobs.jobs INSERT"];
 const SCHEMAS: &str = "('iam', 'compute', 'background_jobs', 'support', 'notifications', 'billing', 'audit', \
     'simulated_hypervisor')";
 
+/// Tables with rows of tenants, and the column that says whose.
+pub(super) fn tables_of_tenants() -> impl Iterator<Item = (&'static str, &'static str)> {
+    of_class(Tenant)
+}
+
 fn of_class(class: Class) -> impl Iterator<Item = (&'static str, &'static str)> {
     TABLES.iter().filter(move |(_, of, _)| *of == class).map(|(table, _, key)| (*table, *key))
 }

@@ -70,7 +70,7 @@ async fn plane() -> ControlPlane {
 async fn templates(plane: &ControlPlane, session: &Session) -> Templates {
     plane.templates().await;
     let listed = session.list_templates().await;
-    let of = |kind: Kind| listed.iter().find(|it| it.kind() == kind && it.cpu_count <= 1).map(|it| it.name.clone());
+    let of = |kind: Kind| listed.iter().find(|it| it.kind() == kind && it.min_cpu_count <= 1).map(|it| it.name.clone());
     Templates { ova: of(Kind::Ova).expect("a small template"), iso: of(Kind::Iso) }
 }
 

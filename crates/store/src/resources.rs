@@ -15,8 +15,8 @@ const SNAPSHOTS: &str = "vms/snapshots";
 const QUOTA: &str = "tenants/quota";
 
 /// Each collection, and the rows of it that have the id `$2`, or key `$3`, in the tenant `$1`. Snapshots have the id and the
-/// VM `$3`.
-const ROWS: &[(&str, &str)] = &[
+/// VM `$3`. A test holds them against the resources of the contract.
+pub const ROWS: &[(&str, &str)] = &[
     ("apiKeys", "iam.api_keys WHERE tenant_id = $1 AND id = $2"),
     ("invitations", "iam.invitations WHERE tenant_id = $1 AND id = $2"),
     ("operations", "compute.operations WHERE tenant_id = $1 AND id = $2"),

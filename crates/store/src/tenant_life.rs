@@ -128,8 +128,8 @@ pub async fn forget_history(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> 
     Ok(forgotten > 0)
 }
 
-/// All that goes with a tenant, what refers first. Its audit log stays, and so do the accounts of its members.
-const PURGED: &[&str] = &[
+/// Tables whose rows go with a tenant, what refers first. A test holds them against the schema. Its audit log stays, and so do the accounts of its members.
+pub const PURGED: &[&str] = &[
     "iam.api_keys",
     "iam.invitations",
     "iam.user_tenant_roles",

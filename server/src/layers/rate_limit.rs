@@ -7,19 +7,9 @@ use axum::response::Response;
 use crate::auth::limits::Limits;
 use crate::call::caller::{CallInfo, Caller};
 
-/// Public rpcs by which one could guess at passwords and tokens. Their services count them by account, too.
-const GUESSES: [&str; 6] = [
-    "/virtualstack.iam.v1.AuthService/Login",
-    "/virtualstack.iam.v1.AuthService/Refresh",
-    "/virtualstack.iam.v1.AuthService/RequestPasswordReset",
-    "/virtualstack.iam.v1.AuthService/ResetPassword",
-    "/virtualstack.iam.v1.InvitationService/AcceptInvitation",
-    "/virtualstack.iam.v1.InvitationService/VerifyInvitation",
-];
-
-/// In front of authorization.
+/// In front of authorization. Services count what is guessable by account, too.
 pub(crate) async fn addresses(State(limits): State<Limits>, request: Request, next: Next) -> Response {
-    if GUESSES.contains(&request.uri().path()) {
+    if virtualstack_proto::policy(request.uri().path()).is_some_and(|policy| policy.guessable) {
         let client = request.extensions().get::<CallInfo>().and_then(|info| info.client_address);
         if let Err(error) = limits.address(client).await {
             return super::reply(error);

@@ -89,7 +89,7 @@ async fn rehearsed(tx: &mut TenantTx<Write>, operation: OperationId, before: &Qu
         after: Some(usage_message(&after.usage)),
         limits: Some(limits_message(&after.limits)),
     };
-    let placement = plan::Placement { hypervisor: vm.hypervisor, template: vm.template_display_name };
+    let placement = plan::Placement { hypervisor: vm.hypervisor };
     // What would be created has no name yet.
     let target = if matches!(row.verb, Verb::Create | Verb::CreateSnapshot) { String::new() } else { row.target() };
     let metadata = OperationMetadata {

@@ -419,7 +419,7 @@ async fn a_purge_takes_all_but_the_audit_log() {
         create(&operator, "acme", json!({"adminEmail": "new@example.com", "adminPassword": PASSWORD})).await.0,
         200
     );
-    virtualstack_server::update_system_roles(&plane.store).await.expect("an upgrade");
+    virtualstack_server::update_permissions(&plane.store).await.expect("an upgrade");
     let roles = format!("SELECT count(*) FROM iam.tenant_roles WHERE tenant_id = '{id}'");
     assert_eq!(plane.database.count(&roles).await, 0, "an upgrade brings nothing back");
     plane.idle().await;

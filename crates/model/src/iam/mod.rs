@@ -4,5 +4,6 @@ pub mod access;
 pub mod id;
 pub mod jobs;
 pub mod password;
+pub mod permission;
 pub mod tenant;
 pub mod user;

@@ -63,8 +63,6 @@ pub struct SystemRole {
     pub description: &'static str,
     /// Whether only the provider tenant has it.
     pub platform: bool,
-    /// Whether the role holds a permission.
-    pub grants: fn(code: &str) -> bool,
 }
 
 /// Key of the role that administers a tenant; somebody active always holds it.
@@ -73,42 +71,17 @@ pub const TENANT_ADMIN: &str = "tenant_admin";
 /// Key of the role that administers the platform.
 pub const PLATFORM_ADMIN: &str = "platform_admin";
 
-/// The system roles, the one list they are made from.
+/// The system roles. What each holds stands beside the permission, in the contract.
 pub const SYSTEM_ROLES: &[SystemRole] = &[
-    SystemRole {
-        key: PLATFORM_ADMIN,
-        description: "Everything an operator of the platform does.",
-        platform: true,
-        grants: |code| code.starts_with("platform:") || own(code),
-    },
+    SystemRole { key: PLATFORM_ADMIN, description: "Everything an operator of the platform does.", platform: true },
     SystemRole {
         key: "platform_support",
         description: "Sees every tenant and enters it to help; changes none.",
         platform: true,
-        grants: |code| code == ENTER_TENANTS || (code.starts_with("platform:") && code.ends_with(":read")) || own(code),
     },
-    SystemRole {
-        key: TENANT_ADMIN,
-        description: "Everything in the tenant.",
-        platform: false,
-        grants: |code| !code.starts_with("platform:"),
-    },
-    SystemRole {
-        key: "user",
-        description: "Makes and runs VMs, and has API keys.",
-        platform: false,
-        grants: |code| {
-            ["vm:", "operation:", "api_key:"].iter().any(|module| code.starts_with(module))
-                || matches!(code, "template:read" | "quota:read" | "permission:read")
-                || own(code)
-        },
-    },
-    SystemRole {
-        key: "viewer",
-        description: "Sees VMs, templates, operations and the quota.",
-        platform: false,
-        grants: |code| matches!(code, "vm:read" | "template:read" | "operation:read" | "quota:read") || own(code),
-    },
+    SystemRole { key: TENANT_ADMIN, description: "Everything in the tenant.", platform: false },
+    SystemRole { key: "user", description: "Makes and runs VMs, and has API keys.", platform: false },
+    SystemRole { key: "viewer", description: "Sees VMs, templates, operations and the quota.", platform: false },
 ];
 
 /// The permission to enter tenants that are not one's own.
@@ -127,11 +100,6 @@ pub fn support_grants(code: &str) -> bool {
         && ((action == "read" && module != "session")
             || (module == "vm" && matches!(action, "start" | "stop" | "restart" | "suspend"))
             || matches!(code, "operation:cancel" | "access:explain"))
-}
-
-/// What everybody may do with what is their own.
-fn own(code: &str) -> bool {
-    matches!(code, "session:read" | "session:revoke")
 }
 
 #[cfg(test)]
@@ -159,13 +127,6 @@ mod tests {
             "platform:tenant:read",
         ] {
             assert!(!support_grants(code), "{code}");
-        }
-    }
-
-    #[test]
-    fn only_platform_roles_hold_platform_permissions() {
-        for role in SYSTEM_ROLES {
-            assert_eq!((role.grants)("platform:tenant:read"), role.platform, "{}", role.key);
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod invitations;
 pub mod mail_tokens;
 mod memberships;
 pub mod password_resets;
+pub mod permissions;
 pub mod principals;
 pub mod rate_limits;
 pub mod roles;

@@ -25,6 +25,7 @@ table! {
         title -> Text,
         description -> Text,
         module -> Text,
+        roles -> Array<Text>,
     }
 }
 

@@ -15,44 +15,56 @@ pub const ACCESS_CHANGED: &str = "ACCESS_CHANGED";
 /// Reason of a fenced write whose job was claimed by somebody else.
 pub const LEASE_LOST: &str = "LEASE_LOST";
 
+/// What a client is told when a constraint stands in the way, by the constraint's name. Any other is a mistake of ours.
+pub type Constraints = &'static [(&'static str, fn() -> Error)];
+
+/// Unique indexes that clients can run into. A test holds the names against the schema.
+pub const UNIQUE: Constraints = &[
+    ("virtual_machines_display_name", || {
+        Error::exists("VM_NAME_TAKEN", "vms", "vm.displayName: a VM of this name exists in the tenant")
+    }),
+    ("snapshots_display_name", || {
+        Error::exists("SNAPSHOT_NAME_TAKEN", "snapshots", "snapshot.displayName: the VM has a snapshot of this name")
+    }),
+    ("operations_open", || {
+        Error::aborted("OPERATION_IN_PROGRESS", "another operation of this VM is in progress; wait for it or cancel it")
+    }),
+    ("operations_queued", || Error::aborted("DELETE_IN_PROGRESS", "the VM is being deleted already")),
+    ("tenant_roles_tenant_id_display_name_key", || {
+        Error::exists("ROLE_NAME_TAKEN", "roles", "role.displayName: a role of this name exists in the tenant")
+    }),
+    // Somebody accepted an invitation meanwhile.
+    ("memberships_tenant_id_account_id_key", || {
+        Error::exists("USER_EXISTS", "users", "user.email: is a member of the tenant already")
+    }),
+    ("tenants_slug_key", || Error::exists("TENANT_SLUG_TAKEN", "tenants", "tenant.slug: a tenant of this slug exists")),
+];
+
+/// Foreign keys that clients can run into: somebody began to use what was being deleted, or deleted what was being used.
+pub const FOREIGN_KEYS: Constraints =
+    &[("user_tenant_roles_tenant_id_role_id_fkey", role_in_use), ("invitations_tenant_id_role_id_fkey", role_in_use)];
+
+fn role_in_use() -> Error {
+    Error::precondition("ROLE_IN_USE", "roles", "the role is in use, or was deleted meanwhile")
+}
+
+fn told(constraints: Constraints, name: Option<&str>) -> Option<Error> {
+    constraints.iter().find(|(known, _)| Some(*known) == name).map(|(_, told)| told())
+}
+
 /// Turns a database error into ours.
 pub(crate) fn from_diesel(error: DieselError) -> Error {
     let DieselError::DatabaseError(kind, info) = &error else {
         return Error::internal(error);
     };
     match kind {
-        DatabaseErrorKind::UniqueViolation => match info.constraint_name() {
-            Some("virtual_machines_display_name") => {
-                Error::exists("VM_NAME_TAKEN", "vms", "vm.displayName: a VM of this name exists in the tenant")
-            }
-            Some("snapshots_display_name") => Error::exists(
-                "SNAPSHOT_NAME_TAKEN",
-                "snapshots",
-                "snapshot.displayName: the VM has a snapshot of this name",
-            ),
-            Some("operations_open") => Error::aborted(
-                "OPERATION_IN_PROGRESS",
-                "another operation of this VM is in progress; wait for it or cancel it",
-            ),
-            Some("operations_queued") => Error::aborted("DELETE_IN_PROGRESS", "the VM is being deleted already"),
-            Some("tenant_roles_tenant_id_display_name_key") => {
-                Error::exists("ROLE_NAME_TAKEN", "roles", "role.displayName: a role of this name exists in the tenant")
-            }
-            // Somebody accepted an invitation meanwhile.
-            Some("memberships_tenant_id_account_id_key") => {
-                Error::exists("USER_EXISTS", "users", "user.email: is a member of the tenant already")
-            }
-            Some("tenants_slug_key") => {
-                Error::exists("TENANT_SLUG_TAKEN", "tenants", "tenant.slug: a tenant of this slug exists")
-            }
-            _ => Error::internal(error),
+        DatabaseErrorKind::UniqueViolation => match told(UNIQUE, info.constraint_name()) {
+            Some(told) => told,
+            None => Error::internal(error),
         },
-        // Somebody began to use what was being deleted, or deleted what was being used.
-        DatabaseErrorKind::ForeignKeyViolation => match info.constraint_name() {
-            Some("user_tenant_roles_tenant_id_role_id_fkey" | "invitations_tenant_id_role_id_fkey") => {
-                Error::precondition("ROLE_IN_USE", "roles", "the role is in use, or was deleted meanwhile")
-            }
-            _ => Error::internal(error),
+        DatabaseErrorKind::ForeignKeyViolation => match told(FOREIGN_KEYS, info.constraint_name()) {
+            Some(told) => told,
+            None => Error::internal(error),
         },
         DatabaseErrorKind::SerializationFailure => {
             Error::aborted(CONFLICT, "the transaction met another one; repeat it")

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 use virtualstack_model::compute::id::TemplateId;
 use virtualstack_model::compute::template::{TemplateKind, TemplateState};
-use virtualstack_proto::virtualstack::compute::v1::template::{Kind, State};
+use virtualstack_proto::virtualstack::compute::v1::template::{Kind, Scope, State};
 use virtualstack_proto::virtualstack::compute::v1::{
     GetTemplateRequest, ListTemplatesRequest, ListTemplatesResponse, Template,
 };
@@ -58,11 +58,11 @@ fn template(row: templates::Template) -> Template {
         kind: kind.into(),
         state: state.into(),
         guest_os: row.guest_os,
-        cpu_count: row.cpu_count,
-        memory_mib: row.memory_mib,
-        disk_gib: row.disk_gib,
+        min_cpu_count: row.cpu_count,
+        min_memory_mib: row.memory_mib,
+        min_disk_gib: row.disk_gib,
         create_time: Some(wire::time(row.created_at)),
         update_time: Some(wire::time(row.updated_at)),
-        hypervisor: row.hypervisor,
+        scope: Scope::Provider.into(),
     }
 }
