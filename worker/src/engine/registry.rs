@@ -148,9 +148,10 @@ impl Handler for Dispatcher {
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
+    use virtualstack_model::compute::jobs::{VmConsole, VmCreate, VmDelete, VmPower, VmResize, VmSnapshot};
+    use virtualstack_model::jobs::Job as _;
 
     use super::*;
-    use crate::engine::run::Workflow;
 
     /// A workflow whose step cannot be read begins again, and whoever waits for it waits twice as long.
     fn reads<W: Workflow>(job: &Value) {
