@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use super::{Release, text};
 use crate::support::{ControlPlane, PASSWORD, Rest, Session};
 
+/// Whether today's value stands for the old one.
+type Equal = fn(&Value, &Value) -> bool;
+
 /// Fields that may have another value today, and why: the end of a path, and when the values are equal enough.
-const MAY_DIFFER: &[(&str, fn(&Value, &Value) -> bool)] = &[
+const MAY_DIFFER: &[(&str, Equal)] = &[
     // System roles get what later releases add.
     (".permissions", |old, new| {
         let (old, new) = (old.as_array(), new.as_array());
