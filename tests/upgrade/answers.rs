@@ -1,4 +1,4 @@
-//! What a release said is said today, and who could get in still can.
+//! Today's API answers what the release's API answered, and everybody who could get in still can.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use super::{Release, text};
 use crate::support::{ControlPlane, PASSWORD, Rest, Session};
 
-/// Fields whose answer may be another one today, and why. The end of a path, and what is compared instead.
-const MAY_DIFFER: &[(&str, fn(&Value, &Value) -> bool)] = &[
+/// Whether today's value stands for the old one.
+type Equal = fn(&Value, &Value) -> bool;
+
+/// Fields that may have another value today, and why: the end of a path, and when the values are equal enough.
+const MAY_DIFFER: &[(&str, Equal)] = &[
     // System roles get what later releases add.
     (".permissions", |old, new| {
         let (old, new) = (old.as_array(), new.as_array());
@@ -15,8 +18,8 @@ const MAY_DIFFER: &[(&str, fn(&Value, &Value) -> bool)] = &[
     }),
 ];
 
-/// Notes where today's answer does not say what the old one did. It may say more; times may be later by as much as the
-/// rows are, but for those in what is kept as JSON, which stays as it was written.
+/// Notes each field of the old answer that today's answer has not, or has with another value. Today's answer may have more
+/// fields. Times may be later by as much as those of the rows; times that are kept as JSON stay as they were written.
 fn compare(old: &Value, new: &Value, by: TimeDelta, path: &str, wrong: &mut Vec<String>) {
     if MAY_DIFFER.iter().any(|(end, equal)| path.ends_with(end) && equal(old, new)) {
         return;
@@ -51,17 +54,17 @@ fn reason(reply: &(u16, Value)) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_is_told_as_before_and_everybody_gets_in() {
+async fn answers_are_as_before_and_everybody_gets_in() {
     for release in Release::all() {
         let (plane, by) = release.upgraded().await;
-        told_as_before(&release, &plane, by).await;
+        answers_as_before(&release, &plane, by).await;
         repeats_are_known(&release, &plane).await;
         credentials_are_good(&release, &plane).await;
         tokens_are_good(&release, &plane).await;
     }
 }
 
-async fn told_as_before(release: &Release, plane: &ControlPlane, by: TimeDelta) {
+async fn answers_as_before(release: &Release, plane: &ControlPlane, by: TimeDelta) {
     let acme = plane.login("admin@acme.example.com", "acme").await;
     let mut wrong = Vec::new();
     for (who, session) in [("admin", plane.admin().await), ("operator", plane.operator().await), ("acme", acme)] {
@@ -78,23 +81,23 @@ async fn told_as_before(release: &Release, plane: &ControlPlane, by: TimeDelta) 
     assert!(wrong.is_empty(), "{}: {} differences: {wrong:#?}", release.name, wrong.len());
 }
 
-/// Releases of before the numbers of fields in requests were settled.
+/// Releases whose requests have other field numbers than today's.
 const RENUMBERED: &[&str] = &["0.1.0-whole-life"];
 
-/// A request of before the upgrade that is repeated after it is no second one.
+/// A request that is repeated after the upgrade is not done twice.
 async fn repeats_are_known(release: &Release, plane: &ControlPlane) {
     let rest = plane.admin().await.rest();
     let path = format!("vms?requestId={}", release.text("requestId"));
     let repeat = post(&rest, &path, release.facts["request"].clone()).await;
     if repeat.0 == 400 && RENUMBERED.contains(&release.name.as_str()) {
-        // With other numbers it is another request by the same id, which is refused rather than done.
+        // Its bytes differ, so it counts as another request with the same id: it is refused, and not done.
         assert_eq!(reason(&repeat), "INVALID_FIELDS", "{repeat:?}");
         assert_eq!(repeat.1["error"]["details"][1]["fieldViolations"][0]["field"], "requestId", "{repeat:?}");
     } else {
         assert_eq!((repeat.0, &repeat.1["name"]), (200, &release.facts["requestOperation"]), "{repeat:?}");
     }
 
-    // A page token may be refused, which tells clients to begin anew; it does not fail otherwise, or lead elsewhere.
+    // A page token may be refused, so that clients begin anew. It never leads to another page.
     let path = format!("/v1/vms?pageSize=2&pageToken={}", release.text("page"));
     let page = rest.call("GET", &path, None).await;
     let all = &release.facts["answers"]["admin"]["vms?showDeleted=true&pageSize=1000"]["vms"];
@@ -150,7 +153,7 @@ async fn credentials_are_good(release: &Release, plane: &ControlPlane) {
     assert_eq!(ada.call("GET", "/v1/roles", None).await.0, 403);
 }
 
-/// Those of mails that somebody has not read yet. The last thing: a password changes.
+/// Tokens of mails that somebody has not read yet. This comes last, since a password changes.
 async fn tokens_are_good(release: &Release, plane: &ControlPlane) {
     const NEW: &str = "battery staple correct";
     let (anybody, token) = (Rest::new(&plane.http, None), |name: &str| &release.facts["tokens"][name]);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the fixture of a release: a database that its binary filled, and what its API said of it.
+"""Makes the fixture of a release: a database that its binary filled, and what its API answered.
 
     tests/upgrade/make.py BINARY RELEASE [--keep DATA_FOLDER]
 
@@ -30,7 +30,7 @@ from product import Cluster, get  # noqa: E402
 ADMIN, PASSWORD = "admin@example.com", "correct horse battery"
 MASTER_KEY = "07" * 32
 REASON = "Ticket 4711: the VM does not start"
-# The tests' own limits are as wide: nothing here is about how often one may call.
+# Nothing here is about rate limits.
 SETTINGS = {
     "admin_email": ADMIN, "admin_password": PASSWORD, "log_format": "json",
     "server_auth_per_minute": 10_000, "server_auth_per_address_per_minute": 10_000, "server_watch_heartbeat_ms": 300,
@@ -134,7 +134,7 @@ class Client:
         return self.done(self.post(path, body))
 
     def watch(self, collection, token=""):
-        """What a watch tells up to its first bookmark or the end of its snapshot: where it goes on, and each change."""
+        """The resume token of the first bookmark or the end of the snapshot, and each change before it."""
         request = urllib.request.Request(f"{self.release.http}/v1/{collection}:watch?resumeToken={token}",
                                          headers=self.headers | {"Accept": "text/event-stream"})
         changes = []
@@ -168,10 +168,10 @@ def reason(release, email, tenant):
     return (reply.detail("ErrorInfo") or {}).get("reason", "")
 
 
-def changes(told):
+def changes(seen):
     """A watch's changes in short: what became of what, and which state of it that was."""
     short = []
-    for kind, resource in told:
+    for kind, resource in seen:
         state = resource.get("state") or ("done" if resource.get("done") else "open")
         short.append(f"{kind} {resource['name']} {state} {resource.get('etag', '')}".strip())
     return short
@@ -264,7 +264,7 @@ def machines(admin, facts):
 
 
 def unfinished(release, admin, vms, facts):
-    """What is under way when the release is killed, and how it is to end."""
+    """Operations that are open when the release is killed, and how each has to end."""
     release.up(simulated_create_ms=3_000)
     cancelled = admin.create("cancelled")
     time.sleep(0.3)
@@ -272,7 +272,7 @@ def unfinished(release, admin, vms, facts):
     ended = admin.post(f"{cancelled['name']}:wait", {"timeout": "30s"})
     assert ended["error"]["code"] == 1, ended
     release.end()
-    # Tasks are looked at so seldom that all of these are still waiting for theirs.
+    # The worker polls tasks so seldom that all of these operations still wait for theirs.
     release.up(simulated_create_ms=500, simulated_power_ms=500, simulated_shut_down_ms=500, worker_task_poll_ms=3_000, mail_kind="smtp",
                mail_smtp_host="127.0.0.1", mail_smtp_port=9, mail_smtp_security="none")
     making, doomed = admin.create("making", cpuCount=1), admin.create("doomed")
@@ -281,7 +281,7 @@ def unfinished(release, admin, vms, facts):
     growing = admin.call("PATCH", vms["back"], {"cpuCount": 3})
     going = admin.call("DELETE", vms["suspended"])
     leaving = admin.post(f"{vms['leaving']}:stop", {"graceful": True, "timeout": "60s"})
-    # Whoever reads this operation gets the ticket, once: that is for the test.
+    # The first who reads this operation gets the ticket. That has to be the test.
     console = admin.post(f"{vms['web']}:openConsole")["name"]
     shown = "operations?filter=metadata.verb%3DOPEN_CONSOLE"
     until(lambda: all(one["done"] for one in admin.call("GET", shown)["operations"]))
@@ -302,7 +302,7 @@ def unfinished(release, admin, vms, facts):
 
 
 def answers(admin, operator, acme, unread):
-    """All that can be read, in pages of one that is long enough."""
+    """All that clients can read, by the path that they read it at."""
     read = {"admin": {}, "operator": {}, "acme": {}}
     clients = {"admin": admin, "operator": operator, "acme": acme}
 
@@ -328,7 +328,7 @@ def answers(admin, operator, acme, unread):
     return read
 
 
-# Where jobs were meanwhile: a finished one shows its last step only. Gone again before the dump.
+# Keeps each step of each job, since a finished job shows its last one only. The dump has nothing of this.
 RECORD = """CREATE TABLE public.recorded (job uuid, kind text, payload jsonb, progress jsonb);
 CREATE FUNCTION public.record() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
     INSERT INTO public.recorded VALUES (NEW.id, NEW.kind, NEW.payload, NEW.progress); RETURN NULL; END $$;
@@ -337,7 +337,7 @@ FORGET = "DROP TRIGGER record ON background_jobs.jobs; DROP FUNCTION public.reco
 
 
 def recorded(cluster):
-    """Jobs of each kind and verb, one for each step and way to be in it."""
+    """One job for each kind, verb, step and form of that step."""
     rows = cluster.query("SELECT DISTINCT kind, payload, progress FROM public.recorded ORDER BY kind, payload, progress")
     kept = {}
 
@@ -371,7 +371,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("binary", type=Path)
     arguments.add_argument("release")
-    arguments.add_argument("--keep", type=Path, help="where to leave the data folder, for a look by hand")
+    arguments.add_argument("--keep", type=Path, help="where to leave the data folder, to try it by hand")
     given = arguments.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="virtualstack-upgrade-"))
     folder.chmod(0o755)
@@ -385,7 +385,7 @@ def main():
         begun = {collection: admin.watch(collection)[0] for collection in ("vms", "operations")}
         people(release, admin, operator, facts)
         vms = machines(admin, facts)
-        # A second one for whom to count, and an operator who looks in.
+        # A second tenant with work, and an operator in it.
         acme = login(release, "admin@acme.example.com", "acme")
         acme.template = admin.template
         acme.call("PATCH", "tenants/current", {"settings": {"invitationDays": 3, "apiKeyMaxDays": 90}})

@@ -1,7 +1,7 @@
-//! What releases have left: a database of each, migrated by today's code, read by it, and gone on with.
+//! Upgrades: today's code migrates the database of each kept release, reads it, and goes on with its work.
 //!
-//! A folder here is a release: what its binary wrote (dump.sql), and what its API said of it (facts.json), both made by
-//! make.py when the release was made. Everything is asked by the public API, so tables may change as they like.
+//! Each folder here is a release: what its binary wrote (dump.sql), and what its API answered then (facts.json). make.py
+//! makes both when a release is made. The tests ask the public API, so tables may change.
 
 mod answers;
 mod json;
@@ -20,7 +20,7 @@ use crate::support::{ControlPlane, Database};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upgrade");
 
-/// Longer than anything here is kept: resume tokens say by themselves when they were made, and the clock cannot be put back.
+/// How old a resume token may be here. Each token carries its own time, which no test can move.
 const CENTURY: u64 = 100 * 365 * 24 * 3600;
 
 /// What a release has left.
@@ -46,8 +46,8 @@ impl Release {
         Self { name, dump: read("dump.sql"), facts: serde_json::from_str(&read("facts.json")).expect("JSON") }
     }
 
-    /// A database as the release left it, a moment ago: all times in it are later by what is returned too. It would be too
-    /// old otherwise: sessions end, deleted VMs are purged, operations reach their deadlines.
+    /// The database as if the release had left it a moment ago, and by how much all times in its rows are later for that.
+    /// Otherwise sessions would have ended, operations would be past their deadlines, and deleted VMs would be purged.
     async fn restored(&self) -> (Database, TimeDelta) {
         let database = Database::empty().await;
         // On a connection of its own, which the dump changes settings of.
@@ -73,7 +73,7 @@ impl Release {
         (database, by)
     }
 
-    /// The same, migrated, with a control plane on it that nobody works for yet.
+    /// A control plane on the migrated database, without a worker.
     async fn upgraded(&self) -> (ControlPlane, TimeDelta) {
         let (database, by) = self.restored().await;
         migrate::run(database.config.migrate_url()).await.unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
@@ -86,7 +86,7 @@ impl Release {
     }
 }
 
-/// Many calls, watches that say at once that nothing happens, and no resume token too old.
+/// Many calls, quick bookmarks, and resume tokens of any age.
 fn settings() -> Config {
     Config {
         auth_per_minute: 10_000,

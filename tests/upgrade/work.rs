@@ -1,4 +1,4 @@
-//! Work that a release had under way when it was killed is ended by today's workers, and watches tell it to who watched before.
+//! Today's workers end what a release had under way when it was killed, and watches go on from the release's resume tokens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Watch {
         Self { response, text: String::new() }
     }
 
-    /// What is told next: its type, and the resource.
+    /// The next event: its type, and the resource.
     async fn next(&mut self) -> (String, Value) {
         loop {
             while let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -47,7 +47,7 @@ impl Watch {
         }
     }
 
-    /// What is told until nothing happens, as make.py has noted it.
+    /// All changes until a bookmark, in the form that make.py writes.
     async fn changes(&mut self) -> Vec<String> {
         let mut changes = Vec::new();
         loop {
@@ -71,15 +71,15 @@ async fn what_was_open_ends_and_watches_go_on() {
         let watches = release.facts["watches"].as_object().expect("watches");
         for (which, watch) in watches {
             let collection = which.split(',').next().expect("a collection");
-            let told = Watch::open(&rest, collection, text(&watch["token"])).await.changes().await;
-            assert_eq!(json!(told), watch["changes"], "{}: what {which} tells after its token", release.name);
+            let seen = Watch::open(&rest, collection, text(&watch["token"])).await.changes().await;
+            assert_eq!(json!(seen), watch["changes"], "{}: {which}: changes after the token", release.name);
         }
         refused_as_documented(&release, &plane).await;
 
         plane.work(Arc::new(NoProbe)).await.detach();
         ends(&release, &plane, &rest).await;
 
-        // Whoever had seen all of before is told the rest, and each operation's end last.
+        // A client that had seen all changes of the release gets the rest, up to the end of each operation.
         let token = text(&watches["operations, caught up"]["token"]);
         let mut watch = Watch::open(&rest, "operations", token).await;
         let mut open: Vec<_> = release.facts["unfinished"].as_object().expect("operations").keys().collect();
@@ -92,7 +92,7 @@ async fn what_was_open_ends_and_watches_go_on() {
     }
 }
 
-/// A token that is too old, or another one's, is refused for what it is.
+/// A token that is too old, or another tenant's, is refused with its reason.
 async fn refused_as_documented(release: &Release, plane: &ControlPlane) {
     let config = Config { watch_resume_seconds: 1, ..settings() };
     let strict = ControlPlane::on_with(plane.database.clone(), config).await;
@@ -127,7 +127,7 @@ async fn ends(release: &Release, plane: &ControlPlane, rest: &Rest) {
     assert!(plane.next_mail_to(release.text("unsent")).await.contains("vsi_"));
 }
 
-/// Old VMs do new things, and the quota counts as if it had always been so.
+/// Old VMs take new operations, and the quota is empty once all of them are gone.
 async fn new_work(release: &Release, plane: &ControlPlane, rest: &Rest) {
     let named = async |name: &str| {
         let (_, vms) = rest.call("GET", &format!("/v1/vms?showDeleted=true&filter=displayName%3D{name}"), None).await;
@@ -148,7 +148,7 @@ async fn new_work(release: &Release, plane: &ControlPlane, rest: &Rest) {
         assert_eq!(status, 200, "{}: {vm} {verb}: {operation}", release.name);
         let path = format!("/v1/{}:wait", text(&operation["name"]));
         let (_, operation) = rest.call("POST", &path, Some(json!({"timeout": "30s"}))).await;
-        // What never came to be on the hypervisor cannot start, which is told; all else works.
+        // The hypervisor has nothing of the broken one, so it cannot start. All else works.
         assert_eq!(operation.get("response").is_some(), vm != "broken", "{}: {vm} {verb}: {operation}", release.name);
     }
 
