@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use virtualstack_server::{FirstAdmin, HashCost, MasterKey, bootstrap};
+use virtualstack_server::{HashCost, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::Hypervisor;
@@ -13,16 +13,8 @@ use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
 use virtualstack_worker::adapters::mail::{self, Mailer};
 use virtualstack_worker::{NoProbe, Probe};
 
+use super::first_admin::{first_admin, least_cost};
 use super::{Database, Mails};
-
-/// Password of everybody in tests.
-pub(crate) const PASSWORD: &str = "correct horse battery";
-
-/// Slug of the demo tenant.
-pub(crate) const DEMO: &str = "demo";
-
-/// Address of the platform's admin.
-pub(super) const ADMIN: &str = "admin@example.com";
 
 /// A running control plane. Dropped, it stops at once, as a killed process would.
 pub(crate) struct ControlPlane {
@@ -198,17 +190,6 @@ impl ControlPlane {
         }
         panic!("jobs are left after 60 s")
     }
-}
-
-/// The platform's admin, who is the demo tenant's too.
-pub(super) fn first_admin() -> FirstAdmin {
-    FirstAdmin { email: ADMIN.to_owned(), password: PASSWORD.to_owned(), demo_tenant: Some(DEMO.to_owned()) }
-}
-
-/// What hashes of passwords cost tests.
-pub(super) fn least_cost() -> HashCost {
-    #[expect(clippy::disallowed_methods, reason = "tests sign in all the time, with a password that everybody knows")]
-    HashCost::least()
 }
 
 /// Tests sign in from one address, and more often than people do.

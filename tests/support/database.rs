@@ -11,7 +11,7 @@ use virtualstack_server::bootstrap;
 use virtualstack_store::schema::migrate;
 use virtualstack_store::{Config, Store};
 
-use super::control_plane::{first_admin, least_cost};
+use super::first_admin::{first_admin, least_cost};
 
 /// Migrated, and nothing else.
 const MIGRATED: &str = "template_migrated";

@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod database;
+mod first_admin;
 mod intercepted;
 mod mails;
 mod probes;
@@ -10,8 +11,9 @@ mod seed;
 mod session;
 mod settings;
 
-pub(crate) use control_plane::{ControlPlane, DEMO, PASSWORD, WorkerTask, master_key};
+pub(crate) use control_plane::{ControlPlane, WorkerTask, master_key};
 pub(crate) use database::Database;
+pub(crate) use first_admin::{DEMO, PASSWORD};
 pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};
 pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe, Gate};

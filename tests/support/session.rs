@@ -19,7 +19,8 @@ use virtualstack_proto::virtualstack::iam::v1::auth_service_client::AuthServiceC
 use virtualstack_proto::virtualstack::iam::v1::tenant_service_client::TenantServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::{CreateTenantRequest, LoginRequest, LoginResponse, Tenant};
 
-use super::control_plane::{ADMIN, ControlPlane, DEMO, PASSWORD};
+use super::ControlPlane;
+use super::first_admin::{ADMIN, DEMO, PASSWORD};
 
 impl ControlPlane {
     /// Signs in.
