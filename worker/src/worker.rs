@@ -10,7 +10,7 @@ use virtualstack_model::iam::jobs::MAIL_QUEUE;
 use virtualstack_queue::Runner;
 use virtualstack_store::{MasterKey, Store};
 
-use crate::adapters::hypervisor::Hypervisors;
+use crate::adapters::hypervisor::hypervisors::Hypervisors;
 use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::engine::context::Shared;

@@ -17,7 +17,8 @@ use virtualstack_store::operations::{self, Operation};
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{MasterKey, Store, TenantTx, Write};
 
-use crate::adapters::hypervisor::{Fault, Hypervisor, Hypervisors};
+use crate::adapters::hypervisor::hypervisors::Hypervisors;
+use crate::adapters::hypervisor::{Fault, Hypervisor};
 use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::engine::probe::{Point, Probe};

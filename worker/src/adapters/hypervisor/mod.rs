@@ -15,11 +15,9 @@ use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size};
 use virtualstack_model::id::{OperationId, TenantId};
 
-mod hypervisors;
+pub mod hypervisors;
 pub mod simulated;
 pub mod vcenter;
-
-pub use hypervisors::Hypervisors;
 
 /// A hypervisor.
 #[async_trait]
