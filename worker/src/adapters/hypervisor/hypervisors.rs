@@ -31,7 +31,7 @@ impl Hypervisors {
         self.by_name.get(name).map(AsRef::as_ref).ok_or_else(|| {
             let message = "the hypervisor of this resource cannot be reached; ask the provider";
             let detail = format!("no hypervisor {name} is configured, only {}", self.names().join(", "));
-            Fault::new(FaultClass::Retry, "HYPERVISOR_UNKNOWN", message, detail)
+            Fault::new(FaultClass::Retry, "HYPERVISOR_MISCONFIGURED", message, detail)
         })
     }
 
@@ -73,7 +73,7 @@ mod tests {
             assert_eq!(hypervisors.of(name).map(Hypervisor::kind).expect("known"), "simulated");
         }
         let fault = hypervisors.of("other").map(Hypervisor::kind).expect_err("unknown");
-        assert_eq!((fault.class, fault.reason), (FaultClass::Retry, "HYPERVISOR_UNKNOWN"));
+        assert_eq!((fault.class, fault.reason), (FaultClass::Retry, "HYPERVISOR_MISCONFIGURED"));
         assert!(fault.detail.contains("other"), "the operator reads which: {fault}");
         assert!(!fault.message.contains("other"), "the tenant does not: {fault}");
     }
