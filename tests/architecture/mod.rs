@@ -1,6 +1,8 @@
 //! The rules of this repository that no type can hold: who may import whom, the same lints in every crate,
 //! and nothing in it of the machine it was written on.
 
+mod modules;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

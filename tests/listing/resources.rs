@@ -26,13 +26,13 @@ async fn worked_on() -> Fixture {
     fixture
         .database
         .execute(&format!(
-            "INSERT INTO compute.operations (tenant_id, id, verb, state, vm_id, snapshot_id, step, progress_percent, cancel_requested, \
-                 error_code, actor, created_at, ended_at, deadline_at) \
+            "INSERT INTO compute.operations (tenant_id, id, verb, state, target, slot, step, progress_percent, cancel_requested, error_code, \
+                 actor, created_at, ended_at, deadline_at) \
              SELECT '{tenant}', ('01900000-0000-7000-8000-00000000010' || i)::uuid, \
-                 (ARRAY['CREATE', 'CREATE_SNAPSHOT', 'REVERT_SNAPSHOT', 'STOP', 'DELETE', 'DELETE'])[i], \
+                 (ARRAY['CREATE', 'CREATE', 'REVERT', 'STOP', 'DELETE', 'DELETE'])[i], \
                  (ARRAY['SUCCEEDED', 'FAILED', 'SUCCEEDED', 'CANCELLED', 'OPEN', 'QUEUED'])[i], \
-                 (CASE WHEN i = 4 THEN '{OTHER_VM}' ELSE '{VM}' END)::uuid, \
-                 CASE WHEN i IN (2, 3) THEN '{SNAPSHOT}'::uuid END, 'step', i * 10, i = 4, CASE WHEN i = 2 THEN 8 END, 'system', \
+                 CASE WHEN i = 4 THEN 'vms/{OTHER_VM}' WHEN i IN (2, 3) THEN 'vms/{VM}/snapshots/{SNAPSHOT}' ELSE 'vms/{VM}' END, \
+                 CASE WHEN i = 4 THEN 'vms/{OTHER_VM}' ELSE 'vms/{VM}' END, 'step', i * 10, i = 4, CASE WHEN i = 2 THEN 8 END, 'system', \
                  '2026-01-01T00:00:00Z'::timestamptz + i * interval '1 day', CASE WHEN i < 5 THEN now() END, now() \
              FROM generate_series(1, 6) i; \
              INSERT INTO audit.changes (tenant_id, position, resource, reason, message, state, operation_id, actor, created_at) \
@@ -67,6 +67,11 @@ async fn operations_are_found_by_what_they_show() {
         (&format!("metadata.target = vms/{VM}"), &[6, 5, 1]),
         (&format!("metadata.target : \"vms/{VM}\""), &[6, 5, 3, 2, 1]),
         (&format!("metadata.target = vms/{VM}/snapshots/{SNAPSHOT}"), &[3, 2]),
+        (&format!("metadata.target : vms/{VM}/snapshots/{SNAPSHOT}"), &[3, 2]),
+        (&format!("metadata.target : vms/{OTHER_VM}"), &[4]),
+        ("metadata.target:*", &[6, 5, 4, 3, 2, 1]),
+        (&format!("metadata.target = vms/{}", SNAPSHOT.to_uppercase()), &[]),
+        (&format!("metadata.target = vms/{}", VM.replace('-', "")), &[6, 5, 1]),
         (&format!("metadata.target != vms/{VM}"), &[4, 3, 2]),
         ("metadata.createTime > 2026-01-05T12:00:00Z", &[6, 5]),
         ("-metadata.endTime:*", &[6, 5]),

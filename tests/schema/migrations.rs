@@ -1,7 +1,7 @@
 //! Migrations go up, down, and up again; twice, and from several processes at once.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use virtualstack_proto::virtualstack::compute::v1::vm::State;
@@ -25,6 +25,10 @@ fn folders() -> Vec<PathBuf> {
     folders.retain(|folder| folder.is_dir());
     folders.sort();
     folders
+}
+
+fn read(folder: &Path, file: &str) -> String {
+    fs::read_to_string(folder.join(file)).unwrap_or_else(|error| panic!("{folder:?}/{file}: {error}"))
 }
 
 fn url(database: &Database) -> &str {
@@ -97,7 +101,7 @@ async fn what_an_older_release_cannot_read_is_gone_after_the_way_down() {
     let database = Database::empty().await;
     migrate::run(url(&database)).await.expect("migrations");
     let newer = folders().into_iter().rev().take_while(|folder| !folder.ends_with("2026-11-22-000007_rate_limits"));
-    let down: String = newer.map(|folder| fs::read_to_string(folder.join("down.sql")).expect("down.sql")).collect();
+    let down: String = newer.map(|folder| format!("BEGIN; {}; COMMIT; ", read(&folder, "down.sql"))).collect();
     database
         .execute(&format!(
             "BEGIN; SET LOCAL session_replication_role = replica; \
@@ -109,10 +113,11 @@ async fn what_an_older_release_cannot_read_is_gone_after_the_way_down() {
              jobs AS (INSERT INTO background_jobs.jobs (id, queue, kind, group_key, payload, max_attempts, available_at) \
                  SELECT job, 'vm', 'vm_power', '', jsonb '{{}}', 1, now() FROM made \
                  UNION ALL SELECT held, 'vm', 'vm_delete', '', jsonb '{{}}', 1, 'infinity' FROM made) \
-             INSERT INTO compute.operations (tenant_id, id, verb, state, vm_id, job_id, actor, deadline_at) \
-                 SELECT tenant, gen_random_uuid(), 'SUSPEND', 'OPEN', vm, job, 'system', now() FROM made \
-                 UNION ALL SELECT tenant, gen_random_uuid(), 'DELETE', 'QUEUED', vm, held, 'system', now() FROM made; \
-             COMMIT; BEGIN; {down}; COMMIT"
+             INSERT INTO compute.operations (tenant_id, id, verb, state, target, slot, job_id, actor, deadline_at) \
+                 SELECT tenant, gen_random_uuid(), 'SUSPEND', 'OPEN', 'vms/' || vm, 'vms/' || vm, job, 'system', now() FROM made \
+                 UNION ALL SELECT tenant, gen_random_uuid(), 'DELETE', 'QUEUED', 'vms/' || vm, 'vms/' || vm, held, 'system', now() \
+                 FROM made; \
+             COMMIT; {down}"
         ))
         .await;
     for found in [
@@ -124,6 +129,71 @@ async fn what_an_older_release_cannot_read_is_gone_after_the_way_down() {
     ] {
         assert_eq!(database.count(found).await, 1, "{found}");
     }
+}
+
+/// Operations, jobs and change rows get targets on the way up, and are as they were after the way down; what the older
+/// release does not know is gone from its sight.
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_get_targets_and_lose_them() {
+    let database = Database::empty().await;
+    migrate::run(url(&database)).await.expect("migrations");
+    let folder = folders().into_iter().find(|it| it.ends_with("2026-11-28-000009_operation_targets")).expect("it");
+    let newer: String =
+        folders().into_iter().rev().take_while(|it| *it != folder).map(|it| read(&it, "down.sql")).collect();
+    let (up, down) = (read(&folder, "up.sql"), read(&folder, "down.sql"));
+    let id = |n: i32| format!("0199a000-0000-7000-8000-00000000000{n}");
+    let (tenant, vm, snapshot) = (id(1), id(2), id(3));
+    let kept = format!("jsonb_build_object('vm_id', '{vm}', 'snapshot_id', '{snapshot}', 'verb', 'REVERT_SNAPSHOT')");
+    database
+        .execute(&format!(
+            "BEGIN; {newer}; {down}; COMMIT; BEGIN; SET LOCAL session_replication_role = replica; \
+             INSERT INTO background_jobs.jobs (id, queue, kind, group_key, payload, max_attempts, available_at) \
+                 VALUES ('{snapshot}', 'vm', 'vm_snapshot', '', '{{\"verb\": \"DELETE_SNAPSHOT\"}}', 1, now()); \
+             INSERT INTO compute.operations (tenant_id, id, verb, state, vm_id, snapshot_id, job_id, actor, deadline_at) VALUES \
+                 ('{tenant}', '{one}', 'UNDELETE', 'SUCCEEDED', '{vm}', NULL, NULL, '', now()), \
+                 ('{tenant}', '{two}', 'DELETE_SNAPSHOT', 'OPEN', '{vm}', '{snapshot}', '{snapshot}', '', now()), \
+                 ('{tenant}', '{three}', 'DELETE', 'QUEUED', '{vm}', NULL, '{vm}', '', now()); \
+             INSERT INTO audit.changes (tenant_id, position, resource, reason, message, state, actor, kind, after) \
+                 VALUES ('{tenant}', 1, 'operations/x', '', '', '', '', 'CREATED', {kept}); COMMIT; BEGIN; {up}; COMMIT",
+            one = id(4), two = id(5), three = id(6),
+        ))
+        .await;
+    let all =
+        async |found: &str| assert_eq!(database.count(&format!("SELECT count(*) FROM {found}")).await, 1, "{found}");
+    all(&format!("compute.operations WHERE verb = 'UNDELETE' AND target = 'vms/{vm}' AND slot IS NULL")).await;
+    all(&format!(
+        "compute.operations WHERE verb = 'DELETE' AND state = 'OPEN' \
+        AND target = 'vms/{vm}/snapshots/{snapshot}' AND slot = 'vms/{vm}'"
+    ))
+    .await;
+    all(&format!("compute.operations WHERE state = 'QUEUED' AND (target, slot) = ('vms/{vm}', 'vms/{vm}')")).await;
+    all("audit.changes WHERE after->>'verb' = 'REVERT_SNAPSHOT'").await;
+
+    // As today's release writes them, and one on what the older release has not heard of.
+    let after =
+        format!("jsonb_build_object('target', 'vms/{vm}/snapshots/{snapshot}', 'slot', 'vms/{vm}', 'verb', 'REVERT')");
+    database
+        .execute(&format!(
+            "BEGIN; SET LOCAL session_replication_role = replica; \
+             UPDATE background_jobs.jobs SET payload = '{{\"verb\": \"DELETE\"}}'; \
+             INSERT INTO compute.operations (tenant_id, id, verb, state, target, slot, job_id, actor, deadline_at) \
+                 VALUES ('{tenant}', '{new}', 'CREATE', 'OPEN', 'templates/{new}', 'templates/{new}', '{new}', '', now()); \
+             INSERT INTO audit.changes (tenant_id, position, resource, reason, message, state, actor, kind, after) VALUES \
+                 ('{tenant}', 2, 'operations/x', '', '', '', '', 'UPDATED', {after}), \
+                 ('{tenant}', 3, 'operations/y', '', '', '', '', 'UPDATED', jsonb_build_object('target', 'templates/{new}')); \
+             COMMIT; BEGIN; {down}; COMMIT",
+            new = id(7),
+        ))
+        .await;
+    all("(SELECT count(*) FROM compute.operations HAVING count(*) = 3) three").await;
+    all(&format!(
+        "compute.operations WHERE verb = 'DELETE_SNAPSHOT' AND (vm_id, snapshot_id) = ('{vm}', '{snapshot}')"
+    ))
+    .await;
+    all(&format!("compute.operations WHERE verb = 'DELETE' AND vm_id = '{vm}' AND snapshot_id IS NULL")).await;
+    all("background_jobs.jobs WHERE payload->>'verb' = 'DELETE_SNAPSHOT'").await;
+    all(&format!("(SELECT count(*) FROM audit.changes WHERE after = {kept} HAVING count(*) = 2) two")).await;
+    all("audit.changes WHERE position = 3 AND kind IS NULL").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -443,9 +443,14 @@ impl World {
         let name = format!("copy-{vm}");
         let vms = copy("compute.virtual_machines", json!({"id": vm, "display_name": name}), "display_name = 'pattern'");
         let which = "verb = 'CREATE' AND state = 'SUCCEEDED' ORDER BY created_at LIMIT 1";
-        let operations = copy("compute.operations", json!({"id": operation, "vm_id": vm}), which);
+        let operations = copy(
+            "compute.operations",
+            json!({"id": operation, "target": format!("vms/{vm}"), "slot": format!("vms/{vm}")}),
+            which,
+        );
         let (open_operation, snapshot, deleted_vm) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
-        let open = json!({"id": open_operation, "vm_id": Uuid::now_v7(), "state": "OPEN", "ended_at": null});
+        let open =
+            json!({"id": open_operation, "slot": format!("vms/{}", Uuid::now_v7()), "state": "OPEN", "ended_at": null});
         let open = copy("compute.operations", open, which);
         let deleted = json!({"id": deleted_vm, "display_name": format!("{name}-deleted"), "state": "DELETED", "deleted_at": "2026-01-01T00:00:00Z"});
         let deleted = copy("compute.virtual_machines", deleted, "display_name = 'pattern'");

@@ -182,7 +182,7 @@ async fn fail(plane: &ControlPlane, lane: &Lane) {
         ),
         format!(
             "SELECT to_char(created_at, 'MI:SS.MS') AS at, id, verb, state, step, progress_percent, cancel_requested, \
-                error_reason, error_message FROM compute.operations WHERE vm_id = '{id}' ORDER BY created_at"
+                error_reason, error_message FROM compute.operations WHERE slot = '{vm}' OR target = '{vm}' ORDER BY created_at"
         ),
         format!(
             "SELECT kind, state, progress, attempt, last_error, payload FROM background_jobs.jobs \

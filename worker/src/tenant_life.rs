@@ -12,6 +12,7 @@ use virtualstack_model::compute::vm::VmState;
 use virtualstack_model::id::{OperationId, TenantId};
 use virtualstack_model::jobs::TenantPurge;
 use virtualstack_model::log::{Actor, Audit, Outcome};
+use virtualstack_model::operation::Verb;
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Update};
 use virtualstack_store::tenant_life;
@@ -87,7 +88,8 @@ async fn delete(store: &Store, tenant: TenantId, id: VmId) -> Result<()> {
                 return Ok(());
             }
             let operation = OperationId::new();
-            operations::start_delete(tx, operation, id, &VmDelete { vm: id, operation, force: true }).await?;
+            let new = vms::operation(operation, Verb::Delete, id);
+            operations::start_delete(tx, new, &VmDelete { vm: id, operation, force: true }).await?;
             tx.audit_resource(id.name());
             let update = Update { state: Some(VmState::Deleting), ..Update::default() };
             let message = "The tenant is purged, and the VM with it".to_owned();

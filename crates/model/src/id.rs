@@ -1,6 +1,8 @@
 //! Typed ids and the full names that clients see. Here are those that every transaction, log row and job names; each
 //! module has its own.
 
+use uuid::Uuid;
+
 /// Makes a UUIDv7 newtype with the collection it is named in.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $collection:literal) => {
@@ -58,6 +60,21 @@ macro_rules! id {
 
 pub(crate) use id;
 
+/// A full name that is like one of `patterns`, e.g. "vms/{uuid}/snapshots/{uuid}", with its ids as we write them.
+#[must_use]
+pub fn full_name(patterns: &[&str], name: &str) -> Option<String> {
+    let like = |pattern: &&str| {
+        let (pattern, name): (Vec<_>, Vec<_>) = (pattern.split('/').collect(), name.split('/').collect());
+        let segments = pattern.iter().zip(&name).map(|(pattern, segment)| match *pattern {
+            "{uuid}" => Uuid::try_parse(segment).ok().map(|id| id.to_string()),
+            word => (word == *segment).then(|| word.to_owned()),
+        });
+        let segments: Option<Vec<_>> = segments.collect();
+        segments.filter(|_| pattern.len() == name.len()).map(|segments| segments.join("/"))
+    };
+    patterns.iter().find_map(like)
+}
+
 id!(/// A tenant.
     TenantId, "tenants");
 id!(/// An account: a person, whatever tenants they are in.
@@ -72,3 +89,28 @@ id!(/// A long-running operation.
     OperationId, "operations");
 id!(/// A background job.
     JobId, "jobs");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_names_are_like_their_patterns() {
+        let patterns = ["vms/{uuid}", "vms/{uuid}/snapshots/{uuid}"];
+        let id = "0199a000-0000-7000-8000-00000000000a";
+        for name in [format!("vms/{id}"), format!("vms/{id}/snapshots/{id}")] {
+            assert_eq!(full_name(&patterns, &name), Some(name.clone()));
+            assert_eq!(full_name(&patterns, &name.replace("000a", "000A")), Some(name));
+        }
+        for wrong in [
+            "",
+            "vms",
+            "vms/x",
+            &format!("vms/{id}/snapshots"),
+            &format!("vms/{id}/disks/{id}"),
+            &format!("disks/{id}"),
+        ] {
+            assert_eq!(full_name(&patterns, wrong), None, "{wrong}");
+        }
+    }
+}

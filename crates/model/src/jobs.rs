@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::id::OperationId;
+
 /// The queue of scheduled work.
 pub const TASK_QUEUE: &str = "tasks";
 
@@ -18,6 +20,12 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const QUEUE: &'static str;
     /// Tries of one step before the job gives up.
     const MAX_ATTEMPTS: i32;
+}
+
+/// A job that does an operation.
+pub trait OperationJob: Job {
+    /// The operation that the customer sees.
+    fn operation(&self) -> OperationId;
 }
 
 /// Declares kinds of scheduled work: they take no input, and each waits for its timer in [`TASK_QUEUE`].

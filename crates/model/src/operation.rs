@@ -1,18 +1,17 @@
 //! Long-running operations: the customer's view of work.
 
-use chrono::TimeDelta;
-
 use crate::sql::text_enum;
 
 text_enum! {
-    /// What an operation does to its target.
+    /// What an operation does to its target. Change rows and jobs of before 2026-11-28 also say in it that the target is a
+    /// snapshot.
     Verb {
         /// Creates it.
-        Create = "CREATE",
+        Create = "CREATE" | "CREATE_SNAPSHOT",
         /// Changes it.
         Update = "UPDATE",
         /// Deletes it.
-        Delete = "DELETE",
+        Delete = "DELETE" | "DELETE_SNAPSHOT",
         /// Starts the VM.
         Start = "START",
         /// Stops the VM.
@@ -25,31 +24,10 @@ text_enum! {
         Suspend = "SUSPEND",
         /// Takes back the VM's delete.
         Undelete = "UNDELETE",
-        /// Makes a snapshot.
-        CreateSnapshot = "CREATE_SNAPSHOT",
-        /// Deletes a snapshot.
-        DeleteSnapshot = "DELETE_SNAPSHOT",
-        /// Puts the VM back to a snapshot.
-        RevertSnapshot = "REVERT_SNAPSHOT",
+        /// Puts the VM back to its target, a snapshot.
+        Revert = "REVERT" | "REVERT_SNAPSHOT",
         /// Opens the VM's console.
         OpenConsole = "OPEN_CONSOLE",
-    }
-}
-
-impl Verb {
-    /// How long an operation may take. What is not done by then has failed, and is taken back.
-    #[must_use]
-    pub const fn time_limit(self) -> TimeDelta {
-        match self {
-            // Copying disks takes what it takes.
-            Self::Create | Self::Update | Self::CreateSnapshot | Self::DeleteSnapshot | Self::RevertSnapshot => {
-                TimeDelta::hours(2)
-            }
-            // A guest may take half an hour to shut down.
-            Self::Stop | Self::Restart | Self::Delete => TimeDelta::hours(1),
-            Self::Start | Self::Reset | Self::Suspend | Self::Undelete => TimeDelta::minutes(15),
-            Self::OpenConsole => TimeDelta::minutes(1),
-        }
     }
 }
 
@@ -74,5 +52,21 @@ impl OperationState {
     #[must_use]
     pub const fn is_done(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_words_of_verbs_are_read_and_no_longer_written() {
+        for (old, verb) in
+            [("CREATE_SNAPSHOT", Verb::Create), ("DELETE_SNAPSHOT", Verb::Delete), ("REVERT_SNAPSHOT", Verb::Revert)]
+        {
+            assert_eq!(serde_json::from_value::<Verb>(old.into()).expect("a verb"), verb);
+            assert_eq!(Verb::from_word(old), None);
+        }
+        assert_eq!(serde_json::to_value(Verb::Create).expect("a word"), "CREATE");
     }
 }

@@ -24,15 +24,16 @@ macro_rules! uuid_column {
     };
 }
 
-/// An enum whose variants have a stable word each, as JSON, as text, and as a `text` column.
+/// An enum whose variants have a stable word each, as JSON, as text, and as a `text` column. In JSON it may have had other
+/// words before: `Delete = "DELETE" | "REMOVE"`.
 macro_rules! text_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal $(| $old:literal)*,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         #[cfg_attr(feature = "diesel", derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow))]
         #[cfg_attr(feature = "diesel", diesel(sql_type = diesel::sql_types::Text))]
         pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
+            $($(#[$variant_doc])* #[serde(rename = $word $(, alias = $old)*)] $variant,)+
         }
 
         impl $name {

@@ -16,6 +16,7 @@ pub mod iam;
 
 pub mod compute;
 
+mod targets;
 pub mod tenant_life;
 
 pub use listing::{ListRequest, Listed};

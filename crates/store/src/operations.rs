@@ -1,36 +1,42 @@
 //! Long-running operations: the tenant's view of work. Jobs are how it is done; this is what is told about it.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AsChangeset, QueryFragment};
 use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
-use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::id::{JobId, OperationId, TenantId};
-use virtualstack_model::jobs::Job;
+use virtualstack_model::jobs::OperationJob;
 use virtualstack_model::log::{Change, ChangeKind};
 use virtualstack_model::operation::{OperationState, Verb};
 use virtualstack_model::{Error, Result};
 
+use crate::changes::watch::Watched;
 use crate::listing::{Field, Kind, ListRequest, Listed, Listing};
 use crate::schema::operations as table;
-use crate::tx::error::from_diesel;
+use crate::targets;
+use crate::tx::error::{delete_in_progress, from_diesel};
 use crate::tx::{Due, Mode, TenantTx, Write};
 
 /// An operation as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize, Deserialize)]
 #[diesel(table_name = table)]
+#[serde(remote = "Self")]
 #[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Operation {
     pub tenant_id: TenantId,
     pub id: OperationId,
     pub verb: Verb,
     pub state: OperationState,
-    pub vm_id: VmId,
+    /// Full name of what it works on.
+    pub target: String,
+    /// What only one open operation may hold.
+    pub slot: Option<String>,
     pub job_id: Option<JobId>,
     pub step: String,
     pub progress_percent: i32,
@@ -43,41 +49,45 @@ pub struct Operation {
     pub created_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
-    pub snapshot_id: Option<SnapshotId>,
     pub deadline_at: DateTime<Utc>,
     /// Rows of the change log from before have it not.
     #[serde(default)]
     pub grace_from: Option<DateTime<Utc>>,
 }
 
-impl Operation {
-    /// Full name of what it works on.
-    #[must_use]
-    pub fn target(&self) -> String {
-        match self.snapshot_id {
-            Some(snapshot) => snapshot.name_in(self.vm_id),
-            None => self.vm_id.name(),
+impl Serialize for Operation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// Change rows of releases before 2026-11-28 have the ids of a VM and a snapshot for a target.
+impl<'de> Deserialize<'de> for Operation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut row = Value::deserialize(deserializer)?;
+        if row.get("target").is_none()
+            && let Some(vm) = row["vm_id"].as_str()
+        {
+            let snapshot = row["snapshot_id"].as_str().map(|id| format!("/snapshots/{id}")).unwrap_or_default();
+            row["target"] = format!("vms/{vm}{snapshot}").into();
         }
+        Self::deserialize(row).map_err(D::Error::custom)
     }
 }
 
-/// What an operation works on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    vm: VmId,
-    snapshot: Option<SnapshotId>,
-}
-
-impl From<VmId> for Target {
-    fn from(vm: VmId) -> Self {
-        Self { vm, snapshot: None }
-    }
-}
-
-impl From<(VmId, SnapshotId)> for Target {
-    fn from((vm, snapshot): (VmId, SnapshotId)) -> Self {
-        Self { vm, snapshot: Some(snapshot) }
-    }
+/// An operation to start.
+#[derive(Clone, Debug)]
+pub struct NewOperation {
+    /// Its id.
+    pub id: OperationId,
+    /// What it does to its target.
+    pub verb: Verb,
+    /// Full name of what it works on.
+    pub target: String,
+    /// What only one open operation may hold: the name of what must not be worked on twice at once.
+    pub slot: String,
+    /// How long it may take.
+    pub time_limit: TimeDelta,
 }
 
 /// How an operation ends.
@@ -113,41 +123,50 @@ pub struct Failure {
     pub message: String,
 }
 
-/// A new operation on a VM; `state` is open, or done for what is done at once.
-fn new(tx: &TenantTx<Write>, id: OperationId, verb: Verb, target: Target, state: OperationState) -> Operation {
-    let now = Utc::now();
-    let done = state.is_done();
-    Operation {
-        tenant_id: tx.tenant(),
-        id,
-        verb,
-        state,
-        vm_id: target.vm,
-        job_id: None,
-        step: String::new(),
-        progress_percent: if done { 100 } else { 0 },
-        cancel_requested: false,
-        error_code: None,
-        error_reason: None,
-        error_message: None,
-        tombstone: None,
-        actor: tx.actor(),
-        created_at: now,
-        started_at: done.then_some(now),
-        ended_at: done.then_some(now),
-        snapshot_id: target.snapshot,
-        deadline_at: now + verb.time_limit(),
-        grace_from: None,
+impl NewOperation {
+    /// Its row; `state` is open, or done for what is done at once, which holds no slot.
+    fn row(self, tx: &TenantTx<Write>, state: OperationState, job_id: Option<JobId>) -> Operation {
+        let now = Utc::now();
+        let done = state.is_done();
+        Operation {
+            tenant_id: tx.tenant(),
+            id: self.id,
+            verb: self.verb,
+            state,
+            target: self.target,
+            slot: Some(self.slot).filter(|_| !done),
+            job_id,
+            step: String::new(),
+            progress_percent: if done { 100 } else { 0 },
+            cancel_requested: false,
+            error_code: None,
+            error_reason: None,
+            error_message: None,
+            tombstone: None,
+            actor: tx.actor(),
+            created_at: now,
+            started_at: done.then_some(now),
+            ended_at: done.then_some(now),
+            deadline_at: now + self.time_limit,
+            grace_from: None,
+        }
     }
 }
 
-async fn insert(tx: &mut TenantTx<Write>, operation: &Operation) -> Result<()> {
-    diesel::insert_into(table::table).values(operation).execute(tx.connection()?).await.map_err(from_diesel)?;
-    tell(tx, operation, ChangeKind::Created, "OPERATION_STARTED")
+/// Puts an operation in; what is kept of it, e.g. of its times.
+async fn insert(tx: &mut TenantTx<Write>, operation: Operation) -> Result<Operation> {
+    let operation: Operation = diesel::insert_into(table::table)
+        .values(&operation)
+        .returning(Operation::as_returning())
+        .get_result(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    record(tx, &operation, ChangeKind::Created, "OPERATION_STARTED")?;
+    Ok(operation)
 }
 
-/// Appends to the change log what became of an operation. The audit log tells of what it works on instead.
-fn tell(tx: &mut TenantTx<Write>, operation: &Operation, kind: ChangeKind, reason: &'static str) -> Result<()> {
+/// Appends to the change log what became of an operation. The audit log has what it works on instead.
+fn record(tx: &mut TenantTx<Write>, operation: &Operation, kind: ChangeKind, reason: &'static str) -> Result<()> {
     let after = serde_json::to_value(operation).map_err(Error::internal)?;
     tx.change(Change {
         state: operation.state.as_str(),
@@ -158,8 +177,13 @@ fn tell(tx: &mut TenantTx<Write>, operation: &Operation, kind: ChangeKind, reaso
     Ok(())
 }
 
-/// Writes what has changed of an operation, if it is still there.
-async fn update<C>(tx: &mut TenantTx<Write>, id: OperationId, changes: C, reason: &'static str) -> Result<()>
+/// Writes what has changed of an operation, if it is still there; the operation as it is then.
+async fn update<C>(
+    tx: &mut TenantTx<Write>,
+    id: OperationId,
+    changes: C,
+    reason: &'static str,
+) -> Result<Option<Operation>>
 where
     C: AsChangeset<Target = table::table, Changeset: QueryFragment<Pg> + Send> + Send,
 {
@@ -172,52 +196,54 @@ where
             .await
             .optional()
             .map_err(from_diesel)?;
-    written.map_or(Ok(()), |operation| tell(tx, &operation, ChangeKind::Updated, reason))
+    if let Some(operation) = &written {
+        record(tx, operation, ChangeKind::Updated, reason)?;
+    }
+    Ok(written)
 }
 
-/// Starts an operation and the job that does it. The index of open operations refuses a second one of the same VM.
-pub async fn start<J: Job>(
+/// Starts an operation and the job that does it. The index of open operations refuses a second one that holds its slot.
+pub async fn start<J: OperationJob>(tx: &mut TenantTx<Write>, new: NewOperation, job: &J) -> Result<Operation> {
+    start_in(tx, OperationState::Open, new, job).await
+}
+
+async fn start_in<J: OperationJob>(
     tx: &mut TenantTx<Write>,
-    id: OperationId,
-    verb: Verb,
-    target: impl Into<Target>,
+    state: OperationState,
+    new: NewOperation,
     job: &J,
 ) -> Result<Operation> {
     let job_id = JobId::new();
-    let operation = Operation { job_id: Some(job_id), ..new(tx, id, verb, target.into(), OperationState::Open) };
-    insert(tx, &operation).await?;
-    tx.enqueue(job_id, job, Due::Now).await?;
+    let operation = new.row(tx, state, Some(job_id));
+    let operation = insert(tx, operation).await?;
+    tx.enqueue(job_id, job, if state == OperationState::Queued { Due::Held } else { Due::Now }).await?;
     Ok(operation)
 }
 
-/// Starts a delete. Behind another open operation it waits, and asks that one to cancel.
-pub async fn start_delete<J: Job>(tx: &mut TenantTx<Write>, id: OperationId, vm: VmId, job: &J) -> Result<Operation> {
+/// Starts a delete. Behind another open operation that holds its slot it waits, and asks that one to cancel.
+pub async fn start_delete<J: OperationJob>(tx: &mut TenantTx<Write>, new: NewOperation, job: &J) -> Result<Operation> {
     let tenant = tx.tenant();
     let open = table::table
-        .filter(table::tenant_id.eq(tenant).and(table::vm_id.eq(vm)).and(table::state.eq(OperationState::Open)))
+        .filter(table::tenant_id.eq(tenant).and(table::slot.eq(&new.slot)).and(table::state.eq(OperationState::Open)))
         .select(Operation::as_select())
         .for_update()
         .first(tx.connection()?)
         .await
         .optional()
         .map_err(from_diesel)?;
-    let Some(open) = open else { return start(tx, id, Verb::Delete, vm, job).await };
-    if open.verb == Verb::Delete {
-        return Err(Error::aborted("DELETE_IN_PROGRESS", "the VM is being deleted already"));
+    let Some(open) = open else { return start(tx, new, job).await };
+    // What works on something below, e.g. on a snapshot of a VM, is none of it.
+    if open.verb == Verb::Delete && open.target == new.target {
+        return Err(delete_in_progress());
     }
     request_cancel(tx, &open).await?;
-    let job_id = JobId::new();
-    let operation = Operation { job_id: Some(job_id), ..new(tx, id, Verb::Delete, vm.into(), OperationState::Queued) };
-    insert(tx, &operation).await?;
-    tx.enqueue(job_id, job, Due::Held).await?;
-    Ok(operation)
+    start_in(tx, OperationState::Queued, new, job).await
 }
 
-/// Records an operation that was done at once, and takes no slot.
-pub async fn record_done(tx: &mut TenantTx<Write>, id: OperationId, verb: Verb, vm: VmId) -> Result<Operation> {
-    let operation = new(tx, id, verb, vm.into(), OperationState::Succeeded);
-    insert(tx, &operation).await?;
-    Ok(operation)
+/// Records an operation that was done at once, and holds no slot.
+pub async fn record_done(tx: &mut TenantTx<Write>, new: NewOperation) -> Result<Operation> {
+    let operation = new.row(tx, OperationState::Succeeded, None);
+    insert(tx, operation).await
 }
 
 /// Reads an operation.
@@ -256,30 +282,14 @@ fn missing(id: OperationId) -> Error {
     Error::not_found("OPERATION_NOT_FOUND", id.name())
 }
 
-/// What filters of operations may name. Verbs, results and what is done are told in words of the contract.
+/// What filters of operations may name. Results and what is done are said in words of the contract.
 const LISTING: Listing<table::table> = Listing {
     collection: OperationId::COLLECTION,
     id: Field::id("name", OperationId::COLLECTION, &table::id),
     fields: &[
         Field::sql("done", Kind::Bool, "state NOT IN ('OPEN', 'QUEUED')"),
-        Field::sql("metadata.target", Kind::Path(&[("vms", "vm_id"), ("snapshots", "snapshot_id")]), "vm_id"),
-        Field::sql(
-            "metadata.verb",
-            Kind::Words(&[
-                "CREATE",
-                "UPDATE",
-                "DELETE",
-                "START",
-                "STOP",
-                "RESTART",
-                "RESET",
-                "SUSPEND",
-                "UNDELETE",
-                "REVERT",
-                "OPEN_CONSOLE",
-            ]),
-            "regexp_replace(verb, '_SNAPSHOT$', '')",
-        ),
+        Field::path("metadata.target", targets::NAMES, &table::target),
+        Field::words("metadata.verb", Verb::WORDS, &table::verb),
         Field::text("metadata.step", &table::step),
         Field::int32("metadata.progressPercent", &table::progress_percent),
         Field::time("metadata.createTime", &table::created_at),
@@ -311,13 +321,13 @@ pub async fn cancel(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
     request_cancel(tx, &operation).await
 }
 
-/// Its job need not wait for its next try. On the way back it does: that is where a cancel would lead, and a call of before
+/// Its job need not wait for its next try. In its rollback it does: that is where a cancel would lead, and a call of before
 /// may still have to arrive.
 async fn request_cancel(tx: &mut TenantTx<Write>, operation: &Operation) -> Result<()> {
     let waits =
         operation.state == OperationState::Open && !operation.cancel_requested && operation.grace_from.is_none();
     operation.job_id.filter(|_| waits).into_iter().for_each(|job| tx.release(job));
-    update(tx, operation.id, table::cancel_requested.eq(true), "OPERATION_CANCEL_REQUESTED").await
+    update(tx, operation.id, table::cancel_requested.eq(true), "OPERATION_CANCEL_REQUESTED").await.map(|_| ())
 }
 
 /// Removes a done operation from the list.
@@ -334,28 +344,28 @@ pub async fn remove(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
-    tell(tx, &operation, ChangeKind::Deleted, "OPERATION_DELETED")
+    record(tx, &operation, ChangeKind::Deleted, "OPERATION_DELETED")
 }
 
 /// Says how far an operation is.
 pub async fn progress(tx: &mut TenantTx<Write>, id: OperationId, step: &str, percent: i32) -> Result<()> {
     let started = sql::<Nullable<Timestamptz>>("coalesce(started_at, now())");
     let changes = (table::step.eq(step), table::progress_percent.eq(percent), table::started_at.eq(started));
-    update(tx, id, changes, "OPERATION_PROGRESS").await
+    update(tx, id, changes, "OPERATION_PROGRESS").await.map(|_| ())
 }
 
-/// Notes that its extra time begins: that of the way back, or again where no worker was there to use it.
+/// Notes that its extra time begins: that of the rollback, or again where no worker was there to use it.
 pub async fn begin_grace(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
     let mine = table::tenant_id.eq(tx.tenant()).and(table::id.eq(id));
     let noted = diesel::update(table::table.filter(mine)).set(table::grace_from.eq(Utc::now()));
     noted.execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
 }
 
-/// Ends an operation, and lets a delete that waits behind it begin.
-pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, vm: VmId, end: &End) -> Result<()> {
+/// Ends an operation, and lets a delete that waits for its slot begin.
+pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, end: &End) -> Result<()> {
     let tenant = tx.tenant();
     let ended = table::ended_at.eq(Utc::now());
-    match end {
+    let written = match end {
         End::Succeeded(tombstone) => {
             let changes = (
                 table::state.eq(OperationState::Succeeded),
@@ -364,7 +374,7 @@ pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, vm: VmId, end: &End)
                 table::tombstone.eq(tombstone.as_ref().map(|Tombstone(was)| was)),
                 ended,
             );
-            update(tx, id, changes, "OPERATION_SUCCEEDED").await?;
+            update(tx, id, changes, "OPERATION_SUCCEEDED").await?
         }
         End::Failed(failure) => {
             let changes = (
@@ -374,18 +384,19 @@ pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, vm: VmId, end: &End)
                 table::error_message.eq(&failure.message),
                 ended,
             );
-            update(tx, id, changes, "OPERATION_FAILED").await?;
+            update(tx, id, changes, "OPERATION_FAILED").await?
         }
         End::Cancelled => {
-            update(tx, id, (table::state.eq(OperationState::Cancelled), ended), "OPERATION_CANCELLED").await?;
+            update(tx, id, (table::state.eq(OperationState::Cancelled), ended), "OPERATION_CANCELLED").await?
         }
-    }
+    };
+    let Some(slot) = written.and_then(|operation| operation.slot) else { return Ok(()) };
     let queued: Option<Operation> = diesel::update(
         table::table
-            .filter(table::tenant_id.eq(tenant).and(table::vm_id.eq(vm)).and(table::state.eq(OperationState::Queued))),
+            .filter(table::tenant_id.eq(tenant).and(table::slot.eq(slot)).and(table::state.eq(OperationState::Queued))),
     )
-    // Its time begins now: it could do nothing before.
-    .set((table::state.eq(OperationState::Open), table::deadline_at.eq(Utc::now() + Verb::Delete.time_limit())))
+    // Its time begins now, as long as it was from its beginning: it could do nothing before.
+    .set((table::state.eq(OperationState::Open), table::deadline_at.eq(sql::<Timestamptz>(RESTARTED))))
     .returning(Operation::as_returning())
     .get_result(tx.connection()?)
     .await
@@ -393,7 +404,55 @@ pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, vm: VmId, end: &End)
     .map_err(from_diesel)?;
     if let Some(queued) = queued {
         queued.job_id.into_iter().for_each(|job| tx.release(job));
-        tell(tx, &queued, ChangeKind::Updated, "OPERATION_BEGUN")?;
+        record(tx, &queued, ChangeKind::Updated, "OPERATION_BEGUN")?;
     }
     Ok(())
+}
+
+/// The deadline of an operation that begins now.
+const RESTARTED: &str = "now() + (deadline_at - created_at)";
+
+impl Watched for Operation {
+    const COLLECTION: &'static str = OperationId::COLLECTION;
+
+    /// Those that are not done yet.
+    async fn snapshot<M: Mode>(tx: &mut TenantTx<M>) -> Result<Vec<Self>> {
+        let tenant = tx.tenant();
+        table::table
+            .filter(table::tenant_id.eq(tenant))
+            .filter(table::state.eq_any([OperationState::Open, OperationState::Queued]))
+            .order(table::id)
+            .select(Self::as_select())
+            .load(tx.connection()?)
+            .await
+            .map_err(from_diesel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn change_rows_of_before_targets_are_read() {
+        let id = "0199a000-0000-7000-8000-000000000001";
+        let kept = |verb: &str, snapshot: Value| {
+            json!({
+                "tenant_id": id, "id": id, "verb": verb, "state": "OPEN", "vm_id": id, "job_id": id, "step": "",
+                "progress_percent": 0, "cancel_requested": false, "error_code": null, "error_reason": null,
+                "error_message": null, "tombstone": null, "actor": "system", "created_at": "2026-11-27T00:00:00Z",
+                "started_at": null, "ended_at": null, "snapshot_id": snapshot, "deadline_at": "2026-11-27T02:00:00Z"
+            })
+        };
+        let read = |row| serde_json::from_value::<Operation>(row).expect("an operation");
+        let of_vm = read(kept("STOP", Value::Null));
+        assert_eq!((of_vm.verb, of_vm.target.as_str()), (Verb::Stop, &*format!("vms/{id}")));
+        let of_snapshot = read(kept("DELETE_SNAPSHOT", id.into()));
+        assert_eq!((of_snapshot.verb, of_snapshot.target), (Verb::Delete, format!("vms/{id}/snapshots/{id}")));
+
+        let written = serde_json::to_value(Operation { slot: Some("vms/x".to_owned()), ..of_vm }).expect("JSON");
+        assert_eq!(serde_json::to_value(read(written.clone())).expect("JSON"), written);
+    }
 }

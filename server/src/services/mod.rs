@@ -6,6 +6,9 @@ mod iam;
 mod mutations;
 mod operations;
 pub(crate) mod parts;
+mod registry;
+mod target;
+mod watched;
 mod watches;
 
 use tonic::service::Routes;

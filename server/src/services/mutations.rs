@@ -2,6 +2,8 @@
 //! per request id, or only tells what would come of it.
 
 use tonic::{Request, Response, Status};
+use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::vm::VmState;
 use virtualstack_model::id::OperationId;
 use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
@@ -43,25 +45,26 @@ impl Mutation {
         Ok(Self { caller, operation: OperationId::new(), repeat, validate_only })
     }
 
-    /// Makes it by `start`, which checks all there is to check and writes the operation. A repeat is answered as the
+    /// Makes it by `start`, which checks all there is to check, and writes and gives the operation. A repeat is answered as the
     /// first one was; a request that is only to be validated by a plan, and nothing is kept of it, its id neither.
     pub(crate) async fn make<F>(&self, store: &Store, start: F) -> Result<Response<Operation>, Status>
     where
-        F: AsyncFn(&mut TenantTx<Write>) -> Result<()> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<()>>,
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<operations::Operation>
+            + for<'r> TxFn<&'r mut TenantTx<Write>, Result<operations::Operation>>,
     {
         let audit = self.caller.audit("").rehearsed(self.validate_only);
         let answered = store
             .write(&self.caller.tenant(), audit, async |tx| {
                 if self.validate_only {
                     let before = quotas::get(tx).await?;
-                    start(tx).await?;
-                    return rehearsed(tx, self.operation, &before).await;
+                    let row = start(tx).await?;
+                    return rehearsed(tx, row, &before).await;
                 }
                 if let Some(first) = self.first_answer(tx).await? {
                     return Ok(first);
                 }
-                start(tx).await?;
-                operation_service::read(tx, self.operation).await
+                let row = start(tx).await?;
+                operation_service::pack_one(tx, row).await
             })
             .await;
         answered.map(Response::new).map_err(from_error)
@@ -80,10 +83,10 @@ impl Mutation {
 }
 
 /// An unnamed, done operation with the plan of what was started in this transaction.
-async fn rehearsed(tx: &mut TenantTx<Write>, operation: OperationId, before: &Quota) -> Result<Operation> {
-    let row = operations::get(tx, operation).await?;
+async fn rehearsed(tx: &mut TenantTx<Write>, row: operations::Operation, before: &Quota) -> Result<Operation> {
     let after = quotas::get(tx).await?;
-    let vm = vms::get(tx, row.vm_id).await?;
+    let vm = VmId::owning(&row.target).ok_or_else(|| Error::internal("an operation on no VM"))?;
+    let vm = vms::get(tx, vm).await?;
     let quota = plan::Quota {
         before: Some(usage_message(&before.usage)),
         after: Some(usage_message(&after.usage)),
@@ -91,7 +94,7 @@ async fn rehearsed(tx: &mut TenantTx<Write>, operation: OperationId, before: &Qu
     };
     let placement = plan::Placement { hypervisor: vm.hypervisor };
     // What would be created has no name yet.
-    let target = if matches!(row.verb, Verb::Create | Verb::CreateSnapshot) { String::new() } else { row.target() };
+    let target = if row.verb == Verb::Create { String::new() } else { row.target };
     let metadata = OperationMetadata {
         target,
         verb: operation_service::verb(row.verb).into(),
@@ -111,15 +114,17 @@ pub(crate) async fn begin(tx: &mut TenantTx<Write>, vm: &mut Vm, verb: Verb, ope
         Verb::Reset => ("VM_RESET_REQUESTED", "Reset was requested"),
         Verb::Suspend => ("VM_SUSPEND_REQUESTED", "Suspension was requested"),
         Verb::Delete => ("VM_DELETE_REQUESTED", "Deletion was requested"),
-        Verb::CreateSnapshot => ("VM_SNAPSHOT_REQUESTED", "A snapshot was requested"),
-        Verb::DeleteSnapshot => ("VM_SNAPSHOT_DELETE_REQUESTED", "Deletion of a snapshot was requested"),
         Verb::OpenConsole => ("VM_CONSOLE_REQUESTED", "A ticket for the console was requested"),
-        Verb::Create | Verb::Update | Verb::Undelete | Verb::RevertSnapshot => {
+        Verb::Create | Verb::Update | Verb::Undelete | Verb::Revert => {
             return Err(Error::internal("the store writes what this begins with"));
         }
     };
+    enter(tx, vm, state, Event { reason, message: message.to_owned(), operation: Some(operation) }).await
+}
+
+/// Puts a VM in a state that an operation begins with.
+pub(crate) async fn enter(tx: &mut TenantTx<Write>, vm: &mut Vm, state: VmState, event: Event) -> Result<()> {
     tx.audit_resource(vm.id.name());
     let update = Update { state: Some(state), ..Update::default() };
-    let event = Event { reason, message: message.to_owned(), operation: Some(operation) };
     vms::update_state(tx, vm, update, event).await
 }

@@ -1,12 +1,12 @@
 //! google.longrunning.Operations: the tenant's view of work.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use prost_types::Any;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Response, Status};
-use virtualstack_model::compute::console::ConsoleTicket;
-use virtualstack_model::compute::id::VmId;
-use virtualstack_model::id::OperationId;
+use virtualstack_model::id::{OperationId, full_name};
 use virtualstack_model::operation::{OperationState, Verb};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::operation::Result as Outcome;
@@ -15,29 +15,25 @@ use virtualstack_proto::google::longrunning::{
     Operation, WaitOperationRequest,
 };
 use virtualstack_proto::google::rpc;
-use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, operation_metadata};
-use virtualstack_store::compute::console_tickets;
-use virtualstack_store::compute::snapshots::{self, Snapshot};
-use virtualstack_store::compute::vms::{self, Vm};
-use virtualstack_store::{ListRequest, Listed, MasterKey, Mode, Store, TenantTx, operations};
+use virtualstack_proto::virtualstack::watch::v1::watch_message::Resource;
+use virtualstack_store::{ListRequest, Listed, MasterKey, Mode, Read, Store, TenantTx, operations};
 
 use crate::call::caller::Caller;
 use crate::call::status::from_error;
 use crate::generated::google::longrunning::operations_server::Operations as Contract;
+use crate::services::registry::TARGETS;
+use crate::services::target::Target;
+use crate::services::watched::Packed;
 use crate::wire;
-use crate::wire::vm::{snapshot_message, vm_message};
 
 /// How long a wait lasts when its request does not say, and at most.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-/// How often a wait looks: often at first, then ever less.
-const FIRST_LOOK: Duration = Duration::from_millis(100);
-const SLOWEST_LOOK: Duration = Duration::from_secs(2);
-
-/// What who is told a console's ticket must hold, still.
-const CONSOLE: &str = "vm:console";
+/// How often a wait reads: often at first, then ever less.
+const FIRST_READ: Duration = Duration::from_millis(100);
+const SLOWEST_READ: Duration = Duration::from_secs(2);
 
 pub(crate) struct Operations {
     pub(crate) store: Store,
@@ -86,14 +82,14 @@ impl Contract for Operations {
                 .min(MAX_WAIT),
         };
         let end = Instant::now() + timeout;
-        let mut pause = FIRST_LOOK;
+        let mut pause = FIRST_READ;
         loop {
             let operation = self.look(&caller, id).await.map_err(from_error)?;
             if operation.done || Instant::now() >= end {
                 return Ok(Response::new(operation));
             }
             sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
-            pause = (pause * 3 / 2).min(SLOWEST_LOOK);
+            pause = (pause * 3 / 2).min(SLOWEST_READ);
         }
     }
 
@@ -123,74 +119,96 @@ impl Contract for Operations {
 impl Operations {
     /// Reads an operation for a caller, who may be the one to be told the ticket that it has got.
     async fn look(&self, caller: &Caller, id: OperationId) -> Result<Operation> {
-        let (row, mut operation, ticket_waits) = self
+        let (row, mut operation, waits) = self
             .store
             .read(&caller.tenant(), async |tx| {
                 let row = operations::get(tx, id).await?;
-                let ticket_waits = row.verb == Verb::OpenConsole && console_tickets::waits(tx, id).await?;
-                let operation = pack(tx, vec![row.clone()]).await?.pop();
-                Ok((row, operation.ok_or_else(|| Error::internal("an operation was not packed"))?, ticket_waits))
+                let waits = match &TARGETS[kind_of(&row)?].once {
+                    Some(once) => (once.waits)(tx, id).await?,
+                    None => false,
+                };
+                let operation = pack_one(tx, row.clone()).await?;
+                Ok((row, operation, waits))
             })
             .await?;
         let asked = row.actor == caller.tenant().actor().name();
-        if ticket_waits && row.state == OperationState::Succeeded && asked && caller.holds(CONSOLE) {
-            let audit = caller.audit(row.vm_id.name());
-            let taken =
-                self.store.write(&caller.tenant(), audit, async |tx| console_tickets::take(tx, id).await).await?;
-            if let Some((sealed, _)) = taken {
-                let opened = self.master_key.open(&console_tickets::purpose(id), &sealed)?;
-                let ticket: ConsoleTicket = serde_json::from_slice(&opened).map_err(Error::internal)?;
-                operation.result = Some(Outcome::Response(wire::any(&ticket_message(row.vm_id, ticket))));
+        if let Some(once) = &TARGETS[kind_of(&row)?].once
+            && waits
+            && row.state == OperationState::Succeeded
+            && asked
+            && caller.holds(once.permission)
+        {
+            let audit = caller.audit(row.target.clone());
+            let take = async |tx: &mut _| (once.take)(tx, &self.master_key, id, &row.target).await;
+            if let Some(answer) = self.store.write(&caller.tenant(), audit, take).await? {
+                operation.result = Some(Outcome::Response(answer));
             }
         }
         Ok(operation)
     }
 }
 
-/// The ticket for a caller.
-fn ticket_message(vm: VmId, ticket: ConsoleTicket) -> proto::ConsoleTicket {
-    let ConsoleTicket { url, ticket, protocol, expires_at } = ticket;
-    proto::ConsoleTicket { vm: vm.name(), url, ticket, protocol, expire_time: Some(wire::time(expires_at)) }
+/// Where the target of an operation stands in [`TARGETS`].
+fn kind_of(operation: &operations::Operation) -> Result<usize> {
+    let fits = |kind: &Target| {
+        kind.verb.is_none_or(|verb| verb == operation.verb) && full_name(&[kind.names], &operation.target).is_some()
+    };
+    TARGETS.iter().position(fits).ok_or_else(|| Error::internal(format!("nothing packs {}", operation.target)))
 }
 
 /// Reads an operation with its target as it is now.
 pub(crate) async fn read<M: Mode>(tx: &mut TenantTx<M>, id: OperationId) -> Result<Operation> {
     let row = operations::get(tx, id).await?;
+    pack_one(tx, row).await
+}
+
+/// Packs an operation with its target as it is now.
+pub(crate) async fn pack_one<M: Mode>(tx: &mut TenantTx<M>, row: operations::Operation) -> Result<Operation> {
     pack(tx, vec![row]).await?.pop().ok_or_else(|| Error::internal("an operation was not packed"))
 }
 
 /// Packs operations with their targets as they are now, which are read at once.
 pub(crate) async fn pack<M: Mode>(tx: &mut TenantTx<M>, rows: Vec<operations::Operation>) -> Result<Vec<Operation>> {
-    let done = || rows.iter().filter(|row| row.state == OperationState::Succeeded);
-    let of_vms: Vec<_> = done().filter(|row| row.snapshot_id.is_none()).map(|row| row.vm_id).collect();
-    let of_snapshots: Vec<_> = done().filter_map(|row| row.snapshot_id).collect();
-    let vms = if of_vms.is_empty() { Vec::new() } else { vms::get_many(tx, &of_vms).await? };
-    let snapshots = if of_snapshots.is_empty() { Vec::new() } else { snapshots::get_many(tx, &of_snapshots).await? };
-    let target = |row: &operations::Operation| match row.snapshot_id {
-        Some(id) => snapshots.iter().find(|snapshot| snapshot.id == id).cloned().map(Target::Snapshot),
-        None => vms.iter().find(|vm| vm.id == row.vm_id).cloned().map(|vm| Target::Vm(Box::new(vm))),
-    };
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let target = target(&row);
-            message(row, target)
-        })
-        .collect())
+    let mut lent = tx.lend();
+    let packed = pack_in(&mut lent, rows).await;
+    tx.take_back(lent);
+    packed
 }
 
-/// What an operation has worked on.
-#[derive(Clone, Debug)]
-pub(crate) enum Target {
-    Vm(Box<Vm>),
-    Snapshot(Snapshot),
+async fn pack_in(tx: &mut TenantTx<Read>, rows: Vec<operations::Operation>) -> Result<Vec<Operation>> {
+    let targets: Vec<_> = rows.iter().map(kind_of).collect::<Result<_>>()?;
+    let mut there = HashMap::new();
+    for (index, kind) in TARGETS.iter().enumerate() {
+        let of_kind = rows
+            .iter()
+            .zip(&targets)
+            .filter(|(row, target)| **target == index && row.state == OperationState::Succeeded);
+        let names: Vec<_> = of_kind.map(|(row, _)| row.target.clone()).collect();
+        if !names.is_empty() {
+            let found = (kind.read)(tx, names).await?;
+            there.extend(found.into_iter().map(|(name, packed)| ((index, name), packed)));
+        }
+    }
+    let packed = rows.into_iter().zip(targets).map(|(row, target)| {
+        let now = there.get(&(target, row.target.clone())).cloned();
+        let response = now.unwrap_or_else(|| (TARGETS[target].last)(&row.target, row.tombstone.clone()));
+        message(row, response)
+    });
+    Ok(packed.collect())
 }
 
-/// Packs an operation. Its response is the target as it is now, or as it was when it ceased to be.
-pub(crate) fn message(row: operations::Operation, target: Option<Target>) -> Operation {
+impl Packed for operations::Operation {
+    /// With their targets as they are now.
+    async fn pack(tx: &mut TenantTx<Read>, rows: Vec<Self>) -> Result<Vec<Resource>> {
+        Ok(pack_in(tx, rows).await?.into_iter().map(Resource::Operation).collect())
+    }
+}
+
+/// Packs an operation. Where it worked, it has a response: the target as it is now, or as it was when it ceased to be.
+fn message(row: operations::Operation, response: Any) -> Operation {
     let result = match row.state {
         OperationState::Open | OperationState::Queued => None,
-        OperationState::Succeeded => Some(Outcome::Response(response(&row, target))),
+        OperationState::Succeeded => Some(Outcome::Response(response)),
         OperationState::Failed => Some(Outcome::Error(failure(&row))),
         OperationState::Cancelled => Some(Outcome::Error(rpc::Status {
             code: Code::Cancelled.into(),
@@ -199,7 +217,7 @@ pub(crate) fn message(row: operations::Operation, target: Option<Target>) -> Ope
         })),
     };
     let metadata = OperationMetadata {
-        target: row.target(),
+        target: row.target,
         verb: verb(row.verb).into(),
         step: row.step,
         progress_percent: row.progress_percent,
@@ -211,32 +229,6 @@ pub(crate) fn message(row: operations::Operation, target: Option<Target>) -> Ope
         deadline: Some(wire::time(row.deadline_at)),
     };
     Operation { name: row.id.name(), metadata: Some(wire::any(&metadata)), done: row.state.is_done(), result }
-}
-
-/// What an operation that worked gives. What a later one has removed leaves its id.
-fn response(row: &operations::Operation, target: Option<Target>) -> prost_types::Any {
-    if row.verb == Verb::OpenConsole {
-        return wire::any(&proto::ConsoleTicket { vm: row.vm_id.name(), ..Default::default() });
-    }
-    let tombstone = || row.tombstone.clone();
-    match (target, row.snapshot_id) {
-        (Some(Target::Vm(vm)), _) => wire::any(&vm_message(*vm)),
-        (Some(Target::Snapshot(snapshot)), _) => wire::any(&snapshot_message(snapshot)),
-        (None, None) => {
-            let was = tombstone().and_then(|was| serde_json::from_value(was).ok());
-            wire::any(&was.map_or_else(|| gone(row.vm_id), vm_message))
-        }
-        (None, Some(id)) => {
-            let was = tombstone().and_then(|was| serde_json::from_value(was).ok());
-            let gone = || proto::Snapshot { name: row.target(), uid: id.to_string(), ..Default::default() };
-            wire::any(&was.map_or_else(gone, snapshot_message))
-        }
-    }
-}
-
-fn gone(id: VmId) -> proto::Vm {
-    let state = proto::vm::State::Deleted.into();
-    proto::Vm { name: id.name(), uid: id.to_string(), state, ..Default::default() }
 }
 
 fn failure(row: &operations::Operation) -> rpc::Status {
@@ -254,16 +246,16 @@ fn error_info(reason: &str) -> prost_types::Any {
 /// What an operation does, as clients see it.
 pub(crate) fn verb(verb: Verb) -> operation_metadata::Verb {
     match verb {
-        Verb::Create | Verb::CreateSnapshot => operation_metadata::Verb::Create,
+        Verb::Create => operation_metadata::Verb::Create,
         Verb::Update => operation_metadata::Verb::Update,
-        Verb::Delete | Verb::DeleteSnapshot => operation_metadata::Verb::Delete,
+        Verb::Delete => operation_metadata::Verb::Delete,
         Verb::Start => operation_metadata::Verb::Start,
         Verb::Stop => operation_metadata::Verb::Stop,
         Verb::Restart => operation_metadata::Verb::Restart,
         Verb::Reset => operation_metadata::Verb::Reset,
         Verb::Suspend => operation_metadata::Verb::Suspend,
         Verb::Undelete => operation_metadata::Verb::Undelete,
-        Verb::RevertSnapshot => operation_metadata::Verb::Revert,
+        Verb::Revert => operation_metadata::Verb::Revert,
         Verb::OpenConsole => operation_metadata::Verb::OpenConsole,
     }
 }

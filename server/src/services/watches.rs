@@ -26,11 +26,12 @@ use virtualstack_model::log::ChangeKind;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
 use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsRequest, WatchVmsRequest};
-use virtualstack_store::changes::watch::{self, Batch, Collection, Place, Resources};
+use virtualstack_store::changes::watch::Place;
 use virtualstack_store::{MasterKey, Read, Store, TenantTx};
 
-use super::operations;
 use super::parts::Parts;
+use super::registry;
+use super::watched::{Collection, Told};
 use crate::auth::tokens;
 use crate::call::caller::Caller;
 use crate::call::status::from_error;
@@ -39,7 +40,6 @@ use crate::config::Config;
 use crate::generated::virtualstack::watch::v1::watch_service_server::WatchService;
 use crate::layers::authorize::{Authority, Standing};
 use crate::wire;
-use crate::wire::vm::vm_message;
 
 /// Messages that wait for a client at most, beside the batch that its task holds.
 const WAITING: usize = 16;
@@ -95,14 +95,14 @@ impl WatchService for Watches {
     async fn watch_vms(&self, request: Request<WatchVmsRequest>) -> Result<Response<Messages>, Status> {
         let caller = Caller::of(&request)?;
         let (metadata, _, request) = request.into_parts();
-        let opened = self.open(caller, &metadata, Collection::Vms, &request.resume_token).await;
+        let opened = self.open(caller, &metadata, &registry::VMS, &request.resume_token).await;
         opened.map(Response::new).map_err(from_error)
     }
 
     async fn watch_operations(&self, request: Request<WatchOperationsRequest>) -> Result<Response<Messages>, Status> {
         let caller = Caller::of(&request)?;
         let (metadata, _, request) = request.into_parts();
-        let opened = self.open(caller, &metadata, Collection::Operations, &request.resume_token).await;
+        let opened = self.open(caller, &metadata, &registry::OPERATIONS, &request.resume_token).await;
         opened.map(Response::new).map_err(from_error)
     }
 }
@@ -113,7 +113,7 @@ impl Watches {
         &self,
         caller: Caller,
         metadata: &MetadataMap,
-        collection: Collection,
+        collection: &'static Collection,
         token: &str,
     ) -> Result<Messages> {
         if self.stopping.is_cancelled() {
@@ -125,14 +125,13 @@ impl Watches {
         let follower = self.changes.follow(scope.tenant());
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
         let first = if token.is_empty() {
-            let snapshot = self.store.read_consistently(&scope, async |tx| {
-                let (resources, place) = watch::snapshot(tx, collection).await?;
-                Ok(First::Snapshot(pack(tx, resources).await?, place))
-            });
-            snapshot.await?
+            let snapshot = self.store.read_consistently(&scope, async |tx| (collection.snapshot)(tx).await);
+            let (resources, place) = snapshot.await?;
+            First::Snapshot(resources, place)
         } else {
-            let place = Place::of_token(&self.master_key, scope.tenant(), collection, token)?;
-            First::Changes(self.store.read(&scope, async |tx| after(tx, collection, place, self.resume).await).await?)
+            let place = Place::of_token(&self.master_key, scope.tenant(), collection.name, token)?;
+            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, place, self.resume).await;
+            First::Changes(self.store.read(&scope, after).await?)
         };
         drop(reader);
         let (messages, waiting) = mpsc::channel(WAITING);
@@ -153,29 +152,6 @@ impl Watches {
     }
 }
 
-/// What is to be told of a look at the log.
-struct Told {
-    changes: Vec<(ChangeKind, Resource, Place)>,
-    /// Up to where it is told with them.
-    place: Place,
-    more: bool,
-}
-
-async fn after(tx: &mut TenantTx<Read>, collection: Collection, place: Place, max_age: Duration) -> Result<Told> {
-    let Batch { changes, resources, place, more } = watch::after(tx, collection, place, max_age).await?;
-    let resources = pack(tx, resources).await?;
-    let changes = changes.into_iter().zip(resources).map(|((kind, place), resource)| (kind, resource, place));
-    Ok(Told { changes: changes.collect(), place, more })
-}
-
-/// Packs resources as every other call does; the responses of operations are as they are now.
-async fn pack(tx: &mut TenantTx<Read>, resources: Resources) -> Result<Vec<Resource>> {
-    Ok(match resources {
-        Resources::Vms(rows) => rows.into_iter().map(|row| Resource::Vm(vm_message(row))).collect(),
-        Resources::Operations(rows) => operations::pack(tx, rows).await?.into_iter().map(Resource::Operation).collect(),
-    })
-}
-
 /// What a stream begins with.
 enum First {
     Snapshot(Vec<Resource>, Place),
@@ -194,7 +170,7 @@ impl First {
 /// The task behind a stream.
 struct Watch {
     of: Watches,
-    collection: Collection,
+    collection: &'static Collection,
     standing: Standing,
     follower: Follower,
     messages: mpsc::Sender<WatchMessage>,
@@ -248,7 +224,7 @@ impl Watch {
             self.follower.reading();
             let (collection, place) = (self.collection, self.place);
             // However slow its client is: a stream that goes on is not too old.
-            let after = async |tx: &mut TenantTx<Read>| after(tx, collection, place, Duration::MAX).await;
+            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, place, Duration::MAX).await;
             let told = {
                 let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
                 self.standing.read(&self.of.store, after).await?
@@ -298,7 +274,7 @@ impl Watch {
     }
 
     fn token(&self, place: Place) -> Result<String> {
-        place.token(&self.of.master_key, self.standing.caller.tenant_id(), self.collection)
+        place.token(&self.of.master_key, self.standing.caller.tenant_id(), self.collection.name)
     }
 }
 

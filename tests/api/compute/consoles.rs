@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use virtualstack_model::compute::id::VmId;
 use virtualstack_model::id::{OperationId, TenantId};
 use virtualstack_store::compute::console_tickets;
 use virtualstack_store::operations::{self, End};
@@ -23,10 +22,9 @@ async fn open(rest: &Rest, vm: &str, body: Value) -> Value {
 }
 
 /// Ends the operation with a ticket, as the worker does.
-async fn give(plane: &ControlPlane, session: &Session, vm: &str, operation: &Value, valid: TimeDelta) {
+async fn give(plane: &ControlPlane, session: &Session, operation: &Value, valid: TimeDelta) {
     let tenant: TenantId = session.tokens.tenant.trim_start_matches("tenants/").parse().expect("an id");
     let id = OperationId::parse("name", operation["name"].as_str().expect("a name")).expect("an operation");
-    let vm = VmId::parse("vm", vm).expect("a VM");
     let expires_at = Utc::now() + valid;
     let ticket = json!({"url": "wss://esx.example.com/console", "ticket": TICKET, "protocol": "webmks", "expires_at": expires_at});
     let sealed = master_key().seal(&console_tickets::purpose(id), ticket.to_string().as_bytes()).expect("sealed");
@@ -34,7 +32,7 @@ async fn give(plane: &ControlPlane, session: &Session, vm: &str, operation: &Val
         .store
         .write_as_system(tenant, "vm_console", async |tx| {
             console_tickets::put(tx, id, &sealed, expires_at).await?;
-            operations::end(tx, id, vm, &End::Succeeded(None)).await
+            operations::end(tx, id, &End::Succeeded(None)).await
         })
         .await
         .expect("written");
@@ -70,7 +68,7 @@ async fn a_ticket_is_told_once_to_who_asked() {
     let body = json!({"requestId": "0199a000-0000-7000-8000-000000000001"});
     let operation = open(&rest, &vm, body.clone()).await;
     assert_eq!((&operation["done"], operation.get("response")), (&json!(false), None), "{operation}");
-    give(&plane, &admin, &vm, &operation, TimeDelta::seconds(30)).await;
+    give(&plane, &admin, &operation, TimeDelta::seconds(30)).await;
     // The database has it, and nobody can read it there.
     assert_eq!(plane.database.count("SELECT count(*) FROM compute.console_tickets").await, 1);
     let plain =
@@ -115,7 +113,7 @@ async fn a_wait_tells_it_too() {
     let waiting = rest.call("POST", &path, Some(json!({"timeout": "20s"})));
     let giving = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        give(&plane, &admin, &vm, &operation, TimeDelta::seconds(30)).await;
+        give(&plane, &admin, &operation, TimeDelta::seconds(30)).await;
     };
     let ((status, done), ()) = tokio::join!(waiting, giving);
     assert_eq!((status, &done["response"]["ticket"]), (200, &json!(TICKET)), "{done}");
@@ -124,7 +122,7 @@ async fn a_wait_tells_it_too() {
     // Of many who read at once with the same token, one is told.
     settle(&plane, "RUNNING").await;
     let operation = open(&rest, &vm, json!({})).await;
-    give(&plane, &admin, &vm, &operation, TimeDelta::seconds(30)).await;
+    give(&plane, &admin, &operation, TimeDelta::seconds(30)).await;
     let replies = futures::future::join_all((0..8).map(|_| read(&rest, &operation))).await;
     assert_eq!(replies.iter().filter(|reply| reply["response"]["ticket"] == TICKET).count(), 1);
 }
@@ -136,14 +134,14 @@ async fn a_ticket_that_is_too_old_or_of_another_operation_is_not_told() {
     let rest = admin.rest();
     let vm = settled_vm(&plane, &rest, "web-1", "RUNNING").await;
     let operation = open(&rest, &vm, json!({})).await;
-    give(&plane, &admin, &vm, &operation, TimeDelta::seconds(-1)).await;
+    give(&plane, &admin, &operation, TimeDelta::seconds(-1)).await;
     untold(&read(&rest, &operation).await, &vm);
 
     // An operation that is not done has nothing to tell.
     settle(&plane, "RUNNING").await;
     plane.database.execute("DELETE FROM compute.console_tickets").await;
     let operation = open(&rest, &vm, json!({})).await;
-    give(&plane, &admin, &vm, &operation, TimeDelta::seconds(30)).await;
+    give(&plane, &admin, &operation, TimeDelta::seconds(30)).await;
     plane
         .database
         .execute("UPDATE compute.operations SET state = 'FAILED', error_code = 9 WHERE state = 'SUCCEEDED'")
@@ -156,7 +154,7 @@ async fn a_ticket_that_is_too_old_or_of_another_operation_is_not_told() {
     let role = "(SELECT id FROM iam.tenant_roles r WHERE r.tenant_id = m.tenant_id AND r.display_name = 'viewer')";
     settle(&plane, "RUNNING").await;
     let of_bob = open(&bob.rest(), &vm, json!({})).await;
-    give(&plane, &bob, &vm, &of_bob, TimeDelta::seconds(30)).await;
+    give(&plane, &bob, &of_bob, TimeDelta::seconds(30)).await;
     let set = |role: &str| {
         format!(
             "UPDATE iam.user_tenant_roles u SET role_id = {role} FROM iam.memberships m WHERE m.id = u.membership_id \
@@ -171,7 +169,7 @@ async fn a_ticket_that_is_too_old_or_of_another_operation_is_not_told() {
     // A sealed ticket opens for the operation that it was sealed for.
     settle(&plane, "RUNNING").await;
     let (_, later) = (settle(&plane, "RUNNING").await, open(&rest, &vm, json!({})).await);
-    give(&plane, &admin, &vm, &later, TimeDelta::seconds(30)).await;
+    give(&plane, &admin, &later, TimeDelta::seconds(30)).await;
     let swap = "UPDATE compute.console_tickets t SET sealed_ticket = (SELECT sealed_ticket FROM compute.console_tickets \
         WHERE operation_id <> t.operation_id LIMIT 1)";
     assert_eq!(texts(&plane.database, "SELECT count(*) FROM compute.console_tickets").await, ["2"]);

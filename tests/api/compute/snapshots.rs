@@ -50,7 +50,7 @@ async fn a_snapshot_comes_and_goes() {
     assert_eq!((&snapshot["displayName"], &snapshot["description"]), (&json!("before"), &json!("the upgrade")));
     let (_, me) = rest.call("GET", "/v1/users/me", None).await;
     assert_eq!(snapshot["creator"], me["name"]);
-    assert_eq!(job(&plane).await["verb"], "CREATE_SNAPSHOT");
+    assert_eq!(job(&plane).await["verb"], "CREATE");
     assert_eq!(rest.call("GET", "/v1/quota", None).await.1["usage"]["snapshots"], 1, "counted from the beginning");
 
     settle(&plane, "RUNNING").await;
@@ -65,13 +65,13 @@ async fn a_snapshot_comes_and_goes() {
     assert_eq!((status, &revert["metadata"]["verb"]), (200, &json!("REVERT")), "{revert}");
     assert_eq!(target(&revert), name);
     assert_eq!((state_of(&rest, &vm).await, state_of(&rest, &name).await), (json!("UPDATING"), json!("READY")));
-    assert_eq!(job(&plane).await["verb"], "REVERT_SNAPSHOT");
+    assert_eq!(job(&plane).await["verb"], "REVERT");
     settle(&plane, "STOPPED").await;
 
     let (status, delete) = rest.call("DELETE", &format!("/v1/{name}"), None).await;
     assert_eq!((status, &delete["metadata"]["verb"]), (200, &json!("DELETE")), "{delete}");
     assert_eq!((state_of(&rest, &vm).await, state_of(&rest, &name).await), (json!("UPDATING"), json!("DELETING")));
-    assert_eq!(job(&plane).await["verb"], "DELETE_SNAPSHOT");
+    assert_eq!(job(&plane).await["verb"], "DELETE");
     let (_, events) = rest.call("GET", &format!("/v1/{vm}/events"), None).await;
     let reasons: Vec<_> = events["vmEvents"].as_array().expect("events").iter().map(|event| &event["reason"]).collect();
     for reason in ["VM_SNAPSHOT_REQUESTED", "VM_REVERT_REQUESTED", "VM_SNAPSHOT_DELETE_REQUESTED"] {
@@ -82,7 +82,7 @@ async fn a_snapshot_comes_and_goes() {
     let id = name.rsplit('/').next().expect("an id");
     let keep = format!(
         "UPDATE compute.operations SET state = 'SUCCEEDED', ended_at = now(), tombstone = \
-            (SELECT to_jsonb(s) FROM compute.snapshots s WHERE s.id = '{id}') WHERE verb = 'DELETE_SNAPSHOT'; \
+            (SELECT to_jsonb(s) FROM compute.snapshots s WHERE s.id = '{id}') WHERE verb = 'DELETE'; \
          DELETE FROM compute.snapshots"
     );
     plane.database.execute(&keep).await;

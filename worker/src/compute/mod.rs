@@ -6,31 +6,44 @@ mod template_inventory;
 mod vm_console;
 mod vm_create;
 mod vm_delete;
+mod vm_fault;
 mod vm_power;
 mod vm_purge;
 mod vm_resize;
 mod vm_snapshot;
 
+use std::fmt::Display;
+
 use chrono::{TimeDelta, Utc};
 use virtualstack_model::Result;
-use virtualstack_model::compute::id::VmId;
 use virtualstack_model::compute::jobs::{
-    ConsoleTicketCleanup, TemplateInventory, VmConsole, VmCreate, VmDelete, VmPower, VmPurge, VmResize, VmSnapshot,
+    ConsoleTicketCleanup, TemplateInventory, VmConsole, VmCreate, VmDelete, VmJob, VmPower, VmPurge, VmResize,
+    VmSnapshot,
 };
 use virtualstack_model::compute::vm::{Size, VmState};
 use virtualstack_model::jobs::Job;
-use virtualstack_model::operation::Verb;
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Update, Vm};
 use virtualstack_store::operations::{self, End, Failure};
 use virtualstack_store::{TenantTx, Write};
 
-use crate::adapters::hypervisor::{Progress, TaskRef, TemplateRef, VmIdentity};
+use crate::adapters::hypervisor::{Fault, Hypervisor, Progress, TaskRef, TemplateRef, VmIdentity};
+use crate::compute::vm_fault::{StepError, VmFault};
 use crate::config::Config;
-use crate::engine::context::{Settled, Snapshot, StepContext, Transition};
+use crate::engine::context::{Committed, StepContext, Transition};
 use crate::engine::registry::Registry;
 use crate::engine::run::Workflow;
-use crate::engine::step_error::{StepError, code, failure};
+use crate::engine::step_error::{code, failure};
+
+/// The hypervisor that a VM is on.
+fn hypervisor<'a>(context: &'a StepContext<'_>, vm: &Vm) -> Result<&'a dyn Hypervisor, StepError> {
+    Ok(context.shared.hypervisors.of(&vm.hypervisor)?)
+}
+
+/// Asks the hypervisor; see [`StepContext::ask`].
+async fn ask<T>(context: &StepContext<'_>, call: impl Future<Output = Result<T, Fault>>) -> Result<T, StepError> {
+    context.ask(call).await
+}
 
 pub(crate) fn register(registry: &mut Registry, config: &Config) {
     registry
@@ -46,8 +59,13 @@ pub(crate) fn register(registry: &mut Registry, config: &Config) {
 }
 
 /// The VM of a step that cannot do without its row.
-fn present(snapshot: Snapshot) -> Result<Vm, StepError> {
-    snapshot.vm.ok_or_else(|| StepError::Fail(failure(code::NOT_FOUND, "VM_NOT_FOUND", "the VM was removed")))
+fn present(subject: Option<Vm>) -> Result<Vm, StepError> {
+    subject.ok_or_else(|| StepError::Fail(failure(code::NOT_FOUND, "VM_NOT_FOUND", "the VM was removed")))
+}
+
+/// The VM was on the hypervisor, and no longer is.
+fn vanished() -> StepError {
+    VmFault::Lost(failure(code::NOT_FOUND, "VM_LOST", "the VM vanished from the hypervisor")).into()
 }
 
 /// Waits for a task of the hypervisor: `again` is the step that asks once more, with the task's reference stored.
@@ -56,7 +74,7 @@ async fn wait_or<S>(
     progress: Progress,
     again: impl FnOnce(Option<TaskRef>) -> S,
     done: S,
-) -> Result<Settled<S>, StepError>
+) -> Result<Committed<S>, StepError>
 where
     S: serde::Serialize + Send + Sync,
 {
@@ -68,17 +86,17 @@ where
 }
 
 /// Makes sure that the hypervisor is not at work on a VM, so that what is observed then stays true.
-async fn idle(context: &StepContext<'_>, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, StepError> {
-    match context.ask(context.hypervisor()?.ensure_idle(vm, task)).await {
-        Err(StepError::Lost(_)) => Ok(Progress::Done),
+async fn idle(context: &StepContext<'_>, vm: &Vm, task: Option<&TaskRef>) -> Result<Progress, StepError> {
+    match ask(context, hypervisor(context, vm)?.ensure_idle(vm.id, task)).await {
+        Err(StepError::Own(VmFault::Lost(_))) => Ok(Progress::Done),
         done => done,
     }
 }
 
 /// What the hypervisor says of a VM, to be written with the end of an operation. `size` is what it has where that cannot be
 /// seen. A VM that is gone is still counted: whoever knows why may bring it back.
-async fn observe(context: &StepContext<'_>, vm: VmId, size: Size) -> Result<Update, StepError> {
-    let seen = context.ask(context.hypervisor()?.observe_vm(vm)).await?;
+async fn observe(context: &StepContext<'_>, vm: &Vm, size: Size) -> Result<Update, StepError> {
+    let seen = ask(context, hypervisor(context, vm)?.observe_vm(vm.id)).await?;
     Ok(match seen {
         Some(seen) => Update {
             state: Some(VmState::from_power(seen.power)),
@@ -96,43 +114,49 @@ async fn observe(context: &StepContext<'_>, vm: VmId, size: Size) -> Result<Upda
 }
 
 /// Ends an operation with the VM as the hypervisor says it is.
-async fn conclude<W: Workflow>(
+async fn conclude<W: Workflow + VmJob>(
     job: &W,
     context: &StepContext<'_>,
     vm: &Vm,
     event: Event,
     end: End,
-) -> Result<Settled<W::Step>, StepError> {
+) -> Result<Committed<W::Step>, StepError> {
     let size = if matches!(end, End::Succeeded(_)) { vm.wanted_size() } else { vm.size() };
-    let update = observe(context, vm.id, size).await?;
+    let update = observe(context, vm, size).await?;
     let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &end).await;
-    Ok(context.settle(Transition::Done, done).await?)
+    Ok(context.commit_step(Transition::Done, done).await?)
 }
 
-/// What is told of an operation that failed, or was cancelled (none).
-fn taken_back<W: Workflow>(job: &W, verb: Verb, failure: Option<Failure>) -> (Event, End) {
+/// What is recorded of work that failed, or was cancelled (None).
+fn taken_back<W: Workflow>(job: &W, work: impl Display, failure: Option<Failure>) -> (Event, End) {
     let operation = Some(job.operation());
     match failure {
         Some(failure) => {
-            let message = format!("{verb} failed: {}", failure.message);
+            let message = format!("{work} failed: {}", failure.message);
             (Event { reason: "VM_OPERATION_FAILED", message, operation }, End::Failed(failure))
         }
         None => {
-            let message = format!("{verb} was cancelled");
+            let message = format!("{work} was cancelled");
             (Event { reason: "VM_OPERATION_CANCELLED", message, operation }, End::Cancelled)
         }
     }
 }
 
 /// Writes a VM's state and ends the operation, in the commit that `tx` is.
-async fn finish<W: Workflow>(job: &W, tx: &mut TenantTx<Write>, update: Update, event: Event, end: &End) -> Result<()> {
+async fn finish<W: Workflow + VmJob>(
+    job: &W,
+    tx: &mut TenantTx<Write>,
+    update: Update,
+    event: Event,
+    end: &End,
+) -> Result<()> {
     write(job, tx, update, event).await?;
-    operations::end(tx, job.operation(), job.vm(), end).await
+    operations::end(tx, job.operation(), end).await
 }
 
 /// Writes a VM's state. It comes first in a commit: whoever locks both a VM and its operation locks the VM first, as the
 /// server does. A VM that was removed stays so.
-async fn write<W: Workflow>(job: &W, tx: &mut TenantTx<Write>, mut update: Update, event: Event) -> Result<()> {
+async fn write<W: Workflow + VmJob>(job: &W, tx: &mut TenantTx<Write>, mut update: Update, event: Event) -> Result<()> {
     let Some(mut current) = vms::find_locked(tx, job.vm()).await? else { return Ok(()) };
     // A delete that waits behind this operation has the last word.
     if current.state == VmState::Deleting && W::KIND != VmDelete::KIND {
@@ -144,24 +168,19 @@ async fn write<W: Workflow>(job: &W, tx: &mut TenantTx<Write>, mut update: Updat
 /// How long after a purge that failed the next one is due, at least.
 const PURGE_AGAIN: TimeDelta = TimeDelta::hours(1);
 
-/// Ends a workflow that can neither go on nor back: the VM is in ERROR, the job a dead letter.
-pub(crate) async fn give_up<W: Workflow>(
+/// Ends a workflow that can neither go on nor roll back: the VM is in ERROR, the job a dead letter.
+async fn dead_letter<W: Workflow + VmJob>(
     job: &W,
     context: &StepContext<'_>,
     failure: Failure,
-) -> Result<Settled<W::Step>> {
+) -> Result<Committed<W::Step>> {
     let abandon = async |tx: &mut _| abandon(job, tx, &failure).await;
-    context.settle(given_up(&failure), abandon).await
-}
-
-/// The job is a dead letter, and says why.
-fn given_up<S>(failure: &Failure) -> Transition<S> {
-    Transition::GiveUp(format!("{}: {}", failure.reason, failure.message))
+    context.commit_step(Transition::dead_letter(&failure), abandon).await
 }
 
 /// Writes that nobody knows what state a VM is in, and ends the operation. What it may have come to hold stays counted. A VM
 /// whose purge failed stays deleted: nobody may use it, and the purge is tried again.
-async fn abandon<W: Workflow>(job: &W, tx: &mut TenantTx<Write>, failure: &Failure) -> Result<()> {
+async fn abandon<W: Workflow + VmJob>(job: &W, tx: &mut TenantTx<Write>, failure: &Failure) -> Result<()> {
     let (event, end) = (
         Event { reason: "VM_OPERATION_FAILED", message: failure.message.clone(), operation: Some(job.operation()) },
         End::Failed(failure.clone()),
@@ -185,8 +204,18 @@ fn identity(vm: &Vm) -> VmIdentity {
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
+    use virtualstack_model::compute::vm::time_limit;
+    use virtualstack_model::operation::Verb;
 
     use super::*;
+    use crate::engine::run::ROLLBACK_GRACE;
+
+    #[test]
+    fn the_deadline_comes_long_before_the_last_attempt() {
+        let longest = Verb::ALL.iter().map(|verb| time_limit(*verb)).max().expect("verbs") + ROLLBACK_GRACE;
+        // Between attempts lie 30 s on average: at most 60 s, by full jitter.
+        assert!(TimeDelta::seconds(30) * VmCreate::MAX_ATTEMPTS > longest * 3, "{longest}");
+    }
 
     /// A workflow whose step cannot be read begins again, and whoever waits for it waits twice as long.
     fn reads<W: Workflow>(job: &Value) {

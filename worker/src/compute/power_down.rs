@@ -3,14 +3,15 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use virtualstack_model::compute::id::VmId;
 use virtualstack_model::compute::jobs::Graceful;
 use virtualstack_model::compute::vm::PowerState;
+use virtualstack_store::compute::vms::Vm;
 
-use super::wait_or;
+use super::{ask, hypervisor, vanished, wait_or};
 use crate::adapters::hypervisor::TaskRef;
-use crate::engine::context::{Settled, StepContext, Transition};
-use crate::engine::step_error::{StepError, code, failure};
+use crate::compute::vm_fault::{StepError, VmFault};
+use crate::engine::context::{Committed, StepContext, Transition};
+use crate::engine::step_error::{code, failure};
 
 /// Where it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,38 +52,36 @@ impl PowerDown {
 /// Goes on with it: `again` is the step that it stands in, `off` what comes when the VM is off.
 pub(super) async fn step<S>(
     context: &StepContext<'_>,
-    vm: VmId,
+    vm: &Vm,
     graceful: Option<Graceful>,
     at: PowerDown,
     again: impl Fn(PowerDown) -> S + Send,
     off: S,
-) -> Result<Settled<S>, StepError>
+) -> Result<Committed<S>, StepError>
 where
     S: Serialize + Send + Sync,
 {
-    let hypervisor = context.hypervisor()?;
+    let hypervisor = hypervisor(context, vm)?;
     let Graceful { timeout_seconds, power_off } = graceful.unwrap_or_default();
     let unless_cut = |reason, message: String| match power_off {
         true => Ok(again(PowerDown::Cut { task: None })),
         false => Err(StepError::Fail(failure(code::FAILED_PRECONDITION, reason, message))),
     };
     match at {
-        PowerDown::Ask => match context.ask(hypervisor.ask_to_shut_down(vm)).await {
+        PowerDown::Ask => match ask(context, hypervisor.ask_to_shut_down(vm.id)).await {
             Ok(()) => {
                 let until = Utc::now() + TimeDelta::seconds(timeout_seconds.into());
                 Ok(context.next(again(PowerDown::Await { until })).await?)
             }
-            Err(StepError::Guest(failure)) => Ok(context.next(unless_cut(NO_TOOLS, failure.message)?).await?),
+            Err(StepError::Own(VmFault::Guest(failure))) => {
+                Ok(context.next(unless_cut(NO_TOOLS, failure.message)?).await?)
+            }
             Err(error) => Err(error),
         },
         PowerDown::Await { until } => {
-            let seen = context.ask(hypervisor.observe_vm(vm)).await?;
+            let seen = ask(context, hypervisor.observe_vm(vm.id)).await?;
             let Some(seen) = seen else {
-                return Err(StepError::Lost(failure(
-                    code::NOT_FOUND,
-                    "VM_LOST",
-                    "the VM vanished from the hypervisor",
-                )));
+                return Err(vanished());
             };
             let next = match seen.power {
                 PowerState::Off => off,
@@ -95,7 +94,7 @@ where
                     // A guest takes seconds at least.
                     let pause = context.within(context.task_poll() * 4);
                     let later = Transition::Wait(again(PowerDown::Await { until }), pause);
-                    return Ok(context.settle(later, async |_| Ok(())).await?);
+                    return Ok(context.commit_step(later, async |_| Ok(())).await?);
                 }
                 PowerState::On => {
                     let message = format!("the guest did not shut down in {timeout_seconds} s; the VM still runs");
@@ -105,7 +104,7 @@ where
             Ok(context.next(next).await?)
         }
         PowerDown::Cut { task } => {
-            let progress = context.ask(hypervisor.ensure_power(vm, PowerState::Off, task.as_ref())).await?;
+            let progress = ask(context, hypervisor.ensure_power(vm.id, PowerState::Off, task.as_ref())).await?;
             wait_or(context, progress, |task| again(PowerDown::Cut { task }), off).await
         }
     }

@@ -3,15 +3,17 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use virtualstack_model::Error;
 use virtualstack_model::compute::jobs::VmConsole;
+use virtualstack_model::{Error, Result};
 use virtualstack_store::compute::console_tickets;
+use virtualstack_store::compute::vms::{self, Vm};
 use virtualstack_store::operations::{self, End, Failure};
+use virtualstack_store::{Read, TenantTx};
 
-use super::{given_up, present};
-use crate::engine::context::{Settled, Snapshot, StepContext, Transition};
+use super::{ask, hypervisor, present};
+use crate::compute::vm_fault::{StepError, VmFault};
+use crate::engine::context::{Committed, StepContext, Transition};
 use crate::engine::run::Workflow;
-use crate::engine::step_error::StepError;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -25,6 +27,12 @@ pub(crate) enum Step {
 
 impl Workflow for VmConsole {
     type Step = Step;
+    type Subject = Option<Vm>;
+    type Error = VmFault;
+
+    async fn load(&self, tx: &mut TenantTx<Read>) -> Result<Option<Vm>> {
+        vms::find(tx, self.vm).await
+    }
 
     fn first(&self) -> Step {
         Step::Open
@@ -40,26 +48,28 @@ impl Workflow for VmConsole {
     async fn step(
         &self,
         context: &StepContext<'_>,
-        snapshot: Snapshot,
+        subject: Option<Vm>,
         step: Step,
-    ) -> Result<Settled<Step>, StepError> {
-        let (vm, id) = (self.vm, self.operation);
+    ) -> Result<Committed<Step>, StepError> {
+        let id = self.operation;
         match step {
             Step::Open => {
-                present(snapshot)?;
-                let ticket = context.ask(context.hypervisor()?.open_console(vm)).await?;
+                let vm = present(subject)?;
+                let ticket = ask(context, hypervisor(context, &vm)?.open_console(vm.id)).await?;
                 let secret = serde_json::to_vec(&ticket).map_err(Error::internal)?;
                 let sealed = context.shared.master_key.seal(&console_tickets::purpose(id), &secret)?;
                 let done = async |tx: &mut _| {
                     console_tickets::put(tx, id, &sealed, ticket.expires_at).await?;
-                    operations::end(tx, id, vm, &End::Succeeded(None)).await
+                    operations::end(tx, id, &End::Succeeded(None)).await
                 };
-                Ok(context.settle(Transition::Done, done).await?)
+                Ok(context.commit_step(Transition::Done, done).await?)
             }
             Step::Rollback { failure } => {
                 // A ticket that nobody has fetched opens nothing, and is soon too old.
                 let end = failure.map_or(End::Cancelled, End::Failed);
-                Ok(context.settle(Transition::Done, async |tx: &mut _| operations::end(tx, id, vm, &end).await).await?)
+                Ok(context
+                    .commit_step(Transition::Done, async |tx: &mut _| operations::end(tx, id, &end).await)
+                    .await?)
             }
         }
     }
@@ -71,8 +81,10 @@ impl Workflow for VmConsole {
         }
     }
 
-    async fn give_up(&self, context: &StepContext<'_>, failure: Failure) -> virtualstack_model::Result<Settled<Step>> {
-        let (vm, id, end) = (self.vm, self.operation, End::Failed(failure.clone()));
-        context.settle(given_up(&failure), async |tx: &mut _| operations::end(tx, id, vm, &end).await).await
+    async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
+        // The VM is as it was.
+        let (id, end) = (self.operation, End::Failed(failure.clone()));
+        let done = async |tx: &mut _| operations::end(tx, id, &end).await;
+        context.commit_step(Transition::dead_letter(&failure), done).await
     }
 }

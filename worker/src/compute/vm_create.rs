@@ -9,12 +9,13 @@ use virtualstack_model::compute::vm::{PowerState, VmState};
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Update, Vm};
 use virtualstack_store::operations::{self, End, Failure};
+use virtualstack_store::{Read, TenantTx};
 
-use super::{finish, identity, present, wait_or};
+use super::{ask, dead_letter, finish, hypervisor, identity, present, vanished, wait_or};
 use crate::adapters::hypervisor::{Progress, TaskRef, TemplateRef, VmSpec};
-use crate::engine::context::{Settled, Snapshot, StepContext, Transition};
+use crate::compute::vm_fault::{StepError, VmFault};
+use crate::engine::context::{Committed, StepContext, Transition};
 use crate::engine::run::Workflow;
-use crate::engine::step_error::{StepError, code, failure};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -37,6 +38,12 @@ pub(crate) enum Step {
 
 impl Workflow for VmCreate {
     type Step = Step;
+    type Subject = Option<Vm>;
+    type Error = VmFault;
+
+    async fn load(&self, tx: &mut TenantTx<Read>) -> Result<Option<Vm>> {
+        vms::find(tx, self.vm).await
+    }
 
     fn first(&self) -> Step {
         Step::Clone { task: None }
@@ -54,23 +61,23 @@ impl Workflow for VmCreate {
     async fn step(
         &self,
         context: &StepContext<'_>,
-        snapshot: Snapshot,
+        subject: Option<Vm>,
         step: Step,
-    ) -> Result<Settled<Step>, StepError> {
-        let vm = present(snapshot)?;
-        let hypervisor = context.hypervisor()?;
+    ) -> Result<Committed<Step>, StepError> {
+        let vm = present(subject)?;
+        let hypervisor = hypervisor(context, &vm)?;
         match step {
             Step::Clone { task } => {
-                let progress = context.ask(hypervisor.ensure_vm(&spec(self, &vm), task.as_ref())).await?;
+                let progress = ask(context, hypervisor.ensure_vm(&spec(self, &vm), task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::Clone { task }, Step::PowerOn { task: None }).await
             }
             Step::PowerOn { task } => {
-                let progress = context.ask(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
+                let progress = ask(context, hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::PowerOn { task }, Step::Observe { looks: 0 }).await
             }
             Step::Observe { looks } => observe(self, context, vm, looks).await,
             Step::Rollback { task, failure } => {
-                let progress = context.ask(hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
+                let progress = ask(context, hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
                 if let Progress::Running { task, percent } = progress {
                     return Ok(context.wait(Step::Rollback { task, failure }, percent).await?);
                 }
@@ -87,6 +94,10 @@ impl Workflow for VmCreate {
             Step::PowerOn { .. } | Step::Observe { .. } => Some(Step::Rollback { task: None, failure }),
         }
     }
+
+    async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
+        dead_letter(self, context, failure).await
+    }
 }
 
 fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
@@ -102,15 +113,15 @@ fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
 }
 
 /// Waits a while for the guest's address, then calls the VM running with or without one.
-async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) -> Result<Settled<Step>, StepError> {
-    let seen = context.ask(context.hypervisor()?.observe_vm(vm.id)).await?;
+async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) -> Result<Committed<Step>, StepError> {
+    let seen = ask(context, hypervisor(context, &vm)?.observe_vm(vm.id)).await?;
     let Some(seen) = seen else {
-        return Err(StepError::Lost(failure(code::NOT_FOUND, "VM_LOST", "the VM vanished from the hypervisor")));
+        return Err(vanished());
     };
     if seen.ip_addresses.is_empty() && looks < context.shared.config.address_wait_seconds {
         let pause = context.within(chrono::TimeDelta::seconds(1));
         let again = Transition::Wait(Step::Observe { looks: looks + 1 }, pause);
-        return Ok(context.settle(again, async |_| Ok(())).await?);
+        return Ok(context.commit_step(again, async |_| Ok(())).await?);
     }
     let id = job.operation;
     let update = Update {
@@ -121,7 +132,7 @@ async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) 
     };
     let event = Event { reason: "VM_CREATED", message: "The VM was created".to_owned(), operation: Some(id) };
     let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &End::Succeeded(None)).await;
-    Ok(context.settle(Transition::Done, done).await?)
+    Ok(context.commit_step(Transition::Done, done).await?)
 }
 
 /// Nothing is left on the hypervisor. A failed VM stays to be seen; a cancelled one goes.
@@ -130,7 +141,7 @@ async fn rolled_back(
     context: &StepContext<'_>,
     vm: Vm,
     failure: Option<Failure>,
-) -> Result<Settled<Step>> {
+) -> Result<Committed<Step>> {
     let id = job.operation;
     let done = async |tx: &mut _| match &failure {
         Some(failure) => {
@@ -148,8 +159,8 @@ async fn rolled_back(
             let message = "Creation was cancelled".to_owned();
             let event = Event { reason: "VM_CREATE_CANCELLED", message, operation: Some(id) };
             vms::remove(tx, &vm, event).await?;
-            operations::end(tx, id, vm.id, &End::Cancelled).await
+            operations::end(tx, id, &End::Cancelled).await
         }
     };
-    context.settle(Transition::Done, done).await
+    context.commit_step(Transition::Done, done).await
 }

@@ -11,12 +11,13 @@ use virtualstack_model::compute::vm::{PowerState, VmState};
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Update, Vm};
 use virtualstack_store::operations::{self, End, Failure, Tombstone};
+use virtualstack_store::{Read, TenantTx};
 
-use super::{finish, identity, observe, wait_or};
+use super::{ask, dead_letter, finish, hypervisor, identity, observe, wait_or};
 use crate::adapters::hypervisor::{Progress, TaskRef};
-use crate::engine::context::{Settled, Snapshot, StepContext, Transition};
+use crate::compute::vm_fault::{StepError, VmFault};
+use crate::engine::context::{Committed, StepContext, Transition};
 use crate::engine::run::Workflow;
-use crate::engine::step_error::StepError;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -29,6 +30,12 @@ pub(crate) enum Step {
 
 impl Workflow for VmDelete {
     type Step = Step;
+    type Subject = Option<Vm>;
+    type Error = VmFault;
+
+    async fn load(&self, tx: &mut TenantTx<Read>) -> Result<Option<Vm>> {
+        vms::find(tx, self.vm).await
+    }
 
     fn first(&self) -> Step {
         if self.force { Step::Destroy { task: None } } else { Step::PowerOff { task: None } }
@@ -46,25 +53,25 @@ impl Workflow for VmDelete {
     async fn step(
         &self,
         context: &StepContext<'_>,
-        snapshot: Snapshot,
+        subject: Option<Vm>,
         step: Step,
-    ) -> Result<Settled<Step>, StepError> {
+    ) -> Result<Committed<Step>, StepError> {
         // A create that was cancelled for this delete has left nothing.
-        let Some(vm) = snapshot.vm else { return Ok(nothing_left(self, context).await?) };
-        let hypervisor = context.hypervisor()?;
+        let Some(vm) = subject else { return Ok(nothing_left(self, context).await?) };
+        let hypervisor = hypervisor(context, &vm)?;
         match step {
             Step::PowerOff { task } => {
-                let off = context.ask(hypervisor.ensure_power(vm.id, PowerState::Off, task.as_ref())).await;
+                let off = ask(context, hypervisor.ensure_power(vm.id, PowerState::Off, task.as_ref())).await;
                 let progress = match off {
                     // Nothing to power off, then: the row still goes its way.
-                    Err(StepError::Lost(_)) => Progress::Done,
+                    Err(StepError::Own(VmFault::Lost(_))) => Progress::Done,
                     other => other?,
                 };
                 wait_or(context, progress, |task| Step::PowerOff { task }, Step::Keep).await
             }
             Step::Keep => keep(self, context, &vm).await,
             Step::Destroy { task } => {
-                let progress = context.ask(hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
+                let progress = ask(context, hypervisor.ensure_absent(&identity(&vm), task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::Destroy { task }, Step::Purge).await
             }
             Step::Purge => Ok(purge(self, context, vm).await?),
@@ -74,10 +81,14 @@ impl Workflow for VmDelete {
     fn rollback(&self, _step: &Step, _failure: Option<Failure>) -> Option<Step> {
         None
     }
+
+    async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
+        dead_letter(self, context, failure).await
+    }
 }
 
-async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: &Vm) -> Result<Settled<Step>, StepError> {
-    let seen = observe(context, vm.id, vm.size()).await?;
+async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: &Vm) -> Result<Committed<Step>, StepError> {
+    let seen = observe(context, vm, vm.size()).await?;
     let window = TimeDelta::seconds(i64::from(context.shared.config.undelete_window_seconds));
     let update = Update {
         state: Some(VmState::Deleted),
@@ -90,10 +101,10 @@ async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: &Vm) -> Result<Sett
     let message = "The VM was deleted; it is kept until its purge time".to_owned();
     let event = Event { reason: "VM_DELETED", message, operation: Some(job.operation) };
     let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &End::Succeeded(None)).await;
-    Ok(context.settle(Transition::Done, done).await?)
+    Ok(context.commit_step(Transition::Done, done).await?)
 }
 
-async fn purge(job: &VmDelete, context: &StepContext<'_>, mut vm: Vm) -> Result<Settled<Step>> {
+async fn purge(job: &VmDelete, context: &StepContext<'_>, mut vm: Vm) -> Result<Committed<Step>> {
     let id = job.operation;
     let now = Utc::now();
     vm.state = VmState::Deleted;
@@ -102,13 +113,13 @@ async fn purge(job: &VmDelete, context: &StepContext<'_>, mut vm: Vm) -> Result<
     let event = Event { reason: "VM_PURGED", message: "The VM was purged".to_owned(), operation: Some(id) };
     let done = async |tx: &mut _| {
         vms::remove(tx, &vm, event.clone()).await?;
-        operations::end(tx, id, vm.id, &End::Succeeded(Some(Tombstone::of(&vm)?))).await
+        operations::end(tx, id, &End::Succeeded(Some(Tombstone::of(&vm)?))).await
     };
-    context.settle(Transition::Done, done).await
+    context.commit_step(Transition::Done, done).await
 }
 
-async fn nothing_left(job: &VmDelete, context: &StepContext<'_>) -> Result<Settled<Step>> {
-    let (id, vm) = (job.operation, job.vm);
-    let done = async |tx: &mut _| operations::end(tx, id, vm, &End::Succeeded(None)).await;
-    context.settle(Transition::Done, done).await
+async fn nothing_left(job: &VmDelete, context: &StepContext<'_>) -> Result<Committed<Step>> {
+    let id = job.operation;
+    let done = async |tx: &mut _| operations::end(tx, id, &End::Succeeded(None)).await;
+    context.commit_step(Transition::Done, done).await
 }

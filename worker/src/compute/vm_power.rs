@@ -4,18 +4,21 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::VmPower;
 use virtualstack_model::compute::vm::PowerState;
 use virtualstack_model::operation::Verb;
 use virtualstack_store::compute::event::Event;
+use virtualstack_store::compute::vms::{self, Vm};
 use virtualstack_store::operations::{End, Failure};
+use virtualstack_store::{Read, TenantTx};
 
 use super::power_down::{self, PowerDown};
-use super::{conclude, idle, present, taken_back, wait_or};
+use super::{ask, conclude, dead_letter, hypervisor, idle, present, taken_back, wait_or};
 use crate::adapters::hypervisor::{Progress, TaskRef};
-use crate::engine::context::{Settled, Snapshot, StepContext};
+use crate::compute::vm_fault::{StepError, VmFault};
+use crate::engine::context::{Committed, StepContext};
 use crate::engine::run::Workflow;
-use crate::engine::step_error::StepError;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -42,6 +45,12 @@ pub(crate) enum Step {
 
 impl Workflow for VmPower {
     type Step = Step;
+    type Subject = Option<Vm>;
+    type Error = VmFault;
+
+    async fn load(&self, tx: &mut TenantTx<Read>) -> Result<Option<Vm>> {
+        vms::find(tx, self.vm).await
+    }
 
     fn first(&self) -> Step {
         match self.verb {
@@ -66,26 +75,26 @@ impl Workflow for VmPower {
     async fn step(
         &self,
         context: &StepContext<'_>,
-        snapshot: Snapshot,
+        subject: Option<Vm>,
         step: Step,
-    ) -> Result<Settled<Step>, StepError> {
-        let vm = present(snapshot)?;
-        let hypervisor = context.hypervisor()?;
+    ) -> Result<Committed<Step>, StepError> {
+        let vm = present(subject)?;
+        let hypervisor = hypervisor(context, &vm)?;
         match step {
             Step::PowerOff { at } => {
                 let off = if self.verb == Verb::Restart { Step::PowerOn { task: None } } else { Step::Observe };
-                power_down::step(context, vm.id, self.graceful, at, |at| Step::PowerOff { at }, off).await
+                power_down::step(context, &vm, self.graceful, at, |at| Step::PowerOff { at }, off).await
             }
             Step::PowerOn { task } => {
-                let progress = context.ask(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
+                let progress = ask(context, hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::PowerOn { task }, Step::Observe).await
             }
             Step::Reset { task } => {
-                let progress = context.ask(hypervisor.reset(vm.id, task.as_ref())).await?;
+                let progress = ask(context, hypervisor.reset(vm.id, task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::Reset { task }, Step::Observe).await
             }
             Step::Suspend { task } => {
-                let progress = context.ask(hypervisor.ensure_power(vm.id, PowerState::Paused, task.as_ref())).await?;
+                let progress = ask(context, hypervisor.ensure_power(vm.id, PowerState::Paused, task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::Suspend { task }, Step::Observe).await
             }
             Step::Observe => {
@@ -100,7 +109,7 @@ impl Workflow for VmPower {
                 conclude(self, context, &vm, event, End::Succeeded(None)).await
             }
             Step::Rollback { task, failure } => {
-                if let Progress::Running { task, percent } = idle(context, vm.id, task.as_ref()).await? {
+                if let Progress::Running { task, percent } = idle(context, &vm, task.as_ref()).await? {
                     return Ok(context.wait(Step::Rollback { task, failure }, percent).await?);
                 }
                 let (event, end) = taken_back(self, self.verb, failure);
@@ -117,5 +126,9 @@ impl Workflow for VmPower {
             Step::Observe => None,
         };
         Some(Step::Rollback { task, failure })
+    }
+
+    async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
+        dead_letter(self, context, failure).await
     }
 }

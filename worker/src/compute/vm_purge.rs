@@ -44,7 +44,7 @@ async fn purge(store: &Store, tenant: TenantId, id: VmId) -> Result<()> {
             }
             let operation = OperationId::new();
             let job = VmDelete { vm: id, operation, force: true };
-            operations::start(tx, operation, Verb::Delete, id, &job).await?;
+            operations::start(tx, vms::operation(operation, Verb::Delete, id), &job).await?;
             tx.audit_resource(id.name());
             let update = Update { state: Some(VmState::Deleting), ..Update::default() };
             let message = "The undelete window is over; the VM is purged".to_owned();

@@ -4,19 +4,22 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::{Graceful, VmResize};
 use virtualstack_model::compute::vm::PowerState;
 use virtualstack_model::operation::Verb;
 use virtualstack_store::compute::event::Event;
-use virtualstack_store::compute::vms::Vm;
+use virtualstack_store::compute::vms::{self, Vm};
 use virtualstack_store::operations::{End, Failure};
+use virtualstack_store::{Read, TenantTx};
 
 use super::power_down::{self, PowerDown};
-use super::{conclude, idle, present, taken_back, wait_or};
+use super::{ask, conclude, dead_letter, hypervisor, idle, present, taken_back, wait_or};
 use crate::adapters::hypervisor::{Progress, TaskRef};
-use crate::engine::context::{Settled, Snapshot, StepContext};
+use crate::compute::vm_fault::{StepError, VmFault};
+use crate::engine::context::{Committed, StepContext};
 use crate::engine::run::Workflow;
-use crate::engine::step_error::{StepError, code, failure};
+use crate::engine::step_error::{code, failure};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -50,6 +53,12 @@ pub(crate) enum Step {
 
 impl Workflow for VmResize {
     type Step = Step;
+    type Subject = Option<Vm>;
+    type Error = VmFault;
+
+    async fn load(&self, tx: &mut TenantTx<Read>) -> Result<Option<Vm>> {
+        vms::find(tx, self.vm).await
+    }
 
     fn first(&self) -> Step {
         Step::Resize { task: None, restart: false }
@@ -71,19 +80,19 @@ impl Workflow for VmResize {
     async fn step(
         &self,
         context: &StepContext<'_>,
-        snapshot: Snapshot,
+        subject: Option<Vm>,
         step: Step,
-    ) -> Result<Settled<Step>, StepError> {
-        let vm = present(snapshot)?;
-        let hypervisor = context.hypervisor()?;
+    ) -> Result<Committed<Step>, StepError> {
+        let vm = present(subject)?;
+        let hypervisor = hypervisor(context, &vm)?;
         match step {
             Step::Resize { task, restart } => resize(self, context, &vm, task, restart).await,
             Step::PowerOff { at } => {
                 let off = Step::Resize { task: None, restart: true };
-                power_down::step(context, vm.id, Some(Graceful::default()), at, |at| Step::PowerOff { at }, off).await
+                power_down::step(context, &vm, Some(Graceful::default()), at, |at| Step::PowerOff { at }, off).await
             }
             Step::PowerOn { task } => {
-                let progress = context.ask(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
+                let progress = ask(context, hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::PowerOn { task }, Step::Observe).await
             }
             Step::Observe => {
@@ -91,7 +100,7 @@ impl Workflow for VmResize {
                 let event = Event { reason: "VM_RESIZED", message, operation: Some(self.operation) };
                 conclude(self, context, &vm, event, End::Succeeded(None)).await
             }
-            Step::Rollback { task, failure, restart } => match idle(context, vm.id, task.as_ref()).await? {
+            Step::Rollback { task, failure, restart } => match idle(context, &vm, task.as_ref()).await? {
                 Progress::Running { task, percent } => {
                     Ok(context.wait(Step::Rollback { task, failure, restart }, percent).await?)
                 }
@@ -99,7 +108,7 @@ impl Workflow for VmResize {
                 Progress::Done => Ok(context.next(Step::RollbackObserve { failure }).await?),
             },
             Step::RollbackOn { task, failure } => {
-                match context.ask(hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await {
+                match ask(context, hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await {
                     Ok(Progress::Running { task, percent }) => {
                         Ok(context.wait(Step::RollbackOn { task, failure }, percent).await?)
                     }
@@ -125,6 +134,10 @@ impl Workflow for VmResize {
         };
         Some(Step::Rollback { task, failure, restart })
     }
+
+    async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
+        dead_letter(self, context, failure).await
+    }
 }
 
 async fn resize(
@@ -133,17 +146,17 @@ async fn resize(
     vm: &Vm,
     task: Option<TaskRef>,
     restart: bool,
-) -> Result<Settled<Step>, StepError> {
+) -> Result<Committed<Step>, StepError> {
     let size = vm.wanted_size();
-    match context.ask(context.hypervisor()?.ensure_size(vm.id, &size, task.as_ref())).await {
+    match ask(context, hypervisor(context, vm)?.ensure_size(vm.id, &size, task.as_ref())).await {
         Ok(progress) => {
             let done = if restart { Step::PowerOn { task: None } } else { Step::Observe };
             wait_or(context, progress, |task| Step::Resize { task, restart }, done).await
         }
-        Err(StepError::PowerOff(_)) if job.allow_restart && !restart => {
+        Err(StepError::Own(VmFault::PowerOff(_))) if job.allow_restart && !restart => {
             Ok(context.next(Step::PowerOff { at: PowerDown::first(Some(Graceful::default())) }).await?)
         }
-        Err(StepError::PowerOff(needed)) => {
+        Err(StepError::Own(VmFault::PowerOff(needed))) => {
             Err(StepError::Fail(failure(code::FAILED_PRECONDITION, "RESTART_NEEDED", needed.message)))
         }
         Err(error) => Err(error),

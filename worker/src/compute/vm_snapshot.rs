@@ -6,19 +6,20 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::VmSnapshot;
-use virtualstack_model::compute::snapshot::SnapshotState;
+use virtualstack_model::compute::snapshot::{SnapshotState, work};
 use virtualstack_model::operation::Verb;
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::snapshots;
-use virtualstack_store::compute::vms::Vm;
+use virtualstack_store::compute::vms::{self, Vm};
 use virtualstack_store::operations::{self, End, Failure, Tombstone};
-use virtualstack_store::{TenantTx, Write};
+use virtualstack_store::{Read, TenantTx, Write};
 
-use super::{abandon, given_up, idle, observe, present, taken_back, wait_or, write};
+use super::{abandon, ask, hypervisor, idle, observe, present, taken_back, wait_or, write};
 use crate::adapters::hypervisor::{Progress, SnapshotSpec, TaskRef};
-use crate::engine::context::{Settled, Snapshot, StepContext, Transition};
+use crate::compute::vm_fault::{StepError, VmFault};
+use crate::engine::context::{Committed, StepContext, Transition};
 use crate::engine::run::Workflow;
-use crate::engine::step_error::{StepError, code, failure};
+use crate::engine::step_error::{code, failure};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -59,11 +60,17 @@ enum Fate {
 
 impl Workflow for VmSnapshot {
     type Step = Step;
+    type Subject = Option<Vm>;
+    type Error = VmFault;
+
+    async fn load(&self, tx: &mut TenantTx<Read>) -> Result<Option<Vm>> {
+        vms::find(tx, self.vm).await
+    }
 
     fn first(&self) -> Step {
         match self.verb {
-            Verb::DeleteSnapshot => Step::Remove { task: None },
-            Verb::RevertSnapshot => Step::Revert { task: None },
+            Verb::Delete => Step::Remove { task: None },
+            Verb::Revert => Step::Revert { task: None },
             _ => Step::Make { task: None },
         }
     }
@@ -82,49 +89,49 @@ impl Workflow for VmSnapshot {
     async fn step(
         &self,
         context: &StepContext<'_>,
-        snapshot: Snapshot,
+        subject: Option<Vm>,
         step: Step,
-    ) -> Result<Settled<Step>, StepError> {
-        let vm = present(snapshot)?;
-        let hypervisor = context.hypervisor()?;
+    ) -> Result<Committed<Step>, StepError> {
+        let vm = present(subject)?;
+        let hypervisor = hypervisor(context, &vm)?;
         match step {
             Step::Make { task } => {
                 let spec = spec(self, context).await?;
-                let progress = context.ask(hypervisor.ensure_snapshot(vm.id, &spec, task.as_ref())).await?;
+                let progress = ask(context, hypervisor.ensure_snapshot(vm.id, &spec, task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::Make { task }, Step::Conclude).await
             }
             Step::Remove { task } => {
                 let gone = hypervisor.ensure_no_snapshot(vm.id, self.snapshot, task.as_ref());
-                let progress = context.ask(gone).await?;
+                let progress = ask(context, gone).await?;
                 wait_or(context, progress, |task| Step::Remove { task }, Step::Conclude).await
             }
             Step::Revert { task } => {
-                let progress = context.ask(hypervisor.revert(vm.id, self.snapshot, task.as_ref())).await?;
+                let progress = ask(context, hypervisor.revert(vm.id, self.snapshot, task.as_ref())).await?;
                 wait_or(context, progress, |task| Step::Revert { task }, Step::Conclude).await
             }
             Step::Conclude => {
                 let (fate, reason, message) = match self.verb {
-                    Verb::DeleteSnapshot => (Fate::Gone, "VM_SNAPSHOT_DELETED", "The snapshot was deleted"),
-                    Verb::RevertSnapshot => (Fate::Untouched, "VM_REVERTED", "The VM was put back to the snapshot"),
+                    Verb::Delete => (Fate::Gone, "VM_SNAPSHOT_DELETED", "The snapshot was deleted"),
+                    Verb::Revert => (Fate::Untouched, "VM_REVERTED", "The VM was put back to the snapshot"),
                     _ => (Fate::Ready, "VM_SNAPSHOT_CREATED", "The snapshot was made"),
                 };
                 let event = Event { reason, message: message.to_owned(), operation: Some(self.operation) };
                 conclude(self, context, &vm, fate, event, End::Succeeded(None)).await
             }
             Step::Rollback { task, failure } => {
-                if let Progress::Running { task, percent } = idle(context, vm.id, task.as_ref()).await? {
+                if let Progress::Running { task, percent } = idle(context, &vm, task.as_ref()).await? {
                     return Ok(context.wait(Step::Rollback { task, failure }, percent).await?);
                 }
-                if self.verb == Verb::CreateSnapshot {
+                if self.verb == Verb::Create {
                     return Ok(context.next(Step::Undo { task: None, failure }).await?);
                 }
                 let fate = fate(self.verb, failure.as_ref());
-                let (event, end) = taken_back(self, self.verb, failure);
+                let (event, end) = taken_back(self, work(self.verb), failure);
                 conclude(self, context, &vm, fate, event, end).await
             }
             Step::Undo { task, failure } => {
                 let gone = hypervisor.ensure_no_snapshot(vm.id, self.snapshot, task.as_ref());
-                let fate = match context.ask(gone).await {
+                let fate = match ask(context, gone).await {
                     Ok(Progress::Running { task, percent }) => {
                         return Ok(context.wait(Step::Undo { task, failure }, percent).await?);
                     }
@@ -132,7 +139,7 @@ impl Workflow for VmSnapshot {
                     Ok(Progress::Done) => Fate::Gone,
                     Err(error) => Fate::Unknown(format!("what there is of it could not be removed: {error}")),
                 };
-                let (event, end) = taken_back(self, self.verb, failure);
+                let (event, end) = taken_back(self, work(self.verb), failure);
                 conclude(self, context, &vm, fate, event, end).await
             }
         }
@@ -144,33 +151,33 @@ impl Workflow for VmSnapshot {
             // A delete that was asked to cancel goes on: what is deleted in part is of no use to anybody.
             Step::Remove { .. } if failure.is_none() => return None,
             // It is done.
-            Step::Conclude if failure.is_none() && self.verb != Verb::CreateSnapshot => return None,
+            Step::Conclude if failure.is_none() && self.verb != Verb::Create => return None,
             Step::Make { task } | Step::Remove { task } | Step::Revert { task } => task.clone(),
             Step::Conclude => None,
         };
         Some(Step::Rollback { task, failure })
     }
 
-    async fn give_up(&self, context: &StepContext<'_>, failure: Failure) -> Result<Settled<Step>> {
+    async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
         let reason = &failure.message;
         let abandon = async |tx: &mut TenantTx<Write>| {
             abandon(self, tx, &failure).await?;
             // What was to be gone back to is as good as it was, and may be the way out.
-            if self.verb == Verb::RevertSnapshot {
+            if self.verb == Verb::Revert {
                 return Ok(());
             }
             let (reason, message) = ("SNAPSHOT_OPERATION_FAILED", reason.clone());
             let event = Event { reason, message, operation: Some(self.operation) };
             snapshots::update_state(tx, self.snapshot, SnapshotState::Error, &event.message, &event).await
         };
-        context.settle(given_up(&failure), abandon).await
+        context.commit_step(Transition::dead_letter(&failure), abandon).await
     }
 }
 
 /// What became of a snapshot that was to be deleted or gone back to.
 fn fate(verb: Verb, failure: Option<&Failure>) -> Fate {
     match (verb, failure) {
-        (Verb::DeleteSnapshot, Some(failure)) => {
+        (Verb::Delete, Some(failure)) => {
             Fate::Unknown(format!("deletion failed: {}; delete it again", failure.message))
         }
         (_, Some(failure)) if failure.reason == "SNAPSHOT_LOST" => Fate::Unknown(failure.message.clone()),
@@ -196,15 +203,15 @@ async fn conclude(
     fate: Fate,
     event: Event,
     end: End,
-) -> Result<Settled<Step>, StepError> {
+) -> Result<Committed<Step>, StepError> {
     let size = if matches!(end, End::Succeeded(_)) { vm.wanted_size() } else { vm.size() };
-    let update = observe(context, vm.id, size).await?;
+    let update = observe(context, vm, size).await?;
     let done = async |tx: &mut TenantTx<Write>| {
         write(job, tx, update.clone(), event.clone()).await?;
         let end = settle(job, tx, &fate, &event, end.clone()).await?;
-        operations::end(tx, job.operation, job.vm, &end).await
+        operations::end(tx, job.operation, &end).await
     };
-    Ok(context.settle(Transition::Done, done).await?)
+    Ok(context.commit_step(Transition::Done, done).await?)
 }
 
 /// Writes what became of the snapshot. One that was deleted, as asked for, leaves what it was.

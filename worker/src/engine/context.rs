@@ -1,4 +1,4 @@
-//! What a step works with: the store by its lease, the hypervisor, and the probe at each point where it can die.
+//! What a step works with: the store by its lease, bounded calls of the outside, and the probe at each point where it can die.
 
 use std::future::Future;
 use std::ops::Range;
@@ -8,17 +8,14 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use virtualstack_model::compute::id::VmId;
 use virtualstack_model::id::OperationId;
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::{Lease, Outcome};
-use virtualstack_store::compute::vms::{self, Vm};
-use virtualstack_store::operations::{self, Operation};
+use virtualstack_store::operations::{self, Failure, Operation};
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{MasterKey, Store, TenantTx, Write};
 
 use crate::adapters::hypervisor::hypervisors::Hypervisors;
-use crate::adapters::hypervisor::{Fault, Hypervisor};
 use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::engine::probe::{Point, Probe};
@@ -40,14 +37,14 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
 }
 
-/// The longest that one call of the hypervisor may take. How such a call ended is not known; it is asked again.
+/// The longest that one call of the outside may take. How such a call ended is not known; it is asked again.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a call still has when the worker is told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Progress that is worth telling, in percent: whoever watches the operation sees each.
-const TOLD: i32 = 5;
+/// Progress that is worth recording, in percent: whoever watches the operation sees each.
+const NOTED: i32 = 5;
 
 /// One step of one claimed job.
 pub(crate) struct StepContext<'a> {
@@ -57,8 +54,6 @@ pub(crate) struct StepContext<'a> {
     pub(crate) label: String,
     /// The operation that it is a step of.
     part: Option<Part<'a>>,
-    /// Name of the hypervisor; empty where none is known.
-    hypervisor: String,
 }
 
 /// What a step knows of its operation.
@@ -69,8 +64,8 @@ struct Part<'a> {
     step: &'static str,
     /// Where the step begins and ends, in percent of the operation.
     range: Range<i32>,
-    /// What the tenant was told.
-    told: i32,
+    /// How far the tenant sees it.
+    noted: i32,
     /// When the step has failed at the latest.
     until: DateTime<Utc>,
     /// Cancelled when somebody else has the job.
@@ -86,24 +81,24 @@ pub(crate) enum Transition<S> {
     Wait(S, TimeDelta),
     /// Nothing: the workflow is done.
     Done,
-    /// Nothing: the job is given up, for the operator to see.
-    GiveUp(String),
+    /// Nothing: the job is a dead letter, for the operator to see.
+    DeadLetter(String),
+}
+
+impl<S> Transition<S> {
+    /// The job is a dead letter, and says why.
+    pub(crate) fn dead_letter(failure: &Failure) -> Self {
+        Self::DeadLetter(format!("{}: {}", failure.reason, failure.message))
+    }
 }
 
 /// Proof that a step has ended in a commit, and how.
-pub(crate) struct Settled<S>(pub(crate) Transition<S>);
-
-/// What a workflow sees of the database at a step boundary.
-pub(crate) struct Snapshot {
-    pub(crate) operation: Operation,
-    /// None once it is removed.
-    pub(crate) vm: Option<Vm>,
-}
+pub(crate) struct Committed<S>(pub(crate) Transition<S>);
 
 impl<'a> StepContext<'a> {
     /// A step of a job; `label` is "kind.step".
     pub(crate) fn new(shared: &'a Shared, lease: &'a Lease, label: String) -> Self {
-        Self { shared, lease, label, part: None, hypervisor: String::new() }
+        Self { shared, lease, label, part: None }
     }
 
     /// The same, as a step of an operation that has to be over at a time.
@@ -115,13 +110,8 @@ impl<'a> StepContext<'a> {
         lost: &'a CancellationToken,
     ) -> Self {
         let (id, actor) = (operation.id, operation.actor.clone());
-        let told = operation.progress_percent.max(range.start);
-        Self { part: Some(Part { operation: id, actor, step, range, told, until, lost }), ..self }
-    }
-
-    /// The same, on a hypervisor.
-    pub(crate) fn on(self, hypervisor: String) -> Self {
-        Self { hypervisor, ..self }
+        let noted = operation.progress_percent.max(range.start);
+        Self { part: Some(Part { operation: id, actor, step, range, noted, until, lost }), ..self }
     }
 
     /// How long it may still take.
@@ -134,21 +124,9 @@ impl<'a> StepContext<'a> {
         self.left().map_or(pause, |left| left.min(pause))
     }
 
-    /// The hypervisor of what the operation works on.
-    pub(crate) fn hypervisor(&self) -> Result<&dyn Hypervisor, Fault> {
-        self.shared.hypervisors.of(&self.hypervisor)
-    }
-
-    /// How long a workflow waits before it asks a task again.
+    /// How long a workflow waits before it reads a task of the outside again.
     pub(crate) fn task_poll(&self) -> TimeDelta {
         TimeDelta::milliseconds(i64::from(self.shared.config.task_poll_ms))
-    }
-
-    pub(crate) async fn snapshot(&self, operation: OperationId, vm: VmId) -> Result<Snapshot> {
-        let read = self.shared.store.read_for_job(self.lease, async |tx| {
-            Ok(Snapshot { operation: operations::get(tx, operation).await?, vm: vms::find(tx, vm).await? })
-        });
-        read.await
     }
 
     /// Calls the outside. No transaction is open meanwhile.
@@ -159,8 +137,12 @@ impl<'a> StepContext<'a> {
         result
     }
 
-    /// Asks the hypervisor. A call that hangs is left alone in time, and so is one of a job that somebody else has now.
-    pub(crate) async fn ask<T>(&self, call: impl Future<Output = Result<T, Fault>>) -> Result<T, StepError> {
+    /// Calls the outside within bounds. A call that hangs is left alone in time, and so is one of a job that somebody else
+    /// has now.
+    pub(crate) async fn ask<T, F, E>(&self, call: impl Future<Output = Result<T, F>>) -> Result<T, StepError<E>>
+    where
+        F: Into<StepError<E>>,
+    {
         let limit = self.left().map_or(CALL_LIMIT, |left| left.to_std().unwrap_or_default().min(CALL_LIMIT));
         let bounded = async {
             tokio::select! {
@@ -169,7 +151,7 @@ impl<'a> StepContext<'a> {
                         let message = format!("no answer in {} s; the outcome is unknown", limit.as_secs_f32());
                         Err(StepError::Retry { message, after: None })
                     },
-                    |answer| answer.map_err(StepError::from),
+                    |answer| answer.map_err(Into::into),
                 ),
                 () = lost(self.part.as_ref()) => Err(StepError::LeaseLost),
                 () = stopped(&self.shared.stop) => {
@@ -180,30 +162,30 @@ impl<'a> StepContext<'a> {
         self.call(bounded).await
     }
 
-    /// Ends the step with a look at the hypervisor's task later, and tells how far it is.
-    pub(crate) async fn wait<S>(&self, again: S, percent: Option<u8>) -> Result<Settled<S>>
+    /// Ends the step until a task of the outside is read again, and records how far it is.
+    pub(crate) async fn wait<S>(&self, again: S, percent: Option<u8>) -> Result<Committed<S>>
     where
         S: Serialize + Send + Sync,
     {
         let grown = self.part.as_ref().and_then(|part| {
             let Range { start, end } = part.range;
             let reached = start + (end - start) * i32::from(percent?.min(100)) / 100;
-            (reached >= part.told + TOLD).then_some((part.operation, part.step, reached))
+            (reached >= part.noted + NOTED).then_some((part.operation, part.step, reached))
         });
-        let tell = async |tx: &mut _| match grown {
+        let note = async |tx: &mut _| match grown {
             Some((operation, step, percent)) => operations::progress(tx, operation, step, percent).await,
             None => Ok(()),
         };
-        self.settle(Transition::Wait(again, self.within(self.task_poll())), tell).await
+        self.commit_step(Transition::Wait(again, self.within(self.task_poll())), note).await
     }
 
     /// Goes on with another step.
-    pub(crate) async fn next<S: Serialize + Send + Sync>(&self, step: S) -> Result<Settled<S>> {
-        self.settle(Transition::Next(step), async |_| Ok(())).await
+    pub(crate) async fn next<S: Serialize + Send + Sync>(&self, step: S) -> Result<Committed<S>> {
+        self.commit_step(Transition::Next(step), async |_| Ok(())).await
     }
 
     /// Ends the step: what `f` writes and where the job stands then, in one fenced commit.
-    pub(crate) async fn settle<S, F>(&self, transition: Transition<S>, f: F) -> Result<Settled<S>>
+    pub(crate) async fn commit_step<S, F>(&self, transition: Transition<S>, f: F) -> Result<Committed<S>>
     where
         S: Serialize + Send + Sync,
         F: AsyncFn(&mut TenantTx<Write>) -> Result<()> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<()>>,
@@ -220,7 +202,7 @@ impl<'a> StepContext<'a> {
             })
             .await?;
         probe.pass(&self.label, Point::AfterCommit).await;
-        Ok(Settled(transition))
+        Ok(Committed(transition))
     }
 
     fn outcome<S: Serialize>(&self, transition: &Transition<S>) -> Result<Outcome> {
@@ -229,7 +211,7 @@ impl<'a> StepContext<'a> {
             Transition::Next(step) => Outcome::Next(json(step)?),
             Transition::Wait(step, delay) => Outcome::Wait(json(step)?, *delay),
             Transition::Done => Outcome::Done,
-            Transition::GiveUp(error) => Outcome::Discard { error: error.clone() },
+            Transition::DeadLetter(error) => Outcome::Discard { error: error.clone() },
         })
     }
 }

@@ -7,29 +7,37 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
-use virtualstack_model::compute::jobs::VmJob;
 use virtualstack_model::id::OperationId;
+use virtualstack_model::jobs::OperationJob;
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::operations::{self, Failure, Operation};
-use virtualstack_store::{TenantTx, Write};
+use virtualstack_store::{Read, TenantTx, Write};
 
-use crate::compute;
-use crate::engine::context::{Settled, Shared, Snapshot, StepContext, Transition};
+use crate::engine::context::{Committed, Shared, StepContext, Transition};
 use crate::engine::step_error::{StepError, code, failure};
 
-/// How long an operation may be on the way back, from its deadline or from when it turned back, if that was later. Then it is
-/// given up.
-const ROLLBACK_GRACE: TimeDelta = TimeDelta::minutes(15);
+/// How long the rollback of an operation may take, from the operation's deadline or from when the rollback began, if that was
+/// later. Then its job is a dead letter.
+pub(crate) const ROLLBACK_GRACE: TimeDelta = TimeDelta::minutes(15);
 
-/// A job that was due for longer was left alone: no worker was there. Its extra time begins anew, so that nothing is given
-/// up without a look at the hypervisor.
+/// A job that was due for longer was left alone: no worker was there. Its extra time begins anew, so that no job becomes a
+/// dead letter before it has read what there is.
 const LEFT_ALONE_SECONDS: f64 = 60.0;
 
-/// A workflow of a VM operation.
-pub(crate) trait Workflow: VmJob {
+/// What does an operation, step by step.
+pub(crate) trait Workflow: OperationJob {
     /// Its states, kept as JSON with the job.
     type Step: Serialize + DeserializeOwned + Clone + Send + Sync;
+
+    /// What it works on, as the database has it at a step boundary.
+    type Subject: Send;
+
+    /// What its steps may have a way around; where they have none, that is why the operation failed.
+    type Error: Into<Failure> + Send;
+
+    /// Reads what it works on.
+    fn load(&self, tx: &mut TenantTx<Read>) -> impl Future<Output = Result<Self::Subject>> + Send;
 
     /// The first step.
     fn first(&self) -> Self::Step;
@@ -41,21 +49,19 @@ pub(crate) trait Workflow: VmJob {
     fn step(
         &self,
         context: &StepContext<'_>,
-        snapshot: Snapshot,
+        subject: Self::Subject,
         step: Self::Step,
-    ) -> impl Future<Output = Result<Settled<Self::Step>, StepError>> + Send;
+    ) -> impl Future<Output = Result<Committed<Self::Step>, StepError<Self::Error>>> + Send;
 
-    /// Where a failure, or a wish to cancel (none), leads; none where there is no way back.
+    /// The rollback that a failure leads to, or a wish to cancel (None); None where there is no rollback.
     fn rollback(&self, step: &Self::Step, failure: Option<Failure>) -> Option<Self::Step>;
 
-    /// Ends a workflow that can neither go on nor back: the tenant is told, the operator finds the job.
-    fn give_up(
+    /// Ends a workflow that can neither go on nor roll back: the tenant sees why, the operator finds the job.
+    fn dead_letter(
         &self,
         context: &StepContext<'_>,
         failure: Failure,
-    ) -> impl Future<Output = Result<Settled<Self::Step>>> + Send {
-        compute::give_up(self, context, failure)
-    }
+    ) -> impl Future<Output = Result<Committed<Self::Step>>> + Send;
 }
 
 /// Runs steps of a claimed job until it waits, ends, is taken away, or the worker stops.
@@ -78,41 +84,40 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
         if shared.stop.is_cancelled() || lost.is_cancelled() {
             // Given back at once, for another worker to go on. It must know of earlier attempts: then the lease runs out.
             if attempt == 1 {
-                context.settle(Transition::Wait(step, TimeDelta::zero()), async |_| Ok(())).await?;
+                context.commit_step(Transition::Wait(step, TimeDelta::zero()), async |_| Ok(())).await?;
             }
             return Ok(());
         }
-        let done = match context.snapshot(job.operation(), job.vm()).await {
-            Ok(snapshot) => {
-                let until = until(&job, &step, &snapshot.operation);
-                context = context.of(&snapshot.operation, (name, range), until, lost);
-                if let Some(vm) = &snapshot.vm {
-                    context = context.on(vm.hypervisor.clone());
-                }
-                advance(&job, &context, snapshot, &step, attempt).await
+        let read = shared.store.read_for_job(lease, async |tx| {
+            let operation = operations::get(tx, job.operation()).await?;
+            Ok((operation, job.load(tx).await?))
+        });
+        let done = match read.await {
+            Ok((operation, subject)) => {
+                let until = until(&job, &step, &operation);
+                context = context.of(&operation, (name, range), until, lost);
+                advance(&job, &context, (operation, subject), &step, attempt).await
             }
             Err(error) => Err(error.into()),
         };
-        let settled = match done {
-            Ok(settled) => settled,
-            Err(StepError::LeaseLost) => return Ok(()),
-            Err(StepError::Retry { message, after }) => return retry(&context, &job, &step, message, after).await,
-            Err(
-                StepError::Fail(failure)
-                | StepError::Lost(failure)
-                | StepError::PowerOff(failure)
-                | StepError::Guest(failure),
-            ) => {
-                tracing::info!(step = name, reason = failure.reason, message = failure.message, "step failed");
-                match job.rollback(&step, Some(failure.clone())) {
-                    Some(back) => turn_back(&context, job.operation(), back, attempt).await?,
-                    None => job.give_up(&context, failure).await?,
-                }
+        let failure = match done {
+            Ok(Committed(Transition::Next(next))) => {
+                (step, attempt) = (next, 1);
+                continue;
             }
+            Ok(_) | Err(StepError::LeaseLost) => return Ok(()),
+            Err(StepError::Retry { message, after }) => return retry(&context, &job, &step, message, after).await,
+            Err(StepError::Fail(failure)) => failure,
+            Err(StepError::Own(error)) => error.into(),
         };
-        match settled.0 {
+        tracing::info!(step = name, reason = failure.reason, message = failure.message, "step failed");
+        let committed = match job.rollback(&step, Some(failure.clone())) {
+            Some(back) => roll_back(&context, job.operation(), back, attempt).await?,
+            None => job.dead_letter(&context, failure).await?,
+        };
+        match committed.0 {
             Transition::Next(next) => (step, attempt) = (next, 1),
-            Transition::Wait(..) | Transition::Done | Transition::GiveUp(_) => return Ok(()),
+            Transition::Wait(..) | Transition::Done | Transition::DeadLetter(_) => return Ok(()),
         }
     }
 }
@@ -121,15 +126,15 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
 async fn advance<W: Workflow>(
     job: &W,
     context: &StepContext<'_>,
-    snapshot: Snapshot,
+    (operation, subject): (Operation, W::Subject),
     step: &W::Step,
     attempt: i32,
-) -> Result<Settled<W::Step>, StepError> {
+) -> Result<Committed<W::Step>, StepError<W::Error>> {
     if context.left().is_some_and(|left| left.is_zero()) {
         if job.rollback(step, None).is_none() && context.lease.overdue_seconds > LEFT_ALONE_SECONDS {
             let id = job.operation();
             let begin = async |tx: &mut _| operations::begin_grace(tx, id).await;
-            return Ok(context.settle(Transition::Next(step.clone()), begin).await?);
+            return Ok(context.commit_step(Transition::Next(step.clone()), begin).await?);
         }
         let last = context.lease.last_error.as_deref().unwrap_or("it was still at work");
         tracing::warn!(last, "out of time");
@@ -148,35 +153,35 @@ async fn advance<W: Workflow>(
             "the hypervisor did not do it after many attempts; try again later or ask the provider",
         )));
     }
-    if snapshot.operation.cancel_requested
+    if operation.cancel_requested
         && let Some(back) = job.rollback(step, None)
     {
-        return Ok(turn_back(context, job.operation(), back, attempt).await?);
+        return Ok(roll_back(context, job.operation(), back, attempt).await?);
     }
     let (name, range) = W::label(step);
-    if snapshot.operation.step != name {
+    if operation.step != name {
         let id = job.operation();
-        let progress = snapshot.operation.progress_percent.max(range.start);
+        let progress = operation.progress_percent.max(range.start);
         let note = async |tx: &mut _| operations::progress(tx, id, name, progress).await;
-        context.settle(Transition::Next(step.clone()), note).await?;
+        context.commit_step(Transition::Next(step.clone()), note).await?;
     }
     tracing::debug!(step = name, attempt, "step");
-    job.step(context, snapshot, step.clone()).await
+    job.step(context, subject, step.clone()).await
 }
 
-/// Goes on with the way back. The call of an earlier attempt, of a worker that died or lost its lease, may still be on its
+/// Goes on with the rollback. The call of an earlier attempt, of a worker that died or lost its lease, may still be on its
 /// way: it gets as long as a claim holds to arrive, so that nothing comes to be behind the back of who looks for it.
-async fn turn_back<S>(context: &StepContext<'_>, id: OperationId, back: S, attempt: i32) -> Result<Settled<S>>
+async fn roll_back<S>(context: &StepContext<'_>, id: OperationId, back: S, attempt: i32) -> Result<Committed<S>>
 where
     S: Serialize + Send + Sync,
 {
     let arrive = TimeDelta::milliseconds(i64::from(context.shared.config.lease_ms));
     let transition = if attempt == 1 { Transition::Next(back) } else { Transition::Wait(back, arrive) };
-    context.settle(transition, async |tx: &mut _| operations::begin_grace(tx, id).await).await
+    context.commit_step(transition, async |tx: &mut _| operations::begin_grace(tx, id).await).await
 }
 
-/// When a step has failed at the latest: at the operation's deadline, or, where there is no way back from it, when its extra
-/// time is over.
+/// When a step has failed at the latest: at the operation's deadline, or, where it has no rollback, when its extra time is
+/// over.
 fn until<W: Workflow>(job: &W, step: &W::Step, operation: &Operation) -> DateTime<Utc> {
     let failure = failure(code::DEADLINE_EXCEEDED, "", "");
     match job.rollback(step, Some(failure)) {
@@ -196,27 +201,11 @@ async fn retry<W: Workflow>(
 ) -> Result<()> {
     tracing::info!(message, "step will be retried");
     let after = after.and_then(|after| TimeDelta::from_std(after).ok());
-    let turns_back = job.rollback(step, None).is_some();
+    let rolls_back = job.rollback(step, None).is_some();
     let retry = async |tx: &mut TenantTx<Write>| {
-        let cancelled = turns_back && operations::is_cancelled(tx, job.operation()).await?;
+        let cancelled = rolls_back && operations::is_cancelled(tx, job.operation()).await?;
         let within = if cancelled { Some(TimeDelta::zero()) } else { context.left() };
         Ok(((), Outcome::Retry { error: message.clone(), after, within }))
     };
     context.shared.store.write_for_job(context.lease, "retry", retry).await
-}
-
-#[cfg(test)]
-mod tests {
-    use virtualstack_model::compute::jobs::VmCreate;
-    use virtualstack_model::jobs::Job;
-    use virtualstack_model::operation::Verb;
-
-    use super::*;
-
-    #[test]
-    fn the_deadline_comes_long_before_the_last_attempt() {
-        let longest = Verb::ALL.iter().map(|verb| verb.time_limit()).max().expect("verbs") + ROLLBACK_GRACE;
-        // Between attempts lie 30 s on average: at most 60 s, by full jitter.
-        assert!(TimeDelta::seconds(30) * VmCreate::MAX_ATTEMPTS > longest * 3, "{longest}");
-    }
 }

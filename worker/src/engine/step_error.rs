@@ -1,4 +1,4 @@
-//! How a step can fail, and what the engine does about it. The adapter and the store classify; workflows do not guess.
+//! How a step can fail, and what the engine does about it. Adapters and the store classify; workflows do not guess.
 
 use std::time::Duration;
 
@@ -6,11 +6,9 @@ use virtualstack_model::Error;
 use virtualstack_store::operations::Failure;
 use virtualstack_store::tx::error::LEASE_LOST;
 
-use crate::adapters::hypervisor::{Fault, FaultClass};
-
-/// How a step can fail.
+/// How a step can fail; `E` is what only workflows of its kind know how to deal with.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StepError {
+pub(crate) enum StepError<E> {
     /// Nothing is lost; the same step again, later.
     #[error("{message}")]
     Retry {
@@ -22,15 +20,9 @@ pub(crate) enum StepError {
     /// It can never work: on to the workflow's rollback.
     #[error("{} {}", .0.reason, .0.message)]
     Fail(Failure),
-    /// The VM must be off for it.
-    #[error("the VM must be off: {}", .0.message)]
-    PowerOff(Failure),
-    /// The guest cannot be asked.
-    #[error("the guest cannot be asked: {}", .0.message)]
-    Guest(Failure),
-    /// The VM is gone from the hypervisor.
-    #[error("the VM is gone from the hypervisor: {}", .0.message)]
-    Lost(Failure),
+    /// The workflow may have a way around it; where a step has none, it fails with it.
+    #[error("{0}")]
+    Own(E),
     /// Another worker has the job; nothing more to do here.
     #[error("another worker has claimed the job")]
     LeaseLost,
@@ -51,7 +43,7 @@ pub(crate) fn failure(code: i32, reason: &str, message: impl Into<String>) -> Fa
     Failure { code, reason: reason.to_owned(), message: message.into() }
 }
 
-impl From<Error> for StepError {
+impl<E> From<Error> for StepError<E> {
     fn from(error: Error) -> Self {
         if error.reason() == LEASE_LOST {
             return Self::LeaseLost;
@@ -63,23 +55,5 @@ impl From<Error> for StepError {
             cause = inner.source();
         }
         Self::Retry { message, after: None }
-    }
-}
-
-impl From<Fault> for StepError {
-    fn from(fault: Fault) -> Self {
-        tracing::info!(%fault, class = ?fault.class, "the hypervisor reports a fault");
-        let failure = |code| failure(code, fault.reason, &fault.message);
-        match fault.class {
-            FaultClass::Retry | FaultClass::Unknown => {
-                Self::Retry { message: fault.to_string(), after: fault.retry_after }
-            }
-            FaultClass::PowerOff => Self::PowerOff(failure(code::FAILED_PRECONDITION)),
-            FaultClass::Guest => Self::Guest(failure(code::FAILED_PRECONDITION)),
-            FaultClass::Lost => Self::Lost(failure(code::NOT_FOUND)),
-            FaultClass::Conflict => Self::Fail(failure(code::ABORTED)),
-            FaultClass::Capacity => Self::Fail(failure(code::RESOURCE_EXHAUSTED)),
-            FaultClass::Permanent => Self::Fail(failure(code::FAILED_PRECONDITION)),
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! things activate it: its timer, and a signal ([`SystemTx::activate`]). It is never given up: where its tries end, its next
 //! run is due by its timer as ever.
 
+use std::fmt::Display;
 use std::future::Future;
 
 use chrono::TimeDelta;
@@ -17,7 +18,6 @@ use virtualstack_store::tx::error::LEASE_LOST;
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Store, SystemTx, TenantTx, Write};
 
-use crate::adapters::hypervisor::Fault;
 use crate::engine::context::{CALL_LIMIT, Shared, stopped};
 use crate::engine::probe::Point;
 
@@ -72,8 +72,8 @@ impl TaskContext<'_> {
         result
     }
 
-    /// Asks a hypervisor for what it has. A call that hangs is left alone in time; the error is for the operator.
-    pub(crate) async fn ask<T>(&self, call: impl Future<Output = Result<T, Fault>>) -> Result<T, String> {
+    /// Calls the outside within bounds. A call that hangs is left alone in time; the error is for the operator.
+    pub(crate) async fn ask<T, F: Display>(&self, call: impl Future<Output = Result<T, F>>) -> Result<T, String> {
         tokio::select! {
             done = tokio::time::timeout(CALL_LIMIT, call) => match done {
                 Ok(answer) => answer.map_err(|fault| fault.to_string()),

@@ -4,19 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::compute::id::{SnapshotId, VmId};
 use crate::id::OperationId;
-use crate::jobs::{Job, scheduled_jobs};
+use crate::jobs::{Job, OperationJob, scheduled_jobs};
 use crate::operation::Verb;
 
 /// The queue of work on VMs.
 pub const VM_QUEUE: &str = "vm";
 
 /// A job that does an operation on a VM.
-pub trait VmJob: Job {
+pub trait VmJob: OperationJob {
     /// The VM.
     fn vm(&self) -> VmId;
-
-    /// The operation that the customer sees.
-    fn operation(&self) -> OperationId;
 }
 
 /// Tries of one step of an operation. What can be tried again is, until the operation's deadline, which comes long before
@@ -31,13 +28,15 @@ macro_rules! vm_jobs {
             const MAX_ATTEMPTS: i32 = VM_ATTEMPTS;
         }
 
+        impl OperationJob for $job {
+            fn operation(&self) -> OperationId {
+                self.operation
+            }
+        }
+
         impl VmJob for $job {
             fn vm(&self) -> VmId {
                 self.vm
-            }
-
-            fn operation(&self) -> OperationId {
-                self.operation
             }
         }
     )+};

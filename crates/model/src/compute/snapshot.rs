@@ -1,6 +1,9 @@
 //! Snapshots of virtual machines.
 
+use chrono::TimeDelta;
+
 use crate::compute::id::{SnapshotId, VmId};
+use crate::operation::Verb;
 use crate::sql::text_enum;
 use crate::{Error, Result};
 
@@ -18,7 +21,19 @@ text_enum! {
     }
 }
 
+/// How long an operation on a snapshot may take: copying disks takes what it takes.
+pub const TIME_LIMIT: TimeDelta = TimeDelta::hours(2);
+
+/// What messages call an operation on a snapshot, beside those on its VM.
+#[must_use]
+pub fn work(verb: Verb) -> String {
+    format!("{verb}_SNAPSHOT")
+}
+
 impl SnapshotId {
+    /// What full names of snapshots are like.
+    pub const NAMES: &'static str = "vms/{uuid}/snapshots/{uuid}";
+
     /// The full name, below that of its VM.
     #[must_use]
     pub fn name_in(self, vm: VmId) -> String {

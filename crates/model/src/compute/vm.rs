@@ -1,6 +1,11 @@
 //! Virtual machines: states and what is legal in each.
 
+use std::fmt::Display;
+
+use chrono::TimeDelta;
+
 use crate::compute::id::VmId;
+use crate::compute::snapshot;
 use crate::error::{Error, Result};
 use crate::operation::Verb;
 use crate::sql::text_enum;
@@ -54,6 +59,31 @@ pub struct Size {
     pub disk_gib: i32,
 }
 
+impl VmId {
+    /// What full names of VMs are like.
+    pub const NAMES: &'static str = "vms/{uuid}";
+
+    /// The VM that a full name is that of, or that it stands below.
+    #[must_use]
+    pub fn owning(name: &str) -> Option<Self> {
+        let end = name.match_indices('/').nth(1).map_or(name.len(), |(slash, _)| slash);
+        Self::parse("name", &name[..end]).ok()
+    }
+}
+
+/// How long an operation on a VM may take. What is not done by then has failed, and is rolled back.
+#[must_use]
+pub const fn time_limit(verb: Verb) -> TimeDelta {
+    match verb {
+        // Copying disks takes what it takes.
+        Verb::Create | Verb::Update | Verb::Revert => TimeDelta::hours(2),
+        // A guest may take half an hour to shut down.
+        Verb::Stop | Verb::Restart | Verb::Delete => TimeDelta::hours(1),
+        Verb::Start | Verb::Reset | Verb::Suspend | Verb::Undelete => TimeDelta::minutes(15),
+        Verb::OpenConsole => TimeDelta::minutes(1),
+    }
+}
+
 impl VmState {
     /// The state that an operation puts a VM in as it starts, or why it may not start.
     pub fn begin(self, verb: Verb, vm: VmId) -> Result<Self> {
@@ -67,19 +97,28 @@ impl VmState {
             (Verb::Stop, Running | Suspended | Stopped | Failed) | (Verb::Restart | Verb::Reset, Running | Failed) => {
                 Ok(Stopping)
             }
-            (Verb::Suspend, Running | Suspended)
-            | (Verb::Update, Running | Stopped)
-            | (
-                Verb::CreateSnapshot | Verb::DeleteSnapshot | Verb::RevertSnapshot,
-                Running | Stopped | Suspended | Failed,
-            ) => Ok(Updating),
+            (Verb::Suspend, Running | Suspended) | (Verb::Update, Running | Stopped) => Ok(Updating),
             (Verb::OpenConsole, Running) => Ok(Running),
             (Verb::Undelete, Deleted) => Ok(Stopped),
             (Verb::Create, Provisioning) => Ok(Provisioning),
-            (_, Deleted | Deleting) => {
-                Err(Error::precondition("VM_DELETED", vm.name(), format!("the VM is {self}, so it cannot be used")))
+            _ => Err(self.refuse(verb, vm)),
+        }
+    }
+
+    /// The same for an operation on one of its snapshots.
+    pub fn begin_on_snapshot(self, verb: Verb, vm: VmId) -> Result<Self> {
+        match self {
+            Self::Running | Self::Stopped | Self::Suspended | Self::Error => Ok(Self::Updating),
+            _ => Err(self.refuse(snapshot::work(verb), vm)),
+        }
+    }
+
+    fn refuse(self, work: impl Display, vm: VmId) -> Error {
+        match self {
+            Self::Deleted | Self::Deleting => {
+                Error::precondition("VM_DELETED", vm.name(), format!("the VM is {self}, so it cannot be used"))
             }
-            _ => Err(Error::precondition("VM_STATE", vm.name(), format!("a VM that is {self} does not allow {verb}"))),
+            _ => Error::precondition("VM_STATE", vm.name(), format!("a VM that is {self} does not allow {work}")),
         }
     }
 
@@ -110,11 +149,7 @@ mod tests {
 
     #[test]
     fn a_state_allows_what_it_allows() {
-        use Verb::{
-            Create, CreateSnapshot, Delete, DeleteSnapshot, OpenConsole, Reset, Restart, RevertSnapshot, Start, Stop,
-            Suspend, Undelete, Update,
-        };
-        let snapshots = [CreateSnapshot, DeleteSnapshot, RevertSnapshot];
+        use Verb::{Create, Delete, OpenConsole, Reset, Restart, Revert, Start, Stop, Suspend, Undelete, Update};
         let vm = VmId::new();
         for state in VmState::ALL {
             // Beside a delete, which every state allows.
@@ -127,11 +162,14 @@ mod tests {
                 VmState::Deleted => (&[Undelete], false),
                 VmState::Starting | VmState::Stopping | VmState::Updating | VmState::Deleting => (&[], false),
             };
-            for verb in Verb::ALL {
-                let allowed = *verb == Delete || verbs.contains(verb) || of_snapshots && snapshots.contains(verb);
-                let begun = state.begin(*verb, vm);
+            let of_vm = Verb::ALL
+                .iter()
+                .map(|verb| (*verb == Delete || verbs.contains(verb), verb.to_string(), state.begin(*verb, vm)));
+            let on_snapshot = [Create, Delete, Revert]
+                .map(|verb| (of_snapshots, snapshot::work(verb), state.begin_on_snapshot(verb, vm)));
+            for (allowed, work, begun) in of_vm.chain(on_snapshot) {
                 if allowed {
-                    begun.unwrap_or_else(|error| panic!("{verb} of a VM that is {state}: {error}"));
+                    begun.unwrap_or_else(|error| panic!("{work} of a VM that is {state}: {error}"));
                     continue;
                 }
                 let reason = match state {
@@ -140,12 +178,20 @@ mod tests {
                 };
                 match begun {
                     Err(Error::FailedPrecondition { reason: told, subject, .. }) => {
-                        assert_eq!((told, subject), (reason, vm.name()), "{verb} of a VM that is {state}");
+                        assert_eq!((told, subject), (reason, vm.name()), "{work} of a VM that is {state}");
                     }
-                    begun => panic!("{verb} of a VM that is {state}: {begun:?}"),
+                    begun => panic!("{work} of a VM that is {state}: {begun:?}"),
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_name_leads_to_its_vm() {
+        let vm = VmId::new();
+        assert_eq!(VmId::owning(&vm.name()), Some(vm));
+        assert_eq!(VmId::owning(&format!("{}/snapshots/{vm}", vm.name())), Some(vm));
+        assert_eq!(VmId::owning(&format!("templates/{vm}")), None);
     }
 
     #[test]

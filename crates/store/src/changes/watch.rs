@@ -15,15 +15,11 @@ use diesel_async::RunQueryDsl;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
-use virtualstack_model::compute::id::VmId;
-use virtualstack_model::id::{OperationId, TenantId};
+use virtualstack_model::id::TenantId;
 use virtualstack_model::log::ChangeKind;
-use virtualstack_model::operation::OperationState;
 use virtualstack_model::{Error, Result};
 
-use crate::compute::vms::Vm;
-use crate::operations::Operation;
-use crate::schema::{change_heads, changes, operations, virtual_machines};
+use crate::schema::{change_heads, changes};
 use crate::seal::MasterKey;
 use crate::tx::error::from_diesel;
 use crate::tx::{Mode, SystemTx, TenantTx};
@@ -34,39 +30,23 @@ const BATCH: i64 = 200;
 /// Positions that one batch looks at, at most: those of other collections are passed over.
 const SPAN: i64 = 10_000;
 
-/// What can be watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Collection {
-    /// VMs, deleted ones too until they are purged.
-    Vms,
-    /// Operations.
-    Operations,
+/// A kind of resource that can be watched: its change rows keep what it was after the change. Rows of earlier releases are
+/// read, too: a field that joins it needs a default.
+pub trait Watched: DeserializeOwned + Send + 'static {
+    /// The collection in full names.
+    const COLLECTION: &'static str;
+
+    /// What a watch begins with.
+    fn snapshot<M: Mode>(tx: &mut TenantTx<M>) -> impl Future<Output = Result<Vec<Self>>> + Send;
 }
 
-impl Collection {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Vms => VmId::COLLECTION,
-            Self::Operations => OperationId::COLLECTION,
-        }
-    }
-}
-
-/// Resources of a collection.
+/// What a read of the log gave.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the collection says what they are")]
-pub enum Resources {
-    Vms(Vec<Vm>),
-    Operations(Vec<Operation>),
-}
-
-/// What a look at the log gave.
-#[derive(Clone, Debug)]
-pub struct Batch {
+pub struct Batch<W> {
     /// What became of resources of the collection, in the order of the commits, and where the log stands with that.
     pub changes: Vec<(ChangeKind, Place)>,
     /// What each of them was after that, or last.
-    pub resources: Resources,
+    pub resources: Vec<W>,
     /// Up to where they are told; others went by.
     pub place: Place,
     /// Whether more was there already.
@@ -84,13 +64,13 @@ pub struct Place {
 
 impl Place {
     /// A token to go on by: good for this tenant and collection only, and telling nobody anything.
-    pub fn token(self, key: &MasterKey, tenant: TenantId, collection: Collection) -> Result<String> {
+    pub fn token(self, key: &MasterKey, tenant: TenantId, collection: &str) -> Result<String> {
         let place = [self.position.to_be_bytes(), self.at.timestamp_micros().to_be_bytes()].concat();
         Ok(URL_SAFE_NO_PAD.encode(key.seal(&purpose(tenant, collection), &place)?))
     }
 
     /// Reads a token.
-    pub fn of_token(key: &MasterKey, tenant: TenantId, collection: Collection, token: &str) -> Result<Self> {
+    pub fn of_token(key: &MasterKey, tenant: TenantId, collection: &str, token: &str) -> Result<Self> {
         let sealed = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
         let place = key.open(&purpose(tenant, collection), &sealed).map_err(|_| invalid())?;
         let (position, at) = place.split_first_chunk().ok_or_else(invalid)?;
@@ -100,8 +80,8 @@ impl Place {
     }
 }
 
-fn purpose(tenant: TenantId, collection: Collection) -> String {
-    format!("watch.resume_token {tenant} {}", collection.name())
+fn purpose(tenant: TenantId, collection: &str) -> String {
+    format!("watch.resume_token {tenant} {}", collection)
 }
 
 fn invalid() -> Error {
@@ -155,28 +135,9 @@ impl Log {
 }
 
 /// What there is, and the place that a watch of it begins at. In a transaction that sees one moment only.
-pub async fn snapshot<M: Mode>(tx: &mut TenantTx<M>, collection: Collection) -> Result<(Resources, Place)> {
-    let (tenant, Log { head, at, .. }) = (tx.tenant(), Log::read(tx).await?);
-    let resources = match collection {
-        Collection::Vms => {
-            let rows = virtual_machines::table
-                .filter(virtual_machines::tenant_id.eq(tenant))
-                .order(virtual_machines::id)
-                .select(Vm::as_select())
-                .load(tx.connection()?);
-            Resources::Vms(rows.await.map_err(from_diesel)?)
-        }
-        Collection::Operations => {
-            let rows = operations::table
-                .filter(operations::tenant_id.eq(tenant))
-                .filter(operations::state.eq_any([OperationState::Open, OperationState::Queued]))
-                .order(operations::id)
-                .select(Operation::as_select())
-                .load(tx.connection()?);
-            Resources::Operations(rows.await.map_err(from_diesel)?)
-        }
-    };
-    Ok((resources, Place { position: head, at }))
+pub async fn snapshot<W: Watched, M: Mode>(tx: &mut TenantTx<M>) -> Result<(Vec<W>, Place)> {
+    let Log { head, at, .. } = Log::read(tx).await?;
+    Ok((W::snapshot(tx).await?, Place { position: head, at }))
 }
 
 /// A change as it is kept.
@@ -196,12 +157,7 @@ impl Row {
 }
 
 /// What has changed since. A place that is no longer kept, or never was, is refused as the token that it came in.
-pub async fn after<M: Mode>(
-    tx: &mut TenantTx<M>,
-    collection: Collection,
-    place: Place,
-    max_age: Duration,
-) -> Result<Batch> {
+pub async fn after<W: Watched, M: Mode>(tx: &mut TenantTx<M>, place: Place, max_age: Duration) -> Result<Batch<W>> {
     let tenant = tx.tenant();
     let log = Log::read(tx).await?;
     log.holds(place, max_age)?;
@@ -212,7 +168,7 @@ pub async fn after<M: Mode>(
         changes::table
             .filter(changes::tenant_id.eq(tenant.0).and(changes::position.gt(place.position)))
             .filter(changes::position.le(end).and(changes::kind.is_not_null()))
-            .filter(changes::resource.like(format!("{}/%", collection.name())))
+            .filter(changes::resource.like(format!("{}/%", W::COLLECTION)))
             .order(changes::position)
             .limit(BATCH)
             .select(Row::as_select())
@@ -230,16 +186,8 @@ pub async fn after<M: Mode>(
         changes.extend(row.kind.map(|kind| (kind, row.place())));
         after.extend(row.after);
     }
-    let resources = match collection {
-        Collection::Vms => Resources::Vms(read(after)?),
-        Collection::Operations => Resources::Operations(read(after)?),
-    };
+    let resources = after.into_iter().map(serde_json::from_value).collect::<Result<_, _>>().map_err(Error::internal)?;
     Ok(Batch { changes, resources, place, more: place.position < log.head })
-}
-
-// Rows of earlier versions, too: a field that joins one of these structs needs a default.
-fn read<T: DeserializeOwned>(rows: Vec<Value>) -> Result<Vec<T>> {
-    rows.into_iter().map(|row| serde_json::from_value(row).map_err(Error::internal)).collect()
 }
 
 /// The heads of several tenants' logs; tenants in whose logs nothing stands yet are left out.
@@ -265,22 +213,22 @@ mod tests {
         let (key, tenant) = (MasterKey::generate().expect("a key"), TenantId::new());
         let at = DateTime::from_timestamp_micros(Utc::now().timestamp_micros()).expect("a time");
         let place = Place { position: 7, at };
-        let token = place.token(&key, tenant, Collection::Vms).expect("a token");
-        assert_eq!(Place::of_token(&key, tenant, Collection::Vms, &token).expect("a place"), place);
-        let reason = |tenant, collection, token: &str| {
+        let token = place.token(&key, tenant, "vms").expect("a token");
+        assert_eq!(Place::of_token(&key, tenant, "vms", &token).expect("a place"), place);
+        let reason = |tenant, collection: &str, token: &str| {
             Place::of_token(&key, tenant, collection, token).expect_err("refused").reason()
         };
         let mut changed = URL_SAFE_NO_PAD.decode(&token).expect("base64");
         for byte in 0..changed.len() {
             changed[byte] ^= 1;
-            assert_eq!(reason(tenant, Collection::Vms, &URL_SAFE_NO_PAD.encode(&changed)), "RESUME_TOKEN_INVALID");
+            assert_eq!(reason(tenant, "vms", &URL_SAFE_NO_PAD.encode(&changed)), "RESUME_TOKEN_INVALID");
             changed[byte] ^= 1;
         }
         for (tenant, collection, token) in [
-            (TenantId::new(), Collection::Vms, token.as_str()),
-            (tenant, Collection::Operations, token.as_str()),
-            (tenant, Collection::Vms, "nonsense"),
-            (tenant, Collection::Vms, "é"),
+            (TenantId::new(), "vms", token.as_str()),
+            (tenant, "operations", token.as_str()),
+            (tenant, "vms", "nonsense"),
+            (tenant, "vms", "é"),
         ] {
             assert_eq!(reason(tenant, collection, token), "RESUME_TOKEN_INVALID", "{token}");
         }

@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::quota::Amounts;
-use virtualstack_model::compute::snapshot::SnapshotState;
+use virtualstack_model::compute::snapshot::{SnapshotState, TIME_LIMIT};
 use virtualstack_model::id::{OperationId, TenantId};
 use virtualstack_model::log::Change;
+use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
 
 use crate::compute::event::Event;
 use crate::compute::quotas;
 use crate::listing::{Field, ListRequest, Listed, Listing};
+use crate::operations::NewOperation;
 use crate::schema::snapshots as table;
 use crate::tx::error::from_diesel;
 use crate::tx::{Mode, TenantTx, Write};
@@ -59,6 +61,12 @@ impl Snapshot {
             ..Change::of(self.name(), event.reason, event.message.clone(), json!({"state": self.state}))
         }
     }
+}
+
+/// An operation on a snapshot of a VM, which holds the VM.
+#[must_use]
+pub fn operation(id: OperationId, verb: Verb, vm: VmId, snapshot: SnapshotId) -> NewOperation {
+    NewOperation { id, verb, target: snapshot.name_in(vm), slot: vm.name(), time_limit: TIME_LIMIT }
 }
 
 /// Reads a snapshot of a VM.

@@ -11,15 +11,18 @@ use uuid::Uuid;
 use virtualstack_model::compute::id::{TemplateId, VmId};
 use virtualstack_model::compute::quota::Amounts;
 use virtualstack_model::compute::template::TemplateKind;
-use virtualstack_model::compute::vm::{PowerState, Size, VmState};
+use virtualstack_model::compute::vm::{PowerState, Size, VmState, time_limit};
 use virtualstack_model::id::{OperationId, TenantId, UserId};
 use virtualstack_model::log::{Change, ChangeKind, changed_fields};
+use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
 
 use crate::changes::events::{self, RecordedEvent};
+use crate::changes::watch::Watched;
 use crate::compute::event::Event;
 use crate::compute::{quotas, snapshots};
 use crate::listing::{Field, ListRequest, Listed, Listing};
+use crate::operations::NewOperation;
 use crate::schema::{changes, virtual_machines as table};
 use crate::tx::error::from_diesel;
 use crate::tx::{Mode, SystemTx, TenantTx, Write};
@@ -121,6 +124,28 @@ impl Vm {
     #[must_use]
     pub fn labels(&self) -> BTreeMap<String, String> {
         serde_json::from_value(self.labels.clone()).unwrap_or_default()
+    }
+}
+
+/// An operation on a VM.
+#[must_use]
+pub fn operation(id: OperationId, verb: Verb, vm: VmId) -> NewOperation {
+    NewOperation { id, verb, target: vm.name(), slot: vm.name(), time_limit: time_limit(verb) }
+}
+
+impl Watched for Vm {
+    const COLLECTION: &'static str = VmId::COLLECTION;
+
+    /// Deleted ones too, until they are purged.
+    async fn snapshot<M: Mode>(tx: &mut TenantTx<M>) -> Result<Vec<Self>> {
+        let tenant = tx.tenant();
+        table::table
+            .filter(table::tenant_id.eq(tenant))
+            .order(table::id)
+            .select(Self::as_select())
+            .load(tx.connection()?)
+            .await
+            .map_err(from_diesel)
     }
 }
 

@@ -10,6 +10,7 @@ use diesel::sql_types as sql;
 use serde_json::Value as Json;
 use uuid::Uuid;
 use virtualstack_model::filter::Operator;
+use virtualstack_model::id::full_name;
 
 /// A field that a caller may name.
 pub(crate) struct Field<QS> {
@@ -41,8 +42,8 @@ pub(crate) enum Kind {
     Bool,
     /// A full name of this collection; in SQL a uuid.
     Id(&'static str),
-    /// A full name in these collections, each below the one before, with their columns; `:` finds what is below, too.
-    Path(&'static [(&'static str, &'static str)]),
+    /// A full name like one of these, e.g. "vms/{uuid}", in a column that compares by bytes; `:` finds what is below, too.
+    Path(&'static [&'static str]),
     /// A jsonb object of texts: `labels.env = "prod"`, `labels:env`.
     Map,
     /// An array of texts: `:` finds an element.
@@ -86,6 +87,7 @@ impl<QS> Field<QS> {
         int64(): sql::BigInt => Kind::Number;
         bool(): sql::Bool => Kind::Bool;
         id(collection: &'static str): sql::Uuid => Kind::Id(collection);
+        path(patterns: &'static [&'static str]): sql::Text => Kind::Path(patterns);
         map(): sql::Jsonb => Kind::Map;
         list(): sql::Array<sql::Text> => Kind::List;
     }
@@ -136,7 +138,7 @@ impl Kind {
     /// Reads a value, or says what it must be.
     pub(super) fn value(self, text: &str) -> Result<Value, String> {
         match self {
-            Self::Text | Self::Code | Self::Map | Self::List | Self::Path(_) => Some(Value::Text(text.to_owned())),
+            Self::Text | Self::Code | Self::Map | Self::List => Some(Value::Text(text.to_owned())),
             Self::Words(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
             Self::Time => DateTime::parse_from_rfc3339(text).ok().map(|time| Value::Time(time.to_utc())),
             Self::Number => text.parse().ok().map(Value::Number),
@@ -146,12 +148,14 @@ impl Kind {
                 .and_then(|rest| rest.strip_prefix('/'))
                 .and_then(|id| Uuid::try_parse(id).ok())
                 .map(Value::Id),
+            Self::Path(patterns) => full_name(patterns, text).map(Value::Text),
         }
         .ok_or_else(|| match self {
             Self::Words(words) => format!("one of {}", words.join(", ")),
             Self::Time => "a time as in RFC 3339, e.g. 2026-01-02T03:04:05Z".to_owned(),
             Self::Bool => "true or false".to_owned(),
             Self::Id(collection) => format!("a full name, {collection}/{{uuid}}"),
+            Self::Path(patterns) => format!("a full name, {}", patterns.join(" or ")),
             _ => "a whole number of 64 bits".to_owned(),
         })
     }
@@ -186,22 +190,4 @@ pub(super) enum Value {
     Number(i64),
     Bool(bool),
     Id(Uuid),
-}
-
-/// Reads a full name in collections, each below the one before.
-pub(super) fn path_ids(path: &[(&str, &str)], name: &str) -> Result<Vec<Uuid>, String> {
-    let segments: Vec<_> = name.split('/').collect();
-    let ids = segments.chunks(2).zip(path).map(|(segment, (collection, _))| match segment {
-        [name, id] if name == collection => Uuid::try_parse(id).ok(),
-        _ => None,
-    });
-    let ids: Option<Vec<_>> = ids.collect();
-    ids.filter(|ids| ids.len() * 2 == segments.len()).ok_or_else(|| {
-        let mut names = Vec::<String>::new();
-        for (collection, _) in path {
-            let below = names.last().map(|name| format!("{name}/")).unwrap_or_default();
-            names.push(format!("{below}{collection}/{{uuid}}"));
-        }
-        format!("a full name, {}", names.join(" or "))
-    })
 }

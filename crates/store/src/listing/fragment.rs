@@ -7,7 +7,6 @@ use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sql_types as sql;
-use uuid::Uuid;
 use virtualstack_model::filter::Pattern;
 
 use super::field::{Column, DieselColumn, Field, Kind, Value};
@@ -102,17 +101,17 @@ impl<QS, ST> Fragment<QS, ST> {
         self.column(field).like(like(pattern))
     }
 
-    /// Columns that hold the ids of a full name, from the outermost; `:` also finds what is below.
-    pub(super) fn below(&mut self, path: &[(&'static str, &'static str)], ids: &[Uuid], has: bool) -> &mut Self {
-        for (index, (_, column)) in path.iter().enumerate() {
-            let joint = if index == 0 { "" } else { " AND " };
-            match ids.get(index) {
-                Some(id) => self.sql(joint).sql(column).sql(" = ").bind(Value::Id(*id)),
-                None if has => self,
-                None => self.sql(joint).sql(column).sql(" IS NULL"),
-            };
-        }
-        self
+    /// A column that holds `name`, or what is below it: between "vms/x" and "vms/x0" lies nothing else, since "0" comes
+    /// right behind "/", and a full name that begins with "vms/x" ends there or goes on with a "/".
+    pub(super) fn at_or_below(&mut self, field: &Field<QS>, name: String) -> &mut Self {
+        let end = format!("{name}0");
+        self.column(field)
+            .sql(" >= ")
+            .bind(Value::Text(name))
+            .sql(" AND ")
+            .column(field)
+            .sql(" < ")
+            .bind(Value::Text(end))
     }
 }
 

@@ -41,8 +41,8 @@ use serde_json::Value as Json;
 use virtualstack_model::filter::{Filter, Operator, Restriction, error_at};
 use virtualstack_model::{Error, Result};
 
+use self::field::Value;
 pub(crate) use self::field::{Field, Kind};
-use self::field::{Value, path_ids};
 use self::fragment::{Fragment, Piece, like};
 use crate::listing::page::Page;
 use crate::tx::Transaction;
@@ -312,21 +312,21 @@ impl<QS> Listing<QS> {
             (Kind::Code, ..) if value.parts().len() > 1 => {
                 sql.column(field).sql(" LIKE ").bind(Value::Text(like(value)))
             }
-            (Kind::Path(path), ..) => {
-                let ids =
-                    path_ids(path, &value.text()).map_err(|must| wrong(&format!("{path_name} must be {must}")))?;
-                sql.below(path, &ids, *operator == Operator::Has)
-            }
             (kind, _, operator) => {
                 let value = kind.value(&value.text()).map_err(|must| wrong(&format!("{path_name} must be {must}")))?;
-                sql.column(field).sql(match operator {
-                    Operator::Equal | Operator::NotEqual | Operator::Has => " = ",
-                    Operator::Less => " < ",
-                    Operator::LessOrEqual => " <= ",
-                    Operator::Greater => " > ",
-                    Operator::GreaterOrEqual => " >= ",
-                });
-                sql.bind(value)
+                match (kind, operator, value) {
+                    (Kind::Path(_), Operator::Has, Value::Text(name)) => sql.at_or_below(field, name),
+                    (_, operator, value) => {
+                        sql.column(field).sql(match operator {
+                            Operator::Equal | Operator::NotEqual | Operator::Has => " = ",
+                            Operator::Less => " < ",
+                            Operator::LessOrEqual => " <= ",
+                            Operator::Greater => " > ",
+                            Operator::GreaterOrEqual => " >= ",
+                        });
+                        sql.bind(value)
+                    }
+                }
             }
         };
         sql.sql(if *operator == Operator::NotEqual { ") IS NOT TRUE)" } else { "))" });

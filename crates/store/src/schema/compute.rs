@@ -59,7 +59,8 @@ table! {
         id -> Uuid,
         verb -> Text,
         state -> Text,
-        vm_id -> Uuid,
+        target -> Text,
+        slot -> Nullable<Text>,
         job_id -> Nullable<Uuid>,
         step -> Text,
         progress_percent -> Integer,
@@ -72,7 +73,6 @@ table! {
         created_at -> Timestamptz,
         started_at -> Nullable<Timestamptz>,
         ended_at -> Nullable<Timestamptz>,
-        snapshot_id -> Nullable<Uuid>,
         deadline_at -> Timestamptz,
         grace_from -> Nullable<Timestamptz>,
     }

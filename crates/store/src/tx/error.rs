@@ -27,9 +27,12 @@ pub const UNIQUE: Constraints = &[
         Error::exists("SNAPSHOT_NAME_TAKEN", "snapshots", "snapshot.displayName: the VM has a snapshot of this name")
     }),
     ("operations_open", || {
-        Error::aborted("OPERATION_IN_PROGRESS", "another operation of this VM is in progress; wait for it or cancel it")
+        Error::aborted(
+            "OPERATION_IN_PROGRESS",
+            "another operation of this resource is in progress; wait for it or cancel it",
+        )
     }),
-    ("operations_queued", || Error::aborted("DELETE_IN_PROGRESS", "the VM is being deleted already")),
+    ("operations_queued", delete_in_progress),
     ("tenant_roles_tenant_id_display_name_key", || {
         Error::exists("ROLE_NAME_TAKEN", "roles", "role.displayName: a role of this name exists in the tenant")
     }),
@@ -115,6 +118,11 @@ pub(crate) fn key_invalid() -> Error {
 /// The database does not answer.
 pub(crate) fn unavailable(source: impl Into<virtualstack_model::error::Source>) -> Error {
     Error::unavailable("DATABASE_UNAVAILABLE", "the database is not reachable; try again", source)
+}
+
+/// Why a second delete is refused.
+pub(crate) fn delete_in_progress() -> Error {
+    Error::aborted("DELETE_IN_PROGRESS", "the resource is being deleted already")
 }
 
 /// Whether the connection is of no use any more.

@@ -175,6 +175,17 @@ impl<M: Mode> TenantTx<M> {
         self.connection.get()
     }
 
+    /// The same transaction, to read in, for what does not care whether it may write. [`Self::take_back`] goes on; without
+    /// it the transaction is lost.
+    pub fn lend(&mut self) -> TenantTx<Read> {
+        TenantTx::new(self.connection.take(), self.tenant)
+    }
+
+    /// Goes on with what was lent.
+    pub fn take_back(&mut self, lent: TenantTx<Read>) {
+        self.connection = lent.connection;
+    }
+
     /// The same transaction as the system, for the few rows of other scopes that a tenant's transaction touches, e.g. the
     /// account of somebody who is invited. [`Self::resume`] goes on; without it the transaction is lost.
     pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {

@@ -2,5 +2,6 @@
 
 pub(super) mod quotas;
 pub(super) mod snapshots;
+pub(super) mod targets;
 pub(super) mod templates;
 pub(super) mod vms;

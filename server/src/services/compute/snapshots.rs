@@ -4,7 +4,7 @@ use chrono::Utc;
 use tonic::{Request, Response, Status};
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::jobs::VmSnapshot;
-use virtualstack_model::compute::snapshot::SnapshotState;
+use virtualstack_model::compute::snapshot::{SnapshotState, work};
 use virtualstack_model::compute::vm::Size;
 use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
@@ -18,7 +18,7 @@ use virtualstack_store::{ListRequest, Listed, Store, operations};
 use crate::call::caller::Caller;
 use crate::call::status::from_error;
 use crate::generated::virtualstack::compute::v1::snapshot_service_server::SnapshotService;
-use crate::services::mutations::{Mutation, begin};
+use crate::services::mutations::{Mutation, enter};
 use crate::wire::vm::snapshot_message;
 
 pub(crate) struct Snapshots {
@@ -93,12 +93,16 @@ impl SnapshotService for Snapshots {
                     updated_at: now,
                     version: 1,
                 };
-                let job = VmSnapshot { vm: vm.id, operation, snapshot: snapshot.id, verb: Verb::CreateSnapshot };
-                operations::start(tx, operation, job.verb, (vm.id, snapshot.id), &job).await?;
-                begin(tx, &mut vm, job.verb, operation).await?;
+                let job = VmSnapshot { vm: vm.id, operation, snapshot: snapshot.id, verb: Verb::Create };
+                let new = snapshots::operation(operation, job.verb, vm.id, snapshot.id);
+                let started = operations::start(tx, new, &job).await?;
+                let state = vm.state.begin_on_snapshot(job.verb, vm.id)?;
+                let message = "A snapshot was requested".to_owned();
+                let event = Event { reason: "VM_SNAPSHOT_REQUESTED", message, operation: Some(operation) };
+                enter(tx, &mut vm, state, event).await?;
                 snapshots::insert(tx, &snapshot, operation).await?;
                 tx.audit_resource(snapshot.name());
-                Ok(())
+                Ok(started)
             })
             .await
     }
@@ -109,7 +113,7 @@ impl SnapshotService for Snapshots {
     ) -> Result<Response<Operation>, Status> {
         let mutation = Mutation::of("DeleteSnapshot", &request, |it| (&it.request_id, it.validate_only))?;
         let proto::DeleteSnapshotRequest { name, etag, .. } = request.into_inner();
-        self.begin(&mutation, &name, &etag, Verb::DeleteSnapshot).await
+        self.begin(&mutation, &name, &etag, Verb::Delete).await
     }
 
     async fn revert_snapshot(
@@ -117,7 +121,7 @@ impl SnapshotService for Snapshots {
         request: Request<proto::RevertSnapshotRequest>,
     ) -> Result<Response<Operation>, Status> {
         let mutation = Mutation::of("RevertSnapshot", &request, |it| (&it.request_id, it.validate_only))?;
-        self.begin(&mutation, &request.get_ref().name, "", Verb::RevertSnapshot).await
+        self.begin(&mutation, &request.get_ref().name, "", Verb::Revert).await
     }
 }
 
@@ -138,16 +142,18 @@ impl Snapshots {
                 let snapshot = snapshots::get(tx, vm.id, id).await?;
                 Error::check_etag(etag, &snapshot.etag())?;
                 let job = VmSnapshot { vm: vm.id, operation, snapshot: id, verb };
-                operations::start(tx, operation, verb, (vm.id, id), &job).await?;
+                let started = operations::start(tx, snapshots::operation(operation, verb, vm.id, id), &job).await?;
                 usable(&snapshot, verb)?;
-                if verb == Verb::DeleteSnapshot {
-                    begin(tx, &mut vm, verb, operation).await?;
+                let state = vm.state.begin_on_snapshot(verb, vm.id)?;
+                if verb == Verb::Delete {
+                    let message = "Deletion of a snapshot was requested".to_owned();
+                    let event = Event { reason: "VM_SNAPSHOT_DELETE_REQUESTED", message, operation: Some(operation) };
+                    enter(tx, &mut vm, state, event).await?;
                     let message = "Deletion was requested".to_owned();
                     let event = Event { reason: "SNAPSHOT_DELETE_REQUESTED", message, operation: Some(operation) };
                     snapshots::update_state(tx, id, SnapshotState::Deleting, "", &event).await?;
                 } else {
                     // With its settings the VM gets back its size of then, which the quota must have room for.
-                    let state = vm.state.begin(verb, vm.id)?;
                     let Snapshot { cpu_count, memory_mib, .. } = snapshot;
                     let size = Size { cpu_count, memory_mib, disk_gib: vm.disk_gib };
                     let message = "Going back to a snapshot was requested".to_owned();
@@ -155,7 +161,7 @@ impl Snapshots {
                     vms::want_size(tx, &mut vm, state, size, event).await?;
                 }
                 tx.audit_resource(snapshot.name());
-                Ok(())
+                Ok(started)
             })
             .await
     }
@@ -164,9 +170,9 @@ impl Snapshots {
 /// Whether a snapshot can be deleted or gone back to.
 fn usable(snapshot: &Snapshot, verb: Verb) -> Result<()> {
     match (snapshot.state, verb) {
-        (SnapshotState::Ready, _) | (SnapshotState::Error, Verb::DeleteSnapshot) => Ok(()),
+        (SnapshotState::Ready, _) | (SnapshotState::Error, Verb::Delete) => Ok(()),
         (state, verb) => {
-            let message = format!("a snapshot that is {state} does not allow {verb}");
+            let message = format!("a snapshot that is {state} does not allow {}", work(verb));
             Err(Error::precondition("SNAPSHOT_STATE", snapshot.name(), message))
         }
     }

@@ -8,7 +8,7 @@ use virtualstack_model::compute::jobs::{Graceful, VmConsole, VmCreate, VmDelete,
 use virtualstack_model::compute::template::TemplateState;
 use virtualstack_model::compute::vm::{Size, VmState};
 use virtualstack_model::error::Violation;
-use virtualstack_model::jobs::Job;
+use virtualstack_model::jobs::OperationJob;
 use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
@@ -74,8 +74,8 @@ impl VmService for Vms {
                 let vm = new_vm(&mutation.caller, &wanted, template)?;
                 vms::insert(tx, &vm, id).await?;
                 tx.audit_resource(vm.id.name());
-                operations::start(tx, id, Verb::Create, vm.id, &VmCreate { vm: vm.id, operation: id }).await?;
-                Ok(())
+                let new = vms::operation(id, Verb::Create, vm.id);
+                operations::start(tx, new, &VmCreate { vm: vm.id, operation: id }).await
             })
             .await
     }
@@ -112,11 +112,10 @@ impl VmService for Vms {
                 let sized =
                     fields.iter().any(|field| SIZES.contains(field)) && (size, size) != (vm.size(), vm.wanted_size());
                 if !sized {
-                    operations::record_done(tx, id, Verb::Update, target).await?;
-                    return Ok(());
+                    return operations::record_done(tx, vms::operation(id, Verb::Update, target)).await;
                 }
                 let job = VmResize { vm: target, operation: id, allow_restart };
-                operations::start(tx, id, Verb::Update, target, &job).await?;
+                let started = operations::start(tx, vms::operation(id, Verb::Update, target), &job).await?;
                 let state = vm.state.begin(Verb::Update, target)?;
                 if size.disk_gib > vm.disk_gib && snapshots::count(tx, target).await? > 0 {
                     let message = "vm.diskGib: the disk of a VM with snapshots cannot grow; delete them first";
@@ -125,7 +124,8 @@ impl VmService for Vms {
                 let Size { cpu_count, memory_mib, disk_gib } = size;
                 let message = format!("A size of {cpu_count} CPUs, {memory_mib} MiB and {disk_gib} GiB was requested");
                 let event = Event { reason: "VM_RESIZE_REQUESTED", message, operation: Some(id) };
-                vms::want_size(tx, &mut vm, state, size, event).await
+                vms::want_size(tx, &mut vm, state, size, event).await?;
+                Ok(started)
             })
             .await
     }
@@ -145,8 +145,11 @@ impl VmService for Vms {
                 }
                 // Of what is not on the hypervisor, there is nothing to keep.
                 let force = request.force || !vm.occupies;
-                operations::start_delete(tx, id, target, &VmDelete { vm: target, operation: id, force }).await?;
-                begin(tx, &mut vm, Verb::Delete, id).await
+                let new = vms::operation(id, Verb::Delete, target);
+                let job = VmDelete { vm: target, operation: id, force };
+                let started = operations::start_delete(tx, new, &job).await?;
+                begin(tx, &mut vm, Verb::Delete, id).await?;
+                Ok(started)
             })
             .await
     }
@@ -168,8 +171,7 @@ impl VmService for Vms {
                 }
                 tx.audit_resource(target.name());
                 vms::undelete(tx, &mut vm, state, id).await?;
-                operations::record_done(tx, id, Verb::Undelete, target).await?;
-                Ok(())
+                operations::record_done(tx, vms::operation(id, Verb::Undelete, target)).await
             })
             .await
     }
@@ -243,7 +245,7 @@ impl Vms {
     }
 
     /// Starts an operation that needs nothing but a VM in a state that allows it.
-    async fn begin<J: Job>(
+    async fn begin<J: OperationJob>(
         &self,
         mutation: Mutation,
         target: VmId,
@@ -254,8 +256,9 @@ impl Vms {
         mutation
             .make(&self.store, async |tx| {
                 let mut vm = vms::lock(tx, target).await?;
-                operations::start(tx, id, verb, target, &job).await?;
-                begin(tx, &mut vm, verb, id).await
+                let started = operations::start(tx, vms::operation(id, verb, target), &job).await?;
+                begin(tx, &mut vm, verb, id).await?;
+                Ok(started)
             })
             .await
     }

@@ -1,0 +1,15 @@
+//! What each module adds to the tables of the ground: the one file here that the ground may read and that names modules.
+
+use virtualstack_store::compute::vms::Vm;
+use virtualstack_store::operations::Operation;
+
+use super::compute::targets;
+use super::target::Target;
+use super::watched::Collection;
+
+/// What operations work on, and what they answer with. The first row that fits is taken.
+pub(crate) static TARGETS: &[Target] = &[targets::CONSOLE, targets::VM, targets::SNAPSHOT];
+
+/// What can be watched.
+pub(crate) static OPERATIONS: Collection = Collection::of::<Operation>();
+pub(crate) static VMS: Collection = Collection::of::<Vm>();
