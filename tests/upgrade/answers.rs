@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use super::{Release, text};
 use crate::support::{ControlPlane, PASSWORD, Rest, Session};
 
+/// Whether what an old release said is as good as what is said now.
+type Equal = fn(&Value, &Value) -> bool;
+
 /// Fields whose answer may be another one today, and why. The end of a path, and what is compared instead.
-const MAY_DIFFER: &[(&str, fn(&Value, &Value) -> bool)] = &[
+const MAY_DIFFER: &[(&str, Equal)] = &[
     // System roles get what later releases add.
     (".permissions", |old, new| {
         let (old, new) = (old.as_array(), new.as_array());
