@@ -19,8 +19,15 @@ const MAX_SOCKET_PATH: usize = 100;
 
 /// Settings of a cluster that nobody misses: nothing waits for a disk, nothing is vacuumed behind the back of a test, and
 /// many tests connect at once.
-const OF_TESTS: [&str; 5] =
-    ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "max_connections=1000"];
+const OF_TESTS: [&str; 6] = [
+    "fsync=off",
+    "full_page_writes=off",
+    "synchronous_commit=off",
+    "autovacuum=off",
+    "max_connections=1000",
+    // What it keeps of its log beside the data.
+    "max_wal_size=256MB",
+];
 
 /// A running cluster. It goes on when this is dropped; [`PrivatePostgres::stop`] ends it.
 #[derive(Debug)]
@@ -72,7 +79,7 @@ impl PrivatePostgres {
     pub fn temporary() -> Result<Self> {
         // Not in a folder of the build: PostgreSQL's user must be able to enter it.
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_micros();
-        let folder = std::env::temp_dir().join(format!("virtualstack-test-{}-{now}", std::process::id()));
+        let folder = temporary_folder().join(format!("virtualstack-test-{}-{now}", std::process::id()));
         fs::create_dir(&folder)
             .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)))
             .map_err(|error| io_error("cannot make a folder", &folder, &error))?;
@@ -242,6 +249,18 @@ impl Owner {
         }
         Ok(())
     }
+}
+
+/// Where what is temporary is kept: in memory, where there is much of it. A database is hundreds of files, and there are
+/// disks where making one takes longer the more of them were removed a moment ago.
+fn temporary_folder() -> PathBuf {
+    const MEMORY: &str = "/dev/shm";
+    const MUCH: u64 = 8 << 30;
+    let room = rustix::fs::statvfs(MEMORY).map_or(0, |of| of.f_bavail.saturating_mul(of.f_frsize));
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
+    let available = available.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or_default().saturating_mul(1024);
+    if room.min(available) >= MUCH { MEMORY.into() } else { std::env::temp_dir() }
 }
 
 /// Where sockets are: beside the data, or, where that path is too long for a socket, in the temporary folder.
