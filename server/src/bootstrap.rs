@@ -8,7 +8,7 @@ use virtualstack_store::iam::system_roles;
 use virtualstack_store::iam::tenants::{self, Key};
 use virtualstack_store::iam::{accounts, permissions, users};
 use virtualstack_store::tenant_life::{self, NewTenant};
-use virtualstack_store::{Store, SystemPurpose};
+use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
 use crate::auth::passwords::{HashCost, Passwords};
 
@@ -36,7 +36,7 @@ pub async fn update_permissions(store: &Store) -> Result<()> {
         })
         .collect();
     store
-        .system(SystemPurpose::Bootstrap, async |tx| {
+        .system(system(), async |tx| {
             permissions::replace(tx, &catalogue).await?;
             system_roles::ensure_all(tx).await
         })
@@ -48,15 +48,13 @@ pub async fn update_permissions(store: &Store) -> Result<()> {
 pub async fn bootstrap(store: &Store, admin: &FirstAdmin, cost: HashCost) -> Result<bool> {
     let provider = Key::Slug(PROVIDER_SLUG.to_owned());
     update_permissions(store).await?;
-    let exists = store
-        .system(SystemPurpose::Bootstrap, async |tx| Ok(tenants::find_any(tx, &provider).await?.is_some()))
-        .await?;
+    let exists = store.system(system(), async |tx| Ok(tenants::find_any(tx, &provider).await?.is_some())).await?;
     if exists {
         return Ok(false);
     }
     let hash = Passwords::new(1, cost).await?.hash(admin.password.clone()).await?;
     let made = store
-        .system(SystemPurpose::Bootstrap, async |tx| {
+        .system(system(), async |tx| {
             if tenants::find_any(tx, &provider).await?.is_some() {
                 return Ok(false);
             }
@@ -78,4 +76,10 @@ pub async fn bootstrap(store: &Store, admin: &FirstAdmin, cost: HashCost) -> Res
         Err(error) if error.reason() == "TENANT_SLUG_TAKEN" => Ok(false),
         made => made,
     }
+}
+
+/// Leave to work across tenants.
+#[expect(clippy::disallowed_methods, reason = "nobody can sign in before the first admin is made")]
+fn system() -> SystemScope {
+    SystemScope::new(SystemPurpose::Bootstrap)
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use virtualstack_model::Result;
 use virtualstack_model::id::TenantId;
 use virtualstack_store::changes::watch as log;
-use virtualstack_store::{Store, SystemPurpose};
+use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
 /// How often the heads are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ impl Changes {
         if tenants.is_empty() {
             return Ok(());
         }
-        let heads = store.system(SystemPurpose::Watch, async |tx| log::heads(tx, &tenants).await).await?;
+        let heads = store.system(system(), async |tx| log::heads(tx, &tenants).await).await?;
         let logs = self.lock();
         for (tenant, head) in heads {
             if let Some(log) = logs.get(&tenant) {
@@ -111,6 +111,12 @@ impl Follower {
             }
         }
     }
+}
+
+/// Leave to work across tenants.
+#[expect(clippy::disallowed_methods, reason = "wakes the watches of all tenants")]
+fn system() -> SystemScope {
+    SystemScope::new(SystemPurpose::Watch)
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 #![expect(unreachable_pub, reason = "generated")]
 
 include!(concat!(env!("OUT_DIR"), "/services.rs"));
+include!(concat!(env!("OUT_DIR"), "/calls.rs"));

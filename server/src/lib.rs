@@ -12,7 +12,6 @@ mod generated;
 mod layers;
 mod server;
 mod services;
-mod wire;
 
 pub use auth::passwords::HashCost;
 pub use auth::signing_keys::rotate_keys;

@@ -68,6 +68,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let address = listener.local_addr().map_err(listen)?;
 
     codec::preload();
+    store.check_language().await?;
     let keys = Keys::load(store.clone(), master_key.clone()).await?;
     let tokens = Tokens::new(keys.clone(), &config);
     let passwords = Passwords::new(config.concurrent_hashes, hash_cost).await?;

@@ -112,6 +112,34 @@ fn no_crate_runs_its_documentation() {
     }
 }
 
+/// clippy says nothing of a path that leads nowhere, and then guards nothing.
+#[test]
+fn what_clippy_is_told_of_our_functions_is_there() {
+    let text = fs::read_to_string(Path::new(ROOT).join("clippy.toml")).expect("a file");
+    let paths: Vec<_> = text.split('"').filter(|part| part.starts_with("virtualstack_")).collect();
+    assert!(paths.len() >= 3, "{paths:?}");
+    for path in paths {
+        assert!(is_there(path), "clippy.toml names {path}, which there is not");
+    }
+    for gone in ["virtualstack_store::tx::scope::JobScope::new", "virtualstack_store::tx::scope::TenantScope::make"] {
+        assert!(!is_there(gone), "the test sees {gone}, which there is not");
+    }
+}
+
+/// Whether `crate::module::Type::function` stands in the source of that module.
+fn is_there(path: &str) -> bool {
+    let mut segments: Vec<_> = path.split("::").collect();
+    let [function, of_type] = [segments.pop(), segments.pop()].map(|last| last.expect("a function of a type"));
+    let package = segments.remove(0).replace('_', "-");
+    let package = packages().into_iter().find(|known| known["name"] == package.as_str()).expect("a crate of ours");
+    let manifest = Path::new(package["manifest_path"].as_str().expect("a path")).to_owned();
+    let module = manifest.with_file_name("src").join(segments.join("/"));
+    let source = fs::read_to_string(module.with_extension("rs")).or_else(|_| fs::read_to_string(module.join("mod.rs")));
+    let Ok(source) = source else { return false };
+    let blocks = source.split(&format!("\nimpl {of_type} {{\n")).skip(1);
+    blocks.filter_map(|block| block.split("\n}\n").next()).any(|block| block.contains(&format!("pub fn {function}(")))
+}
+
 #[test]
 fn no_file_names_a_path_of_one_machine() {
     let mut wrong = Vec::new();

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use virtualstack_model::compute::id::VmId;
 use virtualstack_model::id::TenantId;
 use virtualstack_store::compute::vms;
-use virtualstack_store::{ListRequest, Store};
+use virtualstack_store::{ListRequest, Store, SystemPurpose};
 
 use super::{Fixture, TEMPLATE};
+use crate::support::system;
 use crate::tenancy::calls::texts;
 
 const FEW: i32 = 10_000;
@@ -145,7 +146,7 @@ impl Fixture {
             }
         };
         store
-            .write_as_system(self.tenant, "test", page)
+            .write_as_system(&system(SystemPurpose::Reconcile), self.tenant, "test", page)
             .await
             .unwrap_or_else(|error| panic!("{}: {error}", question.filter))
     }

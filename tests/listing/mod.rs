@@ -18,7 +18,7 @@ use virtualstack_store::iam::{accounts, users};
 use virtualstack_store::tenant_life::{self, NewTenant};
 use virtualstack_store::{ListRequest, Listed, Store, SystemPurpose};
 
-use crate::support::Database;
+use crate::support::{Database, system};
 
 /// A tenant with VMs, and its store.
 struct Fixture {
@@ -33,7 +33,7 @@ impl Fixture {
         let database = Database::new().await;
         let store = Store::new(&database.config).expect("a store");
         let (tenant, owner) = store
-            .system(SystemPurpose::Bootstrap, async |tx| {
+            .system(system(SystemPurpose::Bootstrap), async |tx| {
                 let tenant = tenant_life::create(tx, &NewTenant::new("acme", "Acme")).await?.id;
                 let account = accounts::ensure(tx, "ada@example.com", "Ada", None).await?.0;
                 Ok((tenant, users::add_active(tx, tenant, account, "user").await?))
@@ -57,7 +57,11 @@ impl Fixture {
     }
 
     async fn list(&self, request: &ListRequest, show_deleted: bool) -> Result<Listed<Vm>> {
-        self.store.write_as_system(self.tenant, "test", async |tx| vms::list(tx, request, show_deleted).await).await
+        self.store
+            .write_as_system(&system(SystemPurpose::Reconcile), self.tenant, "test", async |tx| {
+                vms::list(tx, request, show_deleted).await
+            })
+            .await
     }
 
     /// Display names of what matches, in their own order.
@@ -384,7 +388,10 @@ async fn a_token_is_good_for_its_question_only() {
     }
     refused(fixture.list(&second, true).await, "pageToken", question);
     let tenants = async |request: &ListRequest| {
-        fixture.store.system(SystemPurpose::Bootstrap, async |tx| tenants::list_any(tx, request, true).await).await
+        fixture
+            .store
+            .system(system(SystemPurpose::Bootstrap), async |tx| tenants::list_any(tx, request, true).await)
+            .await
     };
     let plain = fixture.list(&ListRequest { page_size: 1, ..Default::default() }, false).await.expect("a page");
     let stolen = ListRequest { page_token: plain.next_page_token, ..Default::default() };
@@ -442,7 +449,7 @@ async fn tenants_are_listed_by_the_same() {
     };
     let listed = fixture
         .store
-        .system(SystemPurpose::Bootstrap, async |tx| {
+        .system(system(SystemPurpose::Bootstrap), async |tx| {
             for (slug, name) in [("one", "zeta"), ("two", "Alpha"), ("three", "élan")] {
                 tenant_life::create(tx, &NewTenant::new(slug, name)).await?;
             }

@@ -8,7 +8,7 @@ use virtualstack_store::iam::{roles, tenants, users};
 use virtualstack_store::{ListRequest, SystemPurpose, operations};
 
 use super::{Fixture, TEMPLATE, refused};
-use crate::support::ControlPlane;
+use crate::support::{ControlPlane, system};
 
 const VM: &str = "01900000-0000-7000-8000-000000000001";
 const OTHER_VM: &str = "01900000-0000-7000-8000-000000000002";
@@ -53,7 +53,9 @@ async fn operations_are_found_by_what_they_show() {
     let found = async |filter: &str| -> Result<Vec<u128>> {
         let request = asked(filter, "");
         let listed =
-            fixture.store.write_as_system(fixture.tenant, "test", async |tx| operations::list(tx, &request).await);
+            fixture.store.write_as_system(&system(SystemPurpose::Reconcile), fixture.tenant, "test", async |tx| {
+                operations::list(tx, &request).await
+            });
         let listed = listed.await?;
         assert_eq!(listed.total_size, Some(i32::try_from(listed.rows.len()).expect("few")));
         Ok(listed.rows.into_iter().map(|row| row.id.0.as_u128() & 0xf).collect())
@@ -102,7 +104,12 @@ async fn events_are_found_by_what_they_show() {
     let fixture = worked_on().await;
     let vm = VmId(VM.parse().expect("an id"));
     let listed = async |request: ListRequest| {
-        fixture.store.write_as_system(fixture.tenant, "test", async |tx| vms::list_events(tx, &request, vm).await).await
+        fixture
+            .store
+            .write_as_system(&system(SystemPurpose::Reconcile), fixture.tenant, "test", async |tx| {
+                vms::list_events(tx, &request, vm).await
+            })
+            .await
     };
     let found = async |filter: &str, order_by: &str| -> Result<Vec<i64>> {
         Ok(listed(asked(filter, order_by)).await?.rows.into_iter().map(|row| row.position - 1000).collect())
@@ -165,7 +172,9 @@ async fn templates_and_permissions_too() {
     let found = async |filter: &str, order_by: &str| -> Result<Vec<String>> {
         let request = asked(filter, order_by);
         let listed =
-            fixture.store.write_as_system(fixture.tenant, "test", async |tx| templates::list(tx, &request).await);
+            fixture.store.write_as_system(&system(SystemPurpose::Reconcile), fixture.tenant, "test", async |tx| {
+                templates::list(tx, &request).await
+            });
         Ok(listed.await?.rows.into_iter().map(|row| row.display_name).collect())
     };
     for (filter, order_by, expected) in [
@@ -183,7 +192,11 @@ async fn templates_and_permissions_too() {
 
     let codes = async |request: ListRequest| {
         let listed = async |tx: &mut _| roles::list_permissions(tx, &request).await;
-        let listed = fixture.store.write_as_system(fixture.tenant, "test", listed).await.expect("a page");
+        let listed = fixture
+            .store
+            .write_as_system(&system(SystemPurpose::Reconcile), fixture.tenant, "test", listed)
+            .await
+            .expect("a page");
         let codes: Vec<_> = listed.rows.into_iter().map(|row| row.code).collect();
         (codes, listed.next_page_token)
     };
@@ -210,10 +223,15 @@ async fn filters_name_no_state_that_nobody_sees() {
     let request = asked("state = GONE", "");
     let words = |error: Error| error.to_string().split_once("must be one of ").map(|(_, words)| words.to_owned());
     let users = async |tx: &mut _| users::list(tx, &request, None).await;
-    let error = fixture.store.write_as_system(fixture.tenant, "test", users).await.map(|_| ()).expect_err("refused");
+    let error = fixture
+        .store
+        .write_as_system(&system(SystemPurpose::Reconcile), fixture.tenant, "test", users)
+        .await
+        .map(|_| ())
+        .expect_err("refused");
     assert_eq!(words(error).as_deref(), Some("INVITED, ACTIVE, INACTIVE"));
     let tenants = async |tx: &mut _| tenants::list_any(tx, &request, true).await;
-    let error = fixture.store.system(SystemPurpose::Bootstrap, tenants).await.map(|_| ()).expect_err("refused");
+    let error = fixture.store.system(system(SystemPurpose::Bootstrap), tenants).await.map(|_| ()).expect_err("refused");
     assert_eq!(words(error).as_deref(), Some("ACTIVE, SUSPENDED, DELETED"));
 }
 

@@ -11,10 +11,10 @@ use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionSe
 use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LogoutRequest, SwitchTenantRequest};
 use virtualstack_store::compute::vms;
 use virtualstack_store::iam::{tenants, users};
-use virtualstack_store::{AccountScope, ListRequest, Store, SystemPurpose, TenantScope};
+use virtualstack_store::{AccountScope, Ending, ListRequest, Store, SystemPurpose, TenantScope};
 
 use super::calls::{member, texts};
-use crate::support::{ControlPlane, Database, Session, reason};
+use crate::support::{ControlPlane, Database, Session, reason, system};
 
 /// Code and reason of the next request, one that reads and one that writes; both must agree.
 async fn next_request(session: &Session) -> (Code, String) {
@@ -122,7 +122,7 @@ fn audit(scope: &TenantScope) -> Audit {
     Audit {
         action: "test".to_owned(),
         actor: scope.actor(),
-        resource: String::new(),
+        resource: scope.tenant().name(),
         request_id: String::new(),
         client_address: None,
         traceparent: None,
@@ -134,9 +134,9 @@ fn audit(scope: &TenantScope) -> Audit {
 async fn open(store: &Store, scope: &TenantScope) -> Vec<Result<()>> {
     vec![
         store.read(scope, async |_| Ok(())).await,
-        store.write(scope, audit(scope), async |_| Ok(())).await,
+        store.write(scope, audit(scope), Ending::Commit, async |_| Ok(())).await,
         store.account(&account(scope), async |_| Ok(())).await,
-        store.system(SystemPurpose::Platform(scope.clone()), async |_| Ok(())).await,
+        store.system(system(SystemPurpose::Platform(scope.clone())), async |_| Ok(())).await,
     ]
 }
 
@@ -313,7 +313,8 @@ async fn a_read_cannot_write_in_sql_either() {
     );
     plane.database.execute(&vms).await;
     let request = ListRequest::default();
-    let written = plane.store.write(&good, audit(&good), async |tx| vms::list(tx, &request, false).await).await;
+    let written =
+        plane.store.write(&good, audit(&good), Ending::Commit, async |tx| vms::list(tx, &request, false).await).await;
     assert_eq!(written.expect("a write may write").rows.len(), 1);
     assert!(plane.database.count("SELECT count(*) FROM public.written").await > 0, "the policy does write");
     plane.database.execute("DELETE FROM public.written").await;
@@ -343,7 +344,8 @@ async fn query_functions_see_one_tenant_and_one_account() {
     assert!(one.is_none());
     assert_eq!(many.iter().map(|vm| vm.id).collect::<Vec<_>>(), [mine]);
     assert_eq!(list.iter().map(|vm| vm.id).collect::<Vec<_>>(), [mine]);
-    let locked = plane.store.write(&good, audit(&good), async |tx| vms::find_locked(tx, theirs).await).await;
+    let locked =
+        plane.store.write(&good, audit(&good), Ending::Commit, async |tx| vms::find_locked(tx, theirs).await).await;
     assert!(locked.expect("a read").is_none());
 
     let request = ListRequest::default();

@@ -8,7 +8,7 @@ use virtualstack_store::SystemPurpose;
 use virtualstack_worker::{NoProbe, Point};
 
 use super::waiting;
-use crate::support::{ControlPlane, Gate};
+use crate::support::{ControlPlane, Gate, system};
 
 const READY: &str = "SELECT count(*) FROM compute.provider_templates WHERE state = 'READY'";
 
@@ -28,7 +28,8 @@ async fn becomes(plane: &ControlPlane, count: &str, expected: i64) {
 }
 
 async fn activate(plane: &ControlPlane) {
-    let signal = plane.store.system(SystemPurpose::Inventory, async |tx| tx.activate::<TemplateInventory>().await);
+    let signal =
+        plane.store.system(system(SystemPurpose::Inventory), async |tx| tx.activate::<TemplateInventory>().await);
     signal.await.expect("activated");
 }
 

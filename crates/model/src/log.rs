@@ -72,14 +72,6 @@ pub struct Audit {
     pub outcome: Outcome,
 }
 
-impl Audit {
-    /// The same, for a request that may be only to be validated.
-    #[must_use]
-    pub fn rehearsed(self, validate_only: bool) -> Self {
-        if validate_only { Self { outcome: Outcome::Rehearsed, ..self } } else { self }
-    }
-}
-
 /// What came of something that is audited.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
@@ -90,8 +82,6 @@ pub enum Outcome {
     Denied(Cow<'static, str>),
     /// Somebody failed to show who they are, for this reason.
     Failed(Cow<'static, str>),
-    /// It was tried out, every check with it, and taken back: nothing is kept, this row included.
-    Rehearsed,
 }
 
 /// Something that happened to a resource: a row of the change log, read by event lists, watches and webhooks.

@@ -21,7 +21,7 @@ pub mod tenant_life;
 
 pub use listing::{ListRequest, Listed};
 pub use seal::MasterKey;
-pub use tx::scope::{AccountScope, SystemPurpose, TenantScope};
+pub use tx::scope::{AccountScope, SystemPurpose, SystemScope, TenantScope};
 pub use tx::store::{Config, Store};
-pub use tx::{AccountTx, Mode, Read, SystemTx, TenantTx, Write};
+pub use tx::{AccountTx, Ending, Mode, Read, SystemTx, TenantTx, Write};
 pub use virtualstack_queue as queue;

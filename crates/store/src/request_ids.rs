@@ -20,18 +20,18 @@ const MEMORY: TimeDelta = TimeDelta::hours(24);
 #[derive(Clone, Debug)]
 pub struct Request {
     id: Option<Uuid>,
-    method: &'static str,
+    method: String,
     digest: Vec<u8>,
 }
 
 impl Request {
     /// `id` may be empty: then every call is a new one. `body` is the request as it was sent.
-    pub fn new(method: &'static str, id: &str, body: &[u8]) -> Result<Self> {
+    pub fn new(method: &str, id: &str, body: &[u8]) -> Result<Self> {
         let id = match id {
             "" => None,
             id => Some(Uuid::try_parse(id).map_err(|_| Error::invalid("request_id", "must be a UUID"))?),
         };
-        Ok(Self { id, method, digest: Sha256::digest(body).to_vec() })
+        Ok(Self { id, method: method.to_owned(), digest: Sha256::digest(body).to_vec() })
     }
 }
 
@@ -42,37 +42,56 @@ struct Asker {
     account: AccountId,
 }
 
-impl Asker {
-    fn of(tx: &TenantTx<Write>) -> Option<Self> {
-        tx.account.map(|account| Self { tenant: tx.tenant(), account })
+/// A transaction that request ids are kept in: a tenant's, or the system's on an operator's behalf.
+pub trait Asked: Send {
+    /// The connection, for this module alone.
+    #[doc(hidden)]
+    fn request_ids(&mut self) -> Result<RequestIds<'_>>;
+}
+
+/// The connection of a transaction, for the functions of this module.
+pub struct RequestIds<'t>(&'t mut AsyncPgConnection);
+
+impl Asked for TenantTx<Write> {
+    fn request_ids(&mut self) -> Result<RequestIds<'_>> {
+        self.connection().map(RequestIds)
     }
 }
 
-/// The resource that the first call with this request id gave, if this is a repeat.
-pub async fn answered(tx: &mut TenantTx<Write>, request: &Request) -> Result<Option<String>> {
-    let Some(asker) = Asker::of(tx) else { return Ok(None) };
-    find(tx.connection()?, asker, request).await
+impl Asked for SystemTx {
+    fn request_ids(&mut self) -> Result<RequestIds<'_>> {
+        self.connection().map(RequestIds)
+    }
 }
 
-/// Remembers what a request id was answered with. An answer older than 24 hours makes room.
-pub async fn remember(tx: &mut TenantTx<Write>, request: &Request, resource: &str) -> Result<()> {
-    let Some(asker) = Asker::of(tx) else { return Ok(()) };
-    insert(tx.connection()?, asker, request, resource).await
-}
-
-/// The same for an operator's request, of which `resource` is the answer unless it is a repeat: the first one's, then.
-pub async fn answered_or_remember(
-    tx: &mut SystemTx,
+/// The resource that the first call with this request id gave, if this is a repeat. Otherwise the request id is taken,
+/// before anything else is written: of two calls at once the slower one waits here, starts over, and then finds the
+/// faster one's answer instead of what the faster one made. An answer older than 24 hours makes room.
+pub async fn take(
+    tx: &mut impl Asked,
     scope: &TenantScope,
     request: &Request,
     resource: &str,
 ) -> Result<Option<String>> {
     let asker = Asker { tenant: scope.tenant, account: scope.account };
-    let answered = find(tx.connection()?, asker, request).await?;
+    let RequestIds(connection) = tx.request_ids()?;
+    let answered = find(connection, asker, request).await?;
     if answered.is_none() {
-        insert(tx.connection()?, asker, request, resource).await?;
+        insert(connection, asker, request, resource).await?;
     }
     Ok(answered)
+}
+
+/// Remembers what a request id that this transaction took is answered with, where [`take`] did not know it yet.
+pub async fn answer(tx: &mut impl Asked, scope: &TenantScope, request: &Request, resource: &str) -> Result<()> {
+    let Some(id) = request.id else { return Ok(()) };
+    let RequestIds(connection) = tx.request_ids()?;
+    diesel::update(table::table.find((scope.tenant.0, scope.account.0, id)))
+        .set(table::resource.eq(resource))
+        .execute(connection)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
 }
 
 async fn find(connection: &mut AsyncPgConnection, asker: Asker, request: &Request) -> Result<Option<String>> {
@@ -95,7 +114,7 @@ async fn find(connection: &mut AsyncPgConnection, asker: Asker, request: &Reques
 async fn insert(connection: &mut AsyncPgConnection, asker: Asker, request: &Request, resource: &str) -> Result<()> {
     let Some(id) = request.id else { return Ok(()) };
     let answer = (
-        table::method.eq(request.method),
+        table::method.eq(&request.method),
         table::body_digest.eq(&request.digest),
         table::resource.eq(resource),
         table::created_at.eq(Utc::now()),

@@ -8,7 +8,7 @@ use virtualstack_model::Result;
 use virtualstack_model::id::{AccountId, SessionId, TenantId};
 
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, TenantTx};
+use crate::tx::{Mode, SystemTx, TenantTx};
 
 /// What there is in a VM and in a tenant.
 const SNAPSHOTS: &str = "vms/snapshots";
@@ -58,10 +58,10 @@ pub async fn exists<M: Mode>(tx: &mut TenantTx<M>, account: AccountId, name: &st
             .bind::<Text, _>(key.to_owned())
     };
     let found: Count = if collection == SessionId::COLLECTION {
-        let mut system = tx.as_system().await?;
-        let found = count(SESSIONS, account.0).get_result(system.connection()?).await.map_err(from_diesel)?;
-        tx.resume(system).await?;
-        found
+        let read = async |system: &mut SystemTx| {
+            count(SESSIONS, account.0).get_result(system.connection()?).await.map_err(from_diesel)
+        };
+        tx.as_system(read).await?
     } else if let Some((_, rows)) = ROWS.iter().find(|(known, _)| *known == collection) {
         count(rows, tx.tenant().0).get_result(tx.connection()?).await.map_err(from_diesel)?
     } else {

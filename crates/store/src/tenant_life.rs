@@ -78,22 +78,25 @@ pub async fn add_first_admin(tx: &mut SystemTx, audit: &Audit, tenant: &Tenant, 
         }
     }
     let role = system_roles::id(tx, tenant.id, TENANT_ADMIN).await?;
-    let mut inside = tx.enter(tenant.id, audit).await?;
     let fields = json!({"slug": tenant.slug, "displayName": tenant.display_name});
     let made = Change::of(tenant.id.name(), "TENANT_CREATED", "The tenant was created", fields);
-    inside.change(Change { state: tenant.state.as_str(), ..made });
-    match user {
-        Some(user) => {
-            let fields = json!({"email": admin.email, "roles": [role.name()]});
-            inside.change(Change::of(user.name(), "USER_CREATED", "The tenant's first admin", fields));
+    let made = Change { state: tenant.state.as_str(), ..made };
+    tx.enter(tenant.id, audit, async |inside| {
+        inside.change(made.clone());
+        match user {
+            Some(user) => {
+                let fields = json!({"email": admin.email, "roles": [role.name()]});
+                inside.change(Change::of(user.name(), "USER_CREATED", "The tenant's first admin", fields));
+            }
+            None => {
+                let grant = InvitationGrant::Role(role);
+                let invite = Invite { email: admin.email, grant, inviter: None, expires_at: None };
+                invitations::open(inside, &invite).await?;
+            }
         }
-        None => {
-            let grant = InvitationGrant::Role(role);
-            let invite = Invite { email: admin.email, grant, inviter: None, expires_at: None };
-            invitations::open(&mut inside, &invite).await?;
-        }
-    }
-    tx.leave(inside).await
+        Ok(())
+    })
+    .await
 }
 
 /// Deleted tenants whose time has come.

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::mpsc;
 use virtualstack_model::id::ApiKeyId;
 use virtualstack_store::iam::api_keys::{self, Use};
-use virtualstack_store::{Store, SystemPurpose};
+use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
 /// A use within this time of the one that was noted is not noted.
 const APART: TimeDelta = TimeDelta::minutes(1);
@@ -62,12 +62,18 @@ impl LastUse {
 async fn write(store: Store, mut uses: mpsc::Receiver<Use>) {
     let mut batch = Vec::with_capacity(WAITING);
     while uses.recv_many(&mut batch, WAITING).await > 0 {
-        let written = store.system(SystemPurpose::KeyUse, async |tx| api_keys::note_uses(tx, &batch).await).await;
+        let written = store.system(system(), async |tx| api_keys::note_uses(tx, &batch).await).await;
         if let Err(error) = written {
             tracing::warn!(keys = batch.len(), "the last use of API keys could not be noted: {error}");
         }
         batch.clear();
     }
+}
+
+/// Leave to work across tenants.
+#[expect(clippy::disallowed_methods, reason = "the keys that were used are of any tenant")]
+fn system() -> SystemScope {
+    SystemScope::new(SystemPurpose::KeyUse)
 }
 
 #[cfg(test)]

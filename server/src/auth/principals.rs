@@ -12,7 +12,7 @@ use virtualstack_model::credential::Credential;
 use virtualstack_model::id::{SessionId, TenantId};
 use virtualstack_store::changes::notify::AccessEvent;
 use virtualstack_store::iam::principals::{self, Principal};
-use virtualstack_store::{Store, SystemPurpose};
+use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
 use crate::auth::key_format;
 use crate::auth::tokens::Tokens;
@@ -84,7 +84,7 @@ impl Principals {
         // Taken out before it is read: what is heard meanwhile must not be undone.
         self.cache.remove(&key);
         let kept = Instant::now();
-        let read = self.store.system(SystemPurpose::Authenticate, async |tx| match &key {
+        let read = self.store.system(system(), async |tx| match &key {
             Key::Session(session, tenant) => principals::of_session(tx, *session, *tenant).await,
             Key::ApiKey(key) => principals::of_key(tx, &key.public_id, &key.digest).await,
         });
@@ -111,4 +111,10 @@ impl Principals {
         };
         self.cache.retain(|_, (principal, _)| !changed(principal));
     }
+}
+
+/// Leave to work across tenants.
+#[expect(clippy::disallowed_methods, reason = "nobody is known before a principal is found")]
+fn system() -> SystemScope {
+    SystemScope::new(SystemPurpose::Authenticate)
 }

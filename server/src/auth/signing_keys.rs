@@ -17,7 +17,7 @@ use virtualstack_model::log::{Actor, Audit, Outcome};
 use virtualstack_model::{Error, Result};
 use virtualstack_store::changes::notify::AccessEvent;
 use virtualstack_store::iam::signing_keys::{self, SigningKey};
-use virtualstack_store::{MasterKey, Store, SystemPurpose};
+use virtualstack_store::{MasterKey, Store, SystemPurpose, SystemScope};
 
 use crate::config::Config;
 
@@ -174,7 +174,7 @@ pub async fn rotate_keys(store: &Store, master: &MasterKey, config: &Config, rev
         outcome: Outcome::Done,
     };
     store
-        .system(SystemPurpose::SigningKeys, async |tx| {
+        .system(system(), async |tx| {
             signing_keys::rotate(tx, &fresh, retire_at).await?;
             tx.audit(None, &audit).await
         })
@@ -182,11 +182,11 @@ pub async fn rotate_keys(store: &Store, master: &MasterKey, config: &Config, rev
 }
 
 async fn read(store: &Store, master: &MasterKey) -> Result<Known> {
-    let read = async || store.system(SystemPurpose::SigningKeys, async |tx| signing_keys::list(tx).await).await;
+    let read = async || store.system(system(), async |tx| signing_keys::list(tx).await).await;
     let mut rows = read().await?;
     if rows.is_empty() {
         let first = generate(master)?;
-        store.system(SystemPurpose::SigningKeys, async |tx| signing_keys::insert_first(tx, &first).await).await?;
+        store.system(system(), async |tx| signing_keys::insert_first(tx, &first).await).await?;
         rows = read().await?;
     }
     let newest = rows.first().ok_or_else(|| Error::internal("there is no signing key"))?;
@@ -213,4 +213,10 @@ fn generate(master: &MasterKey) -> Result<SigningKey> {
         created_at: Utc::now(),
         retired_at: None,
     })
+}
+
+/// Leave to work across tenants.
+#[expect(clippy::disallowed_methods, reason = "the keys are of all tenants")]
+fn system() -> SystemScope {
+    SystemScope::new(SystemPurpose::SigningKeys)
 }

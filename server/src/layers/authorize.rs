@@ -30,7 +30,8 @@ use crate::auth::key_format;
 use crate::auth::last_use::LastUse;
 use crate::auth::principals::{Presented, Principals};
 use crate::auth::signing_keys::JWKS_PATH;
-use crate::call::caller::{CallInfo, Caller};
+use crate::call::caller::{CallInfo, Caller, TenantCaller};
+use crate::generated::CLIENT_STREAMS;
 
 /// Bytes that gRPC puts before a message.
 const FRAME: usize = 5;
@@ -58,9 +59,9 @@ pub(crate) struct Authority {
 
 pub(crate) async fn layer(State(authority): State<Authority>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let (permission, session_only) = match authority.policy(head.uri.path()) {
+    let policy = match authority.policy(head.uri.path()) {
         Ok(None) => return next.run(Request::from_parts(head, body)).await,
-        Ok(Some(policy)) => (policy.permission, policy.session_only),
+        Ok(Some(policy)) => policy,
         Err(error) => return super::reply(error),
     };
     let Some(info) = head.extensions.get::<CallInfo>().cloned() else {
@@ -70,6 +71,10 @@ pub(crate) async fn layer(State(authority): State<Authority>, request: Request, 
         Ok(presented) => presented,
         Err(error) => return super::reply(error),
     };
+    if CLIENT_STREAMS.contains(&head.uri.path()) {
+        // It may have no end, so it is neither kept nor made again: the client repeats it.
+        return authority.let_in_once(&presented, &info, policy, Request::from_parts(head.clone(), body), next).await;
+    }
     // Kept, for a call whose access has changed is decided and made again.
     let body = match Limited::new(body, authority.max_request_bytes + FRAME).collect().await {
         Ok(body) => body.to_bytes(),
@@ -81,7 +86,7 @@ pub(crate) async fn layer(State(authority): State<Authority>, request: Request, 
     let mut tries = 0;
     let (response, caller) = loop {
         tries += 1;
-        let caller = match authority.decide(&presented, &info, permission, session_only, tries > 1).await {
+        let caller = match authority.decide(&presented, &info, policy, tries > 1).await {
             Ok(caller) => caller,
             Err((error, caller)) => break (super::reply(error), caller),
         };
@@ -118,10 +123,10 @@ impl Authority {
         &self,
         presented: &Presented<'_>,
         info: &CallInfo,
-        permission: &'static str,
-        session_only: bool,
+        policy: Policy,
         fresh: bool,
     ) -> Result<Caller, (Error, Option<Caller>)> {
+        let Policy { permission, session_only, .. } = policy;
         let mut found = self.principals.find(presented, fresh).await.map_err(|error| (error, None))?;
         let lets_in = |principal: &Principal| {
             principal.access.authorize(permission).is_ok() && principal.may_come_from(info.client_address)
@@ -130,7 +135,7 @@ impl Authority {
             found = self.principals.find(presented, true).await.map_err(|error| (error, None))?;
         }
         let principal = found.principal;
-        let caller = Caller { principal: Arc::clone(&principal), info: info.clone(), permission };
+        let caller = Caller { principal: Arc::clone(&principal), info: info.clone(), policy };
         let decided = if session_only && matches!(principal.credential, Credential::ApiKey { .. }) {
             Err(Error::denied("SESSION_NEEDED", "API keys cannot do this; sign in"))
         } else if !principal.may_come_from(info.client_address) {
@@ -145,6 +150,28 @@ impl Authority {
             self.last_use.note(*id, info.client_address);
         }
         Ok(caller)
+    }
+
+    /// Lets a call in whose request is a stream.
+    async fn let_in_once(
+        &self,
+        presented: &Presented<'_>,
+        info: &CallInfo,
+        policy: Policy,
+        mut request: Request,
+        next: Next,
+    ) -> Response {
+        let (response, caller) = match self.decide(presented, info, policy, false).await {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller.clone());
+                (next.run(request).await, Some(caller))
+            }
+            Err((error, caller)) => (super::reply(error), caller),
+        };
+        if let Some(caller) = caller {
+            self.note_refusal(&caller, response.headers());
+        }
+        response
     }
 
     /// Writes down a refusal, whoever made it.
@@ -163,7 +190,7 @@ impl Authority {
     }
 
     /// The standing of a call that goes on after it was let in: a stream.
-    pub(crate) async fn standing(&self, caller: Caller, metadata: &MetadataMap) -> Result<Standing> {
+    pub(crate) async fn standing(&self, caller: TenantCaller, metadata: &MetadataMap) -> Result<Standing> {
         let presented = credential(metadata.as_ref())?.into_owned();
         let expires_at = self.principals.expires_at(&presented).await?;
         Ok(Standing { authority: self.clone(), presented, caller, expires_at })
@@ -175,7 +202,7 @@ pub(crate) struct Standing {
     authority: Authority,
     presented: Presented<'static>,
     /// As last decided.
-    pub(crate) caller: Caller,
+    pub(crate) caller: TenantCaller,
     /// When the credential ends by itself.
     pub(crate) expires_at: Option<DateTime<Utc>>,
 }
@@ -202,10 +229,9 @@ impl Standing {
     }
 
     async fn decide_again(&mut self) -> Result<()> {
-        let Caller { info, permission, .. } = &self.caller;
-        // What API keys may not call at all, they were not let into: session_only need not be asked again.
-        let decided = self.authority.decide(&self.presented, info, permission, false, true).await;
-        self.caller = decided.map_err(|(error, _)| error)?;
+        let Caller { info, policy, .. } = &*self.caller;
+        let decided = self.authority.decide(&self.presented, info, *policy, true).await;
+        self.caller = TenantCaller::let_in(decided.map_err(|(error, _)| error)?)?;
         Ok(())
     }
 

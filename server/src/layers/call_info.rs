@@ -32,7 +32,8 @@ pub(crate) async fn layer(State(config): State<Arc<Config>>, mut request: Reques
     let id = HeaderValue::from_str(&info.request_id).ok();
     let span = tracing::info_span!("rpc", method, request_id = info.request_id, traceparent = info.traceparent);
     request.extensions_mut().insert(info);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let call = next.run(request).instrument(span.clone());
+    let mut response = virtualstack_store::tx::metrics::of_call(method, call).await;
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -14,6 +14,7 @@ mod watches;
 use tonic::service::Routes;
 use virtualstack_model::{Error, Result};
 
+use crate::call::Served;
 use crate::config::Config;
 use crate::generated::google::longrunning::operations_server::OperationsServer;
 use crate::generated::virtualstack::compute::v1::quota_service_server::QuotaServiceServer;
@@ -39,7 +40,7 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
     let mut routes = Routes::builder();
     macro_rules! serve {
         ($($server:ident: $service:expr;)*) => {
-            $(routes.add_service($server::new($service).max_decoding_message_size(config.max_request_bytes));)*
+            $(routes.add_service($server::new(Served($service)).max_decoding_message_size(config.max_request_bytes));)*
         };
     }
     serve! {

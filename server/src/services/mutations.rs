@@ -1,7 +1,6 @@
-//! What all mutations of VMs and their snapshots have in common: one transaction that starts an operation, at most once
-//! per request id, or only tells what would come of it.
+//! What all mutations of VMs and their snapshots have in common: one transaction that starts an operation, or only tells
+//! what would come of it.
 
-use tonic::{Request, Response, Status};
 use virtualstack_model::compute::id::VmId;
 use virtualstack_model::compute::vm::VmState;
 use virtualstack_model::id::OperationId;
@@ -12,78 +11,54 @@ use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, Plan, 
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::quotas::{self, Quota};
 use virtualstack_store::compute::vms::{self, Update, Vm};
-use virtualstack_store::request_ids::{self, Request as RequestId};
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Store, TenantTx, Write, operations};
 
-use crate::call::caller::Caller;
-use crate::call::status::from_error;
+use crate::call::TenantCall;
+use crate::call::message::any;
+use crate::call::write::{Answer, Mutation};
+use crate::services::compute::quotas::{limits_message, usage_message};
 use crate::services::operations as operation_service;
-use crate::wire;
-use crate::wire::quota::{limits_message, usage_message};
 
-/// A mutation that a caller asks for.
-pub(crate) struct Mutation {
-    pub(crate) caller: Caller,
-    /// The operation that it is to start.
-    pub(crate) operation: OperationId,
-    repeat: RequestId,
-    validate_only: bool,
+/// Starts an operation by `start`, which checks all there is to check, and writes and gives it. A dry run is answered by a plan, and
+/// nothing is kept of it, its request id neither.
+pub(crate) async fn start<R, F>(
+    call: &TenantCall<R>,
+    store: &Store,
+    operation: OperationId,
+    start: F,
+) -> Result<Operation>
+where
+    R: Mutation,
+    F: AsyncFn(&mut TenantTx<Write>) -> Result<operations::Operation>
+        + for<'r> TxFn<&'r mut TenantTx<Write>, Result<operations::Operation>>,
+{
+    let write = async |tx: &mut TenantTx<Write>| {
+        if call.request.validate_only() {
+            let before = quotas::get(tx).await?;
+            let row = start(tx).await?;
+            return planned(tx, row, &before).await;
+        }
+        let row = start(tx).await?;
+        operation_service::pack_one(tx, row).await
+    };
+    call.write(store, operation.name(), write).await
 }
 
-impl Mutation {
-    /// What a request of the rpc `method` asks for. `asked` gives its request id, and whether it is only to be validated;
-    /// what tells a repeat from a new request is its id, and that it says the same.
-    pub(crate) fn of<M: prost::Message>(
-        method: &'static str,
-        request: &Request<M>,
-        asked: fn(&M) -> (&String, bool),
-    ) -> Result<Self, Status> {
-        let caller = Caller::of(request)?;
-        let (request_id, validate_only) = asked(request.get_ref());
-        let repeat = RequestId::new(method, request_id, &request.get_ref().encode_to_vec()).map_err(from_error)?;
-        Ok(Self { caller, operation: OperationId::new(), repeat, validate_only })
+impl Answer<TenantTx<Write>> for Operation {
+    const PLANNED: bool = true;
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
     }
 
-    /// Makes it by `start`, which checks all there is to check, and writes and gives the operation. A repeat is answered as the
-    /// first one was; a request that is only to be validated by a plan, and nothing is kept of it, its id neither.
-    pub(crate) async fn make<F>(&self, store: &Store, start: F) -> Result<Response<Operation>, Status>
-    where
-        F: AsyncFn(&mut TenantTx<Write>) -> Result<operations::Operation>
-            + for<'r> TxFn<&'r mut TenantTx<Write>, Result<operations::Operation>>,
-    {
-        let audit = self.caller.audit("").rehearsed(self.validate_only);
-        let answered = store
-            .write(&self.caller.tenant(), audit, async |tx| {
-                if self.validate_only {
-                    let before = quotas::get(tx).await?;
-                    let row = start(tx).await?;
-                    return rehearsed(tx, row, &before).await;
-                }
-                if let Some(first) = self.first_answer(tx).await? {
-                    return Ok(first);
-                }
-                let row = start(tx).await?;
-                operation_service::pack_one(tx, row).await
-            })
-            .await;
-        answered.map(Response::new).map_err(from_error)
-    }
-
-    /// The answer that the first call with this request id got, if this is a repeat. Otherwise the request id is taken
-    /// for this operation, before anything else is written: of two calls at once the slower one waits here, and then
-    /// finds the faster one's answer instead of what the faster one made.
-    async fn first_answer(&self, tx: &mut TenantTx<Write>) -> Result<Option<Operation>> {
-        let Some(name) = request_ids::answered(tx, &self.repeat).await? else {
-            request_ids::remember(tx, &self.repeat, &self.operation.name()).await?;
-            return Ok(None);
-        };
-        operation_service::read(tx, OperationId::parse("request_id", &name)?).await.map(Some)
+    async fn find(tx: &mut TenantTx<Write>, name: &str) -> Result<Self> {
+        operation_service::read(tx, OperationId::parse("request_id", name)?).await
     }
 }
 
 /// An unnamed, done operation with the plan of what was started in this transaction.
-async fn rehearsed(tx: &mut TenantTx<Write>, row: operations::Operation, before: &Quota) -> Result<Operation> {
+async fn planned(tx: &mut TenantTx<Write>, row: operations::Operation, before: &Quota) -> Result<Operation> {
     let after = quotas::get(tx).await?;
     let vm = VmId::owning(&row.target).ok_or_else(|| Error::internal("an operation on no VM"))?;
     let vm = vms::get(tx, vm).await?;
@@ -101,7 +76,7 @@ async fn rehearsed(tx: &mut TenantTx<Write>, row: operations::Operation, before:
         plan: Some(Plan { quota: Some(quota), placement: Some(placement) }),
         ..Default::default()
     };
-    Ok(Operation { metadata: Some(wire::any(&metadata)), done: true, ..Default::default() })
+    Ok(Operation { metadata: Some(any(&metadata)), done: true, ..Default::default() })
 }
 
 /// Puts a VM in the state that an operation begins with, and writes which one it is.

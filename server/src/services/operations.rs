@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost_types::Any;
 use tokio::time::{Instant, sleep};
-use tonic::{Code, Request, Response, Status};
+use tonic::Code;
 use virtualstack_model::id::{OperationId, full_name};
 use virtualstack_model::operation::{OperationState, Verb};
 use virtualstack_model::{Error, Result};
@@ -17,15 +17,16 @@ use virtualstack_proto::google::longrunning::{
 use virtualstack_proto::google::rpc;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, operation_metadata};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::Resource;
-use virtualstack_store::{ListRequest, Listed, MasterKey, Mode, Read, Store, TenantTx, operations};
+use virtualstack_store::{Ending, Listed, MasterKey, Mode, Read, Store, TenantTx, Write, operations};
 
-use crate::call::caller::Caller;
-use crate::call::status::from_error;
-use crate::generated::google::longrunning::operations_server::Operations as Contract;
+use crate::call::TenantCall;
+use crate::call::list::{List as _, page};
+use crate::call::message::{any, time};
+use crate::call::write::Mutation;
+use crate::generated::google::longrunning::Operations as Contract;
 use crate::services::registry::TARGETS;
 use crate::services::target::Target;
 use crate::services::watched::Packed;
-use crate::wire;
 
 /// How long a wait lasts when its request does not say, and at most.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -41,87 +42,65 @@ pub(crate) struct Operations {
     pub(crate) master_key: MasterKey,
 }
 
-#[tonic::async_trait]
 impl Contract for Operations {
-    async fn list_operations(
-        &self,
-        request: Request<ListOperationsRequest>,
-    ) -> Result<Response<ListOperationsResponse>, Status> {
-        let scope = Caller::of(&request)?.tenant();
-        let ListOperationsRequest { filter, page_size, page_token, .. } = request.into_inner();
+    async fn list_operations(&self, call: TenantCall<ListOperationsRequest>) -> Result<ListOperationsResponse> {
+        let request = call.request.list();
         // The vendored request has no rules of its own.
-        if page_size < 0 {
-            return Err(from_error(Error::invalid("page_size", "must not be negative")));
+        if request.page_size < 0 {
+            return Err(Error::invalid("page_size", "must not be negative"));
         }
-        let request = ListRequest { page_size, page_token, filter, ..ListRequest::default() };
-        let (operations, next_page_token) = self
-            .store
-            .read(&scope, async |tx| {
-                let Listed { rows, next_page_token, .. } = operations::list(tx, &request).await?;
-                Ok((pack(tx, rows).await?, next_page_token))
-            })
-            .await
-            .map_err(from_error)?;
-        Ok(Response::new(ListOperationsResponse { operations, next_page_token, ..Default::default() }))
+        let read = async |tx: &mut TenantTx<Read>| {
+            let Listed { rows, next_page_token, total_size } = operations::list(tx, &request).await?;
+            Ok(Listed { rows: pack(tx, rows).await?, next_page_token, total_size })
+        };
+        let listed = self.store.read(&call.tenant(), read).await?;
+        Ok(page(listed, |operation| operation))
     }
 
-    async fn get_operation(&self, request: Request<GetOperationRequest>) -> Result<Response<Operation>, Status> {
-        let caller = Caller::of(&request)?;
-        let id = OperationId::parse("name", &request.get_ref().name).map_err(from_error)?;
-        self.look(&caller, id).await.map(Response::new).map_err(from_error)
+    async fn get_operation(&self, call: TenantCall<GetOperationRequest>) -> Result<Operation> {
+        let id = OperationId::parse("name", &call.request.name)?;
+        self.poll(&call, id).await
     }
 
-    async fn wait_operation(&self, request: Request<WaitOperationRequest>) -> Result<Response<Operation>, Status> {
-        let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let id = OperationId::parse("name", &request.name).map_err(from_error)?;
-        let timeout = match request.timeout {
+    async fn wait_operation(&self, call: TenantCall<WaitOperationRequest>) -> Result<Operation> {
+        let id = OperationId::parse("name", &call.request.name)?;
+        let timeout = match call.request.timeout {
             None => DEFAULT_WAIT,
             Some(timeout) => Duration::try_from(timeout)
-                .map_err(|_| from_error(Error::invalid("timeout", "must not be negative")))?
+                .map_err(|_| Error::invalid("timeout", "must not be negative"))?
                 .min(MAX_WAIT),
         };
         let end = Instant::now() + timeout;
         let mut pause = FIRST_READ;
         loop {
-            let operation = self.look(&caller, id).await.map_err(from_error)?;
+            let operation = self.poll(&call, id).await?;
             if operation.done || Instant::now() >= end {
-                return Ok(Response::new(operation));
+                return Ok(operation);
             }
             sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
             pause = (pause * 3 / 2).min(SLOWEST_READ);
         }
     }
 
-    async fn cancel_operation(&self, request: Request<CancelOperationRequest>) -> Result<Response<()>, Status> {
-        let caller = Caller::of(&request)?;
-        let id = OperationId::parse("name", &request.get_ref().name).map_err(from_error)?;
-        let audit = caller.audit(id.name());
-        self.store
-            .write(&caller.tenant(), audit, async |tx| operations::cancel(tx, id).await)
-            .await
-            .map_err(from_error)?;
-        Ok(Response::new(()))
+    async fn cancel_operation(&self, call: TenantCall<CancelOperationRequest>) -> Result<()> {
+        let id = OperationId::parse("name", &call.request.name)?;
+        let cancel = async |tx: &mut TenantTx<Write>| operations::cancel(tx, id).await;
+        call.write(&self.store, id.name(), cancel).await
     }
 
-    async fn delete_operation(&self, request: Request<DeleteOperationRequest>) -> Result<Response<()>, Status> {
-        let caller = Caller::of(&request)?;
-        let id = OperationId::parse("name", &request.get_ref().name).map_err(from_error)?;
-        let audit = caller.audit(id.name());
-        self.store
-            .write(&caller.tenant(), audit, async |tx| operations::remove(tx, id).await)
-            .await
-            .map_err(from_error)?;
-        Ok(Response::new(()))
+    async fn delete_operation(&self, call: TenantCall<DeleteOperationRequest>) -> Result<()> {
+        let id = OperationId::parse("name", &call.request.name)?;
+        let remove = async |tx: &mut TenantTx<Write>| operations::remove(tx, id).await;
+        call.write(&self.store, id.name(), remove).await
     }
 }
 
 impl Operations {
     /// Reads an operation for a caller, who may be the one to be told the ticket that it has got.
-    async fn look(&self, caller: &Caller, id: OperationId) -> Result<Operation> {
+    async fn poll<R: Mutation>(&self, call: &TenantCall<R>, id: OperationId) -> Result<Operation> {
         let (row, mut operation, waits) = self
             .store
-            .read(&caller.tenant(), async |tx| {
+            .read(&call.tenant(), async |tx| {
                 let row = operations::get(tx, id).await?;
                 let waits = match &TARGETS[kind_of(&row)?].once {
                     Some(once) => (once.waits)(tx, id).await?,
@@ -131,16 +110,16 @@ impl Operations {
                 Ok((row, operation, waits))
             })
             .await?;
-        let asked = row.actor == caller.tenant().actor().name();
+        let asked = row.actor == call.actor().name();
         if let Some(once) = &TARGETS[kind_of(&row)?].once
             && waits
             && row.state == OperationState::Succeeded
             && asked
-            && caller.holds(once.permission)
+            && call.holds(once.permission)
         {
-            let audit = caller.audit(row.target.clone());
-            let take = async |tx: &mut _| (once.take)(tx, &self.master_key, id, &row.target).await;
-            if let Some(answer) = self.store.write(&caller.tenant(), audit, take).await? {
+            let audit = call.audit(row.target.clone());
+            let take = async |tx: &mut TenantTx<Write>| (once.take)(tx, &self.master_key, id, &row.target).await;
+            if let Some(answer) = self.store.write(&call.tenant(), audit, Ending::Commit, take).await? {
                 operation.result = Some(Outcome::Response(answer));
             }
         }
@@ -221,14 +200,14 @@ fn message(row: operations::Operation, response: Any) -> Operation {
         verb: verb(row.verb).into(),
         step: row.step,
         progress_percent: row.progress_percent,
-        create_time: Some(wire::time(row.created_at)),
-        start_time: row.started_at.map(wire::time),
-        end_time: row.ended_at.map(wire::time),
+        create_time: Some(time(row.created_at)),
+        start_time: row.started_at.map(time),
+        end_time: row.ended_at.map(time),
         cancel_requested: row.cancel_requested,
         plan: None,
-        deadline: Some(wire::time(row.deadline_at)),
+        deadline: Some(time(row.deadline_at)),
     };
-    Operation { name: row.id.name(), metadata: Some(wire::any(&metadata)), done: row.state.is_done(), result }
+    Operation { name: row.id.name(), metadata: Some(any(&metadata)), done: row.state.is_done(), result }
 }
 
 fn failure(row: &operations::Operation) -> rpc::Status {
@@ -240,7 +219,7 @@ fn failure(row: &operations::Operation) -> rpc::Status {
 }
 
 fn error_info(reason: &str) -> prost_types::Any {
-    wire::any(&rpc::ErrorInfo { reason: reason.to_owned(), domain: "virtualstack".to_owned(), ..Default::default() })
+    any(&rpc::ErrorInfo { reason: reason.to_owned(), domain: "virtualstack".to_owned(), ..Default::default() })
 }
 
 /// What an operation does, as clients see it.

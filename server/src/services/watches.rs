@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 use uuid::Uuid;
 use virtualstack_model::id::TenantId;
@@ -33,13 +32,13 @@ use super::parts::Parts;
 use super::registry;
 use super::watched::{Collection, Told};
 use crate::auth::tokens;
-use crate::call::caller::Caller;
-use crate::call::status::from_error;
+use crate::call::caller::TenantCaller;
+use crate::call::message::time;
+use crate::call::{AnswerStream, TenantCall};
 use crate::changes::{Changes, Follower};
 use crate::config::Config;
-use crate::generated::virtualstack::watch::v1::watch_service_server::WatchService;
+use crate::generated::virtualstack::watch::v1::WatchService;
 use crate::layers::authorize::{Authority, Standing};
-use crate::wire;
 
 /// Messages that wait for a client at most, beside the batch that its task holds.
 const WAITING: usize = 16;
@@ -87,23 +86,15 @@ impl Watches {
     }
 }
 
-#[tonic::async_trait]
 impl WatchService for Watches {
-    type WatchVmsStream = Messages;
-    type WatchOperationsStream = Messages;
-
-    async fn watch_vms(&self, request: Request<WatchVmsRequest>) -> Result<Response<Messages>, Status> {
-        let caller = Caller::of(&request)?;
-        let (metadata, _, request) = request.into_parts();
-        let opened = self.open(caller, &metadata, &registry::VMS, &request.resume_token).await;
-        opened.map(Response::new).map_err(from_error)
+    async fn watch_vms(&self, call: TenantCall<WatchVmsRequest>) -> Result<AnswerStream<WatchMessage>> {
+        let TenantCall { request, caller, metadata } = call;
+        self.open(caller, &metadata, &registry::VMS, &request.resume_token).await
     }
 
-    async fn watch_operations(&self, request: Request<WatchOperationsRequest>) -> Result<Response<Messages>, Status> {
-        let caller = Caller::of(&request)?;
-        let (metadata, _, request) = request.into_parts();
-        let opened = self.open(caller, &metadata, &registry::OPERATIONS, &request.resume_token).await;
-        opened.map(Response::new).map_err(from_error)
+    async fn watch_operations(&self, call: TenantCall<WatchOperationsRequest>) -> Result<AnswerStream<WatchMessage>> {
+        let TenantCall { request, caller, metadata } = call;
+        self.open(caller, &metadata, &registry::OPERATIONS, &request.resume_token).await
     }
 }
 
@@ -111,11 +102,11 @@ impl Watches {
     /// Reads what comes first, so that what is wrong with the request is its answer, and leaves the rest to a task.
     async fn open(
         &self,
-        caller: Caller,
+        caller: TenantCaller,
         metadata: &MetadataMap,
         collection: &'static Collection,
         token: &str,
-    ) -> Result<Messages> {
+    ) -> Result<AnswerStream<WatchMessage>> {
         if self.stopping.is_cancelled() {
             return Err(stopping());
         }
@@ -148,7 +139,7 @@ impl Watches {
             told: now,
         };
         tokio::spawn(watch.run(first, end).in_current_span());
-        Ok(Messages { waiting, ended: Some(ended), _slot: slot })
+        Ok(Box::pin(Messages { waiting, ended: Some(ended), _slot: slot }))
     }
 }
 
@@ -184,7 +175,7 @@ struct Watch {
 
 impl Watch {
     /// Tells changes until the client goes away, or what becomes of its access, its credential or this server ends it.
-    async fn run(mut self, first: First, end: oneshot::Sender<Status>) {
+    async fn run(mut self, first: First, end: oneshot::Sender<Error>) {
         let (messages, stop, expires_at) = (self.messages.clone(), self.of.stopping.clone(), self.standing.expires_at);
         let error = tokio::select! {
             biased;
@@ -199,7 +190,7 @@ impl Watch {
         self.standing.note(&error);
         tracing::debug!(reason = error.reason(), "the watch ends");
         // The client may have gone meanwhile.
-        let _ = end.send(from_error(error));
+        let _ = end.send(error);
     }
 
     async fn tell(&mut self, first: First) -> Result<Infallible> {
@@ -279,12 +270,12 @@ impl Watch {
 }
 
 fn message(kind: Type, resource: Option<Resource>, resume_token: String, at: DateTime<Utc>) -> WatchMessage {
-    WatchMessage { r#type: kind.into(), resource, resume_token, change_time: Some(wire::time(at)) }
+    WatchMessage { r#type: kind.into(), resource, resume_token, change_time: Some(time(at)) }
 }
 
-async fn past(time: Option<DateTime<Utc>>) {
-    match time {
-        Some(time) => sleep((time - Utc::now()).to_std().unwrap_or_default()).await,
+async fn past(end: Option<DateTime<Utc>>) {
+    match end {
+        Some(end) => sleep((end - Utc::now()).to_std().unwrap_or_default()).await,
         None => std::future::pending().await,
     }
 }
@@ -299,22 +290,22 @@ fn stopping() -> Error {
 }
 
 /// The stream that a client sees.
-pub(crate) struct Messages {
+struct Messages {
     waiting: mpsc::Receiver<WatchMessage>,
     /// None when the end was told.
-    ended: Option<oneshot::Receiver<Status>>,
+    ended: Option<oneshot::Receiver<Error>>,
     _slot: Slot,
 }
 
 impl Stream for Messages {
-    type Item = Result<WatchMessage, Status>;
+    type Item = Result<WatchMessage>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
             if let Poll::Ready(end) = Pin::new(ended).poll(context) {
                 self.ended = None;
-                let died = |_| from_error(Error::internal("the task of a watch has died"));
+                let died = |_| Error::internal("the task of a watch has died");
                 return Poll::Ready(Some(Err(end.unwrap_or_else(died))));
             }
             match self.waiting.poll_recv(context) {
@@ -431,14 +422,14 @@ mod tests {
         assert!(stream.next().await.expect("a message").is_ok());
         assert!(stream.next().now_or_never().is_none());
         messages.try_send(WatchMessage::default()).expect("room");
-        end.send(Status::unauthenticated("")).expect("somebody listens");
+        end.send(Error::unauthenticated("TEST", "")).expect("somebody listens");
         assert!(stream.next().await.expect("the end").is_err());
         assert!(stream.next().await.is_none());
 
         // A task that died is an error too, never a clean end.
         let (messages, end, mut stream) = open();
         drop((messages, end));
-        assert_eq!(stream.next().await.expect("the end").expect_err("an error").code(), tonic::Code::Internal);
+        assert_eq!(stream.next().await.expect("the end").expect_err("an error").reason(), Error::internal("").reason());
         assert!(stream.next().await.is_none());
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use virtualstack_model::id::{OperationId, TenantId};
+use virtualstack_store::SystemPurpose;
 use virtualstack_store::compute::console_tickets;
 use virtualstack_store::operations::{self, End};
 
 use crate::api::{idle_plane, rows_with, settle, settled_vm};
-use crate::support::{ControlPlane, Rest, Session, master_key};
+use crate::support::{ControlPlane, Rest, Session, master_key, system};
 use crate::tenancy::calls::texts;
 
 const TICKET: &str = "the-ticket-4711";
@@ -30,7 +31,7 @@ async fn give(plane: &ControlPlane, session: &Session, operation: &Value, valid:
     let sealed = master_key().seal(&console_tickets::purpose(id), ticket.to_string().as_bytes()).expect("sealed");
     plane
         .store
-        .write_as_system(tenant, "vm_console", async |tx| {
+        .write_as_system(&system(SystemPurpose::Reconcile), tenant, "vm_console", async |tx| {
             console_tickets::put(tx, id, &sealed, expires_at).await?;
             operations::end(tx, id, &End::Succeeded(None)).await
         })

@@ -14,7 +14,7 @@ use virtualstack_proto::virtualstack::compute::v1::vm_service_client::VmServiceC
 use virtualstack_proto::{POLICIES, vendored};
 
 use crate::api::{Reply, refused, send};
-use crate::support::{ControlPlane, Rest, Session, reason};
+use crate::support::{ControlPlane, Rest, Session, reason, system};
 use crate::tenancy::calls::call_with;
 
 const NOWHERE: &str = "apiKeys/0199a000-0000-7000-8000-000000000000";
@@ -598,7 +598,7 @@ async fn the_last_use_is_noted() {
     let note = async |later: i64| {
         let at = at + chrono::TimeDelta::seconds(later);
         let uses = [virtualstack_store::iam::api_keys::Use { key: id, at, from: None }];
-        let purpose = virtualstack_store::SystemPurpose::KeyUse;
+        let purpose = system(virtualstack_store::SystemPurpose::KeyUse);
         let noted =
             plane.store.system(purpose, async |tx| virtualstack_store::iam::api_keys::note_uses(tx, &uses).await);
         noted.await.expect("noted");

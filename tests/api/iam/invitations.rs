@@ -11,12 +11,13 @@ use tonic::Code;
 use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_proto::virtualstack::iam::v1::invitation_service_client::InvitationServiceClient;
+use virtualstack_store::SystemPurpose;
 use virtualstack_store::iam::invitations::{self, InvitationGrant, Invite};
 use virtualstack_worker::adapters::mail::{Fault, Mailer, Message};
 use virtualstack_worker::{NoProbe, Point};
 
 use crate::api::{Reply, refused, rows_with, token_of};
-use crate::support::{ControlPlane, Crash, CrashProbe, PASSWORD, Rest, Session, reason};
+use crate::support::{ControlPlane, Crash, CrashProbe, PASSWORD, Rest, Session, reason, system};
 
 const NEW: &str = "new.person@example.com";
 
@@ -418,7 +419,7 @@ async fn a_member_made_beforehand_becomes_active() {
     plane.database.execute(&member).await;
     let tenant: TenantId = id(&acme.tokens.tenant).parse().expect("an id");
     let invite_member = async || {
-        let opened = plane.store.write_as_system(tenant, "test", async |tx| {
+        let opened = plane.store.write_as_system(&system(SystemPurpose::Reconcile), tenant, "test", async |tx| {
             let invite = Invite { email: NEW, grant: InvitationGrant::Member(user), inviter: None, expires_at: None };
             invitations::open(tx, &invite).await
         });

@@ -8,7 +8,7 @@ use virtualstack_store::iam::password_resets;
 use virtualstack_worker::{NoProbe, Point};
 
 use crate::api::{Reply, refused, rows_with, token_of};
-use crate::support::{ControlPlane, Crash, CrashProbe, PASSWORD, Rest, Session};
+use crate::support::{ControlPlane, Crash, CrashProbe, PASSWORD, Rest, Session, system};
 
 const PERSON: &str = "admin@acme.example.com";
 const NEW: &str = "battery staple correct";
@@ -101,7 +101,7 @@ async fn a_token_is_good_once_and_the_newest_only() {
     let third = asked(&plane).await;
     plane.mailed().await;
     let prune = async || {
-        let purpose = SystemPurpose::Reconcile;
+        let purpose = system(SystemPurpose::Reconcile);
         plane.store.system(purpose, async |tx| password_resets::prune(tx).await).await.expect("pruned")
     };
     assert_eq!(prune().await, 0);

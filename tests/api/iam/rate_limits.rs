@@ -17,7 +17,7 @@ use virtualstack_store::iam::rate_limits::{self, Limit};
 use virtualstack_store::{Store, SystemPurpose};
 
 use crate::api::refused;
-use crate::support::{ControlPlane, Database, PASSWORD, Rest, Session, reason};
+use crate::support::{ControlPlane, Database, PASSWORD, Rest, Session, reason, system};
 
 const ADMIN: &str = "admin@example.com";
 const HERE: &str = "192.0.2.1";
@@ -327,7 +327,7 @@ async fn of_fifty_connections_none_gets_more_than_there_is() {
         let store = store.clone();
         tokio::spawn(async move {
             let take = async |tx: &mut virtualstack_store::SystemTx| rate_limits::take(tx, b"key", limit).await;
-            store.system(SystemPurpose::RateLimit, take).await.expect("an answer")
+            store.system(system(SystemPurpose::RateLimit), take).await.expect("an answer")
         })
     };
     let taken = join_all((0..200).map(|_| take())).await;
@@ -340,12 +340,12 @@ async fn of_fifty_connections_none_gets_more_than_there_is() {
     // What is spent already becomes a debt, up to one burst.
     for (spent, left) in [(5.0, -5.0), (10.0, -15.0), (10.0, -20.0)] {
         let settle = async |tx: &mut virtualstack_store::SystemTx| rate_limits::settle(tx, b"key", limit, spent).await;
-        let settled = store.system(SystemPurpose::RateLimit, settle).await.expect("an answer");
+        let settled = store.system(system(SystemPurpose::RateLimit), settle).await.expect("an answer");
         assert!((settled.left - left).abs() < 0.5, "{settled:?}, not {left}");
     }
 
     // A bucket is forgotten when it is full, and not before.
-    let prune = || store.system(SystemPurpose::Reconcile, async |tx| rate_limits::prune(tx).await);
+    let prune = || store.system(system(SystemPurpose::Reconcile), async |tx| rate_limits::prune(tx).await);
     assert_eq!(prune().await.expect("pruned"), 0);
     database.execute("UPDATE iam.rate_limits SET full_at = clock_timestamp()").await;
     assert_eq!(prune().await.expect("pruned"), 1);

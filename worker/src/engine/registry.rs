@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::{Handler, Lease};
-use virtualstack_store::{Store, SystemPurpose, SystemTx};
+use virtualstack_store::{Store, SystemTx};
 
 use crate::engine::context::Shared;
 use crate::engine::run::{self, Workflow};
@@ -77,7 +77,7 @@ impl Registry {
 
     /// Puts in the scheduled jobs, unless they are there.
     pub(crate) async fn schedule(&self, store: &Store) -> Result<()> {
-        let put = store.system(SystemPurpose::Reconcile, async |tx| {
+        let put = store.system(crate::reconciler(), async |tx| {
             for schedule in self.0.values().filter_map(|kind| kind.schedule.as_ref()) {
                 (schedule.put)(tx).await?;
             }

@@ -13,9 +13,9 @@ use serde_json::Value;
 use uuid::Uuid;
 use virtualstack_model::Result;
 
-use crate::tx::Connection;
 use crate::tx::error::{from_diesel, unavailable};
 use crate::tx::store::{Config, TxFn, pool};
+use crate::tx::{Connection, Ending};
 
 /// The memory of the simulated hypervisor.
 #[derive(Clone)]
@@ -266,7 +266,7 @@ impl Simulation {
         }
         .await;
         match done {
-            Ok(value) => tx.commit().await.map(|()| value),
+            Ok(value) => tx.end(Ending::Commit).await.map(|()| value),
             Err(error) => {
                 tx.rollback().await;
                 Err(error)

@@ -100,29 +100,31 @@ pub async fn rehash(tx: &mut SystemTx, account: AccountId, old: &str, new: &str)
 /// Reads the hash of the account's own password.
 pub async fn password_hash(tx: &mut AccountTx) -> Result<Option<String>> {
     let account = tx.account;
-    let mut system = tx.as_system().await?;
-    let hash = table::table.find(account).select(table::password_hash);
-    let hash = hash.first(system.connection()?).await.map_err(from_diesel)?;
-    tx.resume(system).await?;
-    Ok(hash)
+    tx.as_system(async |system| {
+        let hash = table::table.find(account).select(table::password_hash);
+        hash.first(system.connection()?).await.map_err(from_diesel)
+    })
+    .await
 }
 
 /// Changes the account's own password, if it still is the one that was checked. All of its sessions but `session` end,
 /// and so does a reset that somebody may have asked for.
 pub async fn change_password(tx: &mut AccountTx, old: &str, new: &str, session: SessionId) -> Result<()> {
     let account = tx.account;
-    let mut system = tx.as_system().await?;
-    let changed = diesel::update(table::table.find(account).filter(table::password_hash.eq(old)))
-        .set((table::password_hash.eq(new), table::updated_at.eq(Utc::now())))
-        .execute(system.connection()?)
-        .await
-        .map_err(from_diesel)?;
-    if changed == 0 {
-        return Err(Error::aborted("PASSWORD_CHANGED", "the password has changed meanwhile; try again with it"));
-    }
-    sessions::end_all(&mut system, account, Some(session)).await?;
-    diesel::delete(password_resets::table.find(account.0)).execute(system.connection()?).await.map_err(from_diesel)?;
-    tx.resume(system).await
+    tx.as_system(async |system| {
+        let changed = diesel::update(table::table.find(account).filter(table::password_hash.eq(old)))
+            .set((table::password_hash.eq(new), table::updated_at.eq(Utc::now())))
+            .execute(system.connection()?)
+            .await
+            .map_err(from_diesel)?;
+        if changed == 0 {
+            return Err(Error::aborted("PASSWORD_CHANGED", "the password has changed meanwhile; try again with it"));
+        }
+        sessions::end_all(system, account, Some(session)).await?;
+        let resets = diesel::delete(password_resets::table.find(account.0));
+        resets.execute(system.connection()?).await.map_err(from_diesel).map(|_| ())
+    })
+    .await
 }
 
 /// Gives an account another password.

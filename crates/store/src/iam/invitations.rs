@@ -396,15 +396,7 @@ pub struct Joined {
 /// it but the account happens inside the invitation's tenant, behind its row-level security.
 pub async fn accept(tx: &mut SystemTx, digest: &[u8], invited: Invited<'_>, audit: &Audit) -> Result<Joined> {
     let tenant = by_token(tx, digest).await?.tenant;
-    let mut inside = tx.enter(tenant, audit).await?;
-    match join(&mut inside, digest, invited).await {
-        Ok(joined) => tx.leave(inside).await.map(|()| joined),
-        Err(error) => {
-            // For the rollback.
-            tx.connection = inside.connection;
-            Err(error)
-        }
-    }
+    tx.enter(tenant, audit, async |inside| join(inside, digest, invited).await).await
 }
 
 async fn join(tx: &mut TenantTx<Write>, digest: &[u8], invited: Invited<'_>) -> Result<Joined> {
@@ -481,15 +473,7 @@ async fn join(tx: &mut TenantTx<Write>, digest: &[u8], invited: Invited<'_>) -> 
 
 /// The account, which is no tenant's.
 async fn claim(tx: &mut TenantTx<Write>, email: &str, invited: Invited<'_>) -> Result<(AccountId, String)> {
-    let mut system = tx.as_system().await?;
-    match accounts::claim(&mut system, email, invited).await {
-        Ok(claimed) => tx.resume(system).await.map(|()| claimed),
-        Err(error) => {
-            // For the rollback.
-            tx.connection = system.connection;
-            Err(error)
-        }
-    }
+    tx.as_system(async |system| accounts::claim(system, email, invited).await).await
 }
 
 /// Whether an invitation can be accepted.

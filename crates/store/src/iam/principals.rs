@@ -274,10 +274,9 @@ pub async fn of_key(tx: &mut SystemTx, public_id: &str, digest: &[u8]) -> Result
 /// waited behind a change that took it from them. Whoever changes access begins with this.
 pub async fn relook(tx: &mut TenantTx<Write>, scope: &TenantScope) -> Result<Access> {
     epoch::lock(tx).await?;
-    let mut system = tx.as_system().await?;
-    let access = match &scope.credential {
+    let decide = async |system: &mut SystemTx| match &scope.credential {
         Credential::Session(session) | Credential::Support { session, .. } => {
-            of_session(&mut system, *session, scope.tenant).await?.access
+            Ok(of_session(system, *session, scope.tenant).await?.access)
         }
         Credential::ApiKey { id, .. } => {
             let row: Option<KeyRow> = diesel::sql_query(key("k.id = $1"))
@@ -287,10 +286,11 @@ pub async fn relook(tx: &mut TenantTx<Write>, scope: &TenantScope) -> Result<Acc
                 .optional()
                 .map_err(from_diesel)?;
             let row = row.ok_or_else(key_invalid)?;
-            KeyRow::access(row.member, *id, row.permissions)?
+            KeyRow::access(row.member, *id, row.permissions)
         }
     };
-    tx.resume(system).await?;
+    let access = tx.as_system(decide).await?;
+    tx.access = Some(access.clone());
     Ok(access)
 }
 
@@ -298,19 +298,15 @@ pub async fn relook(tx: &mut TenantTx<Write>, scope: &TenantScope) -> Result<Acc
 pub async fn of_member<M: Mode>(tx: &mut TenantTx<M>, user: UserId) -> Result<Option<Access>> {
     let tenant = tx.tenant();
     // The state of the account decides too, and tenants do not see accounts.
-    let mut system = tx.as_system().await?;
-    let row: Option<MemberRow> = diesel::sql_query(format!(
+    let sql = format!(
         "SELECT {} FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
          JOIN iam.tenants t ON t.id = m.tenant_id JOIN iam.tenants home ON home.id = t.id \
          WHERE m.tenant_id = $1 AND m.id = $2 AND m.state <> 'REMOVED'",
         member_columns()
-    ))
-    .bind::<SqlUuid, _>(tenant.0)
-    .bind::<SqlUuid, _>(user.0)
-    .get_result(system.connection()?)
-    .await
-    .optional()
-    .map_err(from_diesel)?;
-    tx.resume(system).await?;
-    row.map(MemberRow::access).transpose()
+    );
+    let read = async |system: &mut SystemTx| {
+        let read = diesel::sql_query(&sql).bind::<SqlUuid, _>(tenant.0).bind::<SqlUuid, _>(user.0);
+        read.get_result::<MemberRow>(system.connection()?).await.optional().map_err(from_diesel)
+    };
+    tx.as_system(read).await?.map(MemberRow::access).transpose()
 }

@@ -188,9 +188,9 @@ pub async fn check_members<M: Mode>(tx: &mut TenantTx<M>, ids: &[UserId]) -> Res
 /// out; a new account with a password also by its first login. What the tenant is told is the same.
 pub async fn add(tx: &mut TenantTx<Write>, new: &NewUser<'_>) -> Result<Member> {
     let tenant = tx.tenant();
-    let mut system = tx.as_system().await?;
-    let (account, made) = accounts::ensure(&mut system, new.email, new.display_name, new.password_hash).await?;
-    tx.resume(system).await?;
+    let ensure =
+        async |system: &mut SystemTx| accounts::ensure(system, new.email, new.display_name, new.password_hash).await;
+    let (account, made) = tx.as_system(ensure).await?;
     let activates_at_login = made && new.password_hash.is_some();
     let (connection, state) = (tx.connection()?, MembershipState::Invited);
     let id = match memberships::lock_by_account(connection, tenant, account).await? {

@@ -5,6 +5,8 @@
 --   virtualstack_system     the few things done across tenants, by policies of their own
 --   virtualstack_queue      the job queue
 --   virtualstack_simulator  the simulated hypervisor's own schema
+-- Messages for the login are in English whatever the database's language, since some errors are told by their text. Only
+-- a superuser may set that; a server does not start where it is not so.
 DO $$
 DECLARE
     wanted text;
@@ -27,5 +29,15 @@ BEGIN
             NULL;
         END;
     END LOOP;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'virtualstack_login' AND 'lc_messages=C' = ANY (rolconfig)) THEN
+            ALTER ROLE virtualstack_login SET lc_messages = 'C';
+        END IF;
+    EXCEPTION
+        WHEN insufficient_privilege THEN
+            RAISE NOTICE 'let a superuser run: ALTER ROLE virtualstack_login SET lc_messages = %', quote_literal('C');
+        WHEN internal_error THEN
+            NULL; -- Another process was faster.
+    END;
 END
 $$;

@@ -1,7 +1,9 @@
 //! diesel → [`Error`], in one place: by kind, constraint name, and the words that our own SQL raises.
 //!
 //! diesel does not hand out the SQLSTATE, so what has no kind of its own is told by its message. Ours are stable words;
-//! those of PostgreSQL are in English, because the cluster is asked for `lc_messages = C`.
+//! those of PostgreSQL are in English, because the login has `lc_messages = C`: see [`Store::check_language`].
+//!
+//! [`Store::check_language`]: crate::tx::store::Store::check_language
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use virtualstack_model::Error;

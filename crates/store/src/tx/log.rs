@@ -28,7 +28,7 @@ pub(crate) async fn append_audit(
         Actor::System(_) | Actor::Nobody => (None, None),
     };
     let (result, reason) = match &audit.outcome {
-        Outcome::Done | Outcome::Rehearsed => ("OK", ""),
+        Outcome::Done => ("OK", ""),
         Outcome::Denied(reason) => ("DENIED", reason.as_ref()),
         Outcome::Failed(reason) => ("FAILED", reason.as_ref()),
     };

@@ -2,6 +2,7 @@
 
 pub mod error;
 mod log;
+pub mod metrics;
 pub mod scope;
 pub mod store;
 
@@ -9,26 +10,44 @@ use std::marker::PhantomData;
 
 use diesel_async::pooled_connection::deadpool::Object;
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-use virtualstack_model::Result;
+use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::{AccountId, JobId, TenantId};
 use virtualstack_model::jobs::Job;
 use virtualstack_model::log::{Audit, Change};
+use virtualstack_model::{Error, Result};
 use virtualstack_queue::NewJob;
 
 use crate::tx::error::{from_diesel, unavailable};
+use crate::tx::store::TxFn;
+
+/// How a transaction ends that worked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// By a commit.
+    #[default]
+    Commit,
+    /// By a rollback: everything is done, every check with it, and nothing of it is kept.
+    DryRun,
+}
+
+impl Ending {
+    /// For a request that may be only to be validated.
+    #[must_use]
+    pub fn of(validate_only: bool) -> Self {
+        if validate_only { Self::DryRun } else { Self::Commit }
+    }
+}
 
 /// A connection in an open transaction. Dropped without an end, it is closed instead of going back to the pool:
 /// nobody may inherit its role.
 pub(crate) struct Connection {
     open: Option<Object<AsyncPgConnection>>,
-    /// Whether what is done in it is taken back at the end, for requests that are only to be validated.
-    rehearsal: bool,
 }
 
 impl Connection {
     /// Sends the statements that open a transaction and switch its role, as one message.
     pub(crate) async fn open(connection: Object<AsyncPgConnection>, statements: &str) -> Result<Self> {
-        let mut opened = Self { open: Some(connection), rehearsal: false };
+        let mut opened = Self { open: Some(connection) };
         match opened.get()?.batch_execute(statements).await.map_err(from_diesel) {
             Ok(()) => Ok(opened),
             Err(error) => {
@@ -42,15 +61,13 @@ impl Connection {
         self.open.as_deref_mut().ok_or_else(|| unavailable("the connection is gone"))
     }
 
-    /// Makes it a rehearsal, if it is to be one: everything is done, every check with it, and nothing of it is kept.
-    pub(crate) fn rehearse(&mut self, validate_only: bool) {
-        self.rehearsal |= validate_only;
-    }
-
-    pub(crate) async fn commit(mut self) -> Result<()> {
-        // A rehearsal meets the checks that wait for the commit, too.
-        let end = if self.rehearsal { "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK" } else { "COMMIT" };
-        self.get()?.batch_execute(end).await.map_err(from_diesel)?;
+    pub(crate) async fn end(mut self, ending: Ending) -> Result<()> {
+        let statements = match ending {
+            Ending::Commit => "COMMIT",
+            // A dry run meets the checks that wait for the commit, too.
+            Ending::DryRun => "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK",
+        };
+        self.get()?.batch_execute(statements).await.map_err(from_diesel)?;
         self.release();
         Ok(())
     }
@@ -63,9 +80,24 @@ impl Connection {
         }
     }
 
-    /// Hands the open transaction on.
+    /// Hands the open transaction on, with its role switched by `statements`. It must come back by [`Self::resume`]:
+    /// without it the transaction is lost, and its connection closed.
+    async fn switch(&mut self, statements: &str) -> Result<Self> {
+        self.get()?.batch_execute(statements).await.map_err(from_diesel)?;
+        Ok(self.take())
+    }
+
+    /// Hands the open transaction on, in its role.
     fn take(&mut self) -> Self {
-        Self { open: self.open.take(), rehearsal: self.rehearsal }
+        Self { open: self.open.take() }
+    }
+
+    /// Goes on with a transaction that was handed on, in `role` again, also when what was done in it failed: who handles
+    /// that error must not go on in the other role. Where the transaction itself has failed, it can only be rolled back.
+    async fn resume<T>(&mut self, inner: Self, role: &str, done: Result<T>) -> Result<T> {
+        *self = inner;
+        let back = self.get()?.batch_execute(&format!("SET LOCAL ROLE {role}")).await.map_err(from_diesel);
+        done.and_then(|value| back.map(|()| value))
     }
 
     /// Back to the pool.
@@ -145,6 +177,7 @@ pub struct TenantTx<M> {
     pub(crate) changes: Vec<Change>,
     pub(crate) releases: Vec<JobId>,
     pub(crate) traceparent: Option<String>,
+    pub(crate) access: Option<Access>,
     pub(crate) mode: PhantomData<M>,
 }
 
@@ -159,6 +192,7 @@ impl<M> TenantTx<M> {
             changes: Vec::new(),
             releases: Vec::new(),
             traceparent: None,
+            access: None,
             mode: PhantomData,
         }
     }
@@ -186,18 +220,14 @@ impl<M: Mode> TenantTx<M> {
         self.connection = lent.connection;
     }
 
-    /// The same transaction as the system, for the few rows of other scopes that a tenant's transaction touches, e.g. the
-    /// account of somebody who is invited. [`Self::resume`] goes on; without it the transaction is lost.
-    pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
-        let mut connection = self.connection.take();
-        connection.get()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)?;
-        Ok(SystemTx { connection })
-    }
-
-    /// Goes on as the tenant.
-    pub(crate) async fn resume(&mut self, system: SystemTx) -> Result<()> {
-        self.connection = system.connection;
-        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_tenant").await.map_err(from_diesel)
+    /// Does `f` as the system in the same transaction, for the few rows of other scopes that a tenant's transaction
+    /// touches, e.g. the account of somebody who is invited.
+    pub(crate) async fn as_system<T, F>(&mut self, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut SystemTx) -> Result<T> + for<'r> TxFn<&'r mut SystemTx, Result<T>>,
+    {
+        as_system(&mut self.connection, "virtualstack_tenant", f).await
     }
 }
 
@@ -226,6 +256,11 @@ impl TenantTx<Write> {
         self.asked_by.clone().unwrap_or_else(audited)
     }
 
+    /// The caller's access, as it was decided again in this transaction.
+    pub fn access(&self) -> Result<Access> {
+        self.access.clone().ok_or_else(|| Error::internal("the access was not decided again in this transaction"))
+    }
+
     /// Puts a job in its queue, due now or once [`Self::release`]d.
     pub async fn enqueue<J: Job>(&mut self, id: JobId, job: &J, due: Due) -> Result<()> {
         let job = NewJob {
@@ -233,7 +268,7 @@ impl TenantTx<Write> {
             queue: J::QUEUE,
             kind: J::KIND,
             group_key: self.tenant.to_string(),
-            payload: serde_json::to_value(job).map_err(virtualstack_model::Error::internal)?,
+            payload: serde_json::to_value(job).map_err(Error::internal)?,
             max_attempts: J::MAX_ATTEMPTS,
             held: matches!(due, Due::Held),
             unique_key: None,
@@ -259,6 +294,13 @@ impl TenantTx<Write> {
         }
         let actor = self.actor();
         if let Some(audit) = self.audit.take() {
+            if audit.resource.is_empty() {
+                // A log that does not say what was done to which resource is of no use to anybody.
+                tracing::error!(action = audit.action, "an audit row names no resource");
+                if cfg!(debug_assertions) {
+                    return Err(Error::internal(format!("the audit row of {} names no resource", audit.action)));
+                }
+            }
             log::append_audit(self.connection.get()?, Some(self.tenant), &audit, &self.changes).await?;
         }
         let changes = std::mem::take(&mut self.changes);
@@ -286,24 +328,14 @@ impl AccountTx {
         self.connection.get()
     }
 
-    /// Makes it a rehearsal if the request is only to be validated: all is done, and at the end taken back. Of tenants'
-    /// writes [`Audit::rehearsed`] says it.
-    pub fn rehearse(&mut self, validate_only: bool) {
-        self.connection.rehearse(validate_only);
-    }
-
-    /// The same transaction as the system, for what the account role may not see of its own account, e.g. the hash of
-    /// its password. [`Self::resume`] goes on; without it the transaction is lost.
-    pub(crate) async fn as_system(&mut self) -> Result<SystemTx> {
-        let mut connection = self.connection.take();
-        connection.get()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)?;
-        Ok(SystemTx { connection })
-    }
-
-    /// Goes on as the account.
-    pub(crate) async fn resume(&mut self, system: SystemTx) -> Result<()> {
-        self.connection = system.connection;
-        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_account").await.map_err(from_diesel)
+    /// Does `f` as the system in the same transaction, for what the account role may not see of its own account, e.g.
+    /// the hash of its password.
+    pub(crate) async fn as_system<T, F>(&mut self, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut SystemTx) -> Result<T> + for<'r> TxFn<&'r mut SystemTx, Result<T>>,
+    {
+        as_system(&mut self.connection, "virtualstack_account", f).await
     }
 
     /// Appends an audit row, in this commit, with what was changed.
@@ -320,12 +352,6 @@ pub struct SystemTx {
 impl SystemTx {
     pub(crate) fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
         self.connection.get()
-    }
-
-    /// Makes it a rehearsal if the request is only to be validated: all is done, and at the end taken back. Of tenants'
-    /// writes [`Audit::rehearsed`] says it.
-    pub fn rehearse(&mut self, validate_only: bool) {
-        self.connection.rehearse(validate_only);
     }
 
     /// Puts in a job that belongs to no tenant and of which one is enough, e.g. periodic work.
@@ -350,23 +376,22 @@ impl SystemTx {
         virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
     }
 
-    /// The same transaction as a tenant, for what an operator does inside of one. [`Self::leave`] goes on; without it
-    /// the transaction is lost.
-    pub(crate) async fn enter(&mut self, tenant: TenantId, audit: &Audit) -> Result<TenantTx<Write>> {
-        let mut connection = self.connection.take();
+    /// Does `f` as a tenant in the same transaction, for what somebody from outside does in one, and writes the tenant's
+    /// logs.
+    pub(crate) async fn enter<T, F>(&mut self, tenant: TenantId, audit: &Audit, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
+    {
         let role = format!("SET LOCAL ROLE virtualstack_tenant; SET LOCAL virtualstack.tenant_id = '{tenant}'");
-        connection.get()?.batch_execute(&role).await.map_err(from_diesel)?;
-        let mut tx = TenantTx::new(connection, tenant);
-        tx.traceparent.clone_from(&audit.traceparent);
-        tx.audit = Some(audit.clone());
-        Ok(tx)
-    }
-
-    /// Goes on as the system, with the tenant's logs written.
-    pub(crate) async fn leave(&mut self, mut tx: TenantTx<Write>) -> Result<()> {
-        tx.conclude().await?;
-        self.connection = tx.connection.take();
-        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_system").await.map_err(from_diesel)
+        let mut inside = TenantTx::new(self.connection.switch(&role).await?, tenant);
+        inside.traceparent.clone_from(&audit.traceparent);
+        inside.audit = Some(audit.clone());
+        let done = match f(&mut inside).await {
+            Ok(value) => inside.conclude().await.map(|()| value),
+            Err(error) => Err(error),
+        };
+        self.connection.resume(inside.connection, "virtualstack_system", done).await
     }
 
     /// Removes jobs that were completed before `before`.
@@ -395,13 +420,24 @@ impl SystemTx {
     }
 }
 
+/// Does `f` as the system, and goes on in `role`.
+async fn as_system<T, F>(connection: &mut Connection, role: &str, f: F) -> Result<T>
+where
+    T: Send,
+    F: AsyncFn(&mut SystemTx) -> Result<T> + for<'r> TxFn<&'r mut SystemTx, Result<T>>,
+{
+    let mut system = SystemTx { connection: connection.switch("SET LOCAL ROLE virtualstack_system").await? };
+    let done = f(&mut system).await;
+    connection.resume(system.connection, role, done).await
+}
+
 fn system_job<J: Job>(job: &J, traceparent: Option<String>) -> Result<NewJob> {
     Ok(NewJob {
         id: JobId::new().0,
         queue: J::QUEUE,
         kind: J::KIND,
         group_key: "system".to_owned(),
-        payload: serde_json::to_value(job).map_err(virtualstack_model::Error::internal)?,
+        payload: serde_json::to_value(job).map_err(Error::internal)?,
         max_attempts: J::MAX_ATTEMPTS,
         held: false,
         unique_key: None,

@@ -1,7 +1,7 @@
 //! Who a transaction works for.
 //!
-//! A scope can be made only from a verified credential or a claimed job: its constructors are disallowed methods, and
-//! the few places that may call them say why.
+//! A scope can be made only from a verified credential or for a purpose that is written down: its constructors are
+//! disallowed methods, and the few places that may call them say why.
 
 use virtualstack_model::credential::Credential;
 use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
@@ -88,7 +88,22 @@ impl AccountScope {
     }
 }
 
-/// Why something is done across tenants. There is no other way to.
+/// Leave to work across tenants. Without one there is no transaction that does.
+#[derive(Clone, Debug)]
+pub struct SystemScope {
+    pub(crate) purpose: SystemPurpose,
+}
+
+impl SystemScope {
+    /// For the few places that work across tenants: calls that the policy of their rpc lets do so, and the background
+    /// parts of a server or worker.
+    #[must_use]
+    pub fn new(purpose: SystemPurpose) -> Self {
+        Self { purpose }
+    }
+}
+
+/// Why something is done across tenants.
 #[derive(Clone, Debug)]
 pub enum SystemPurpose {
     /// Sign in, refresh, resolve a principal: nobody is known yet.
@@ -115,4 +130,24 @@ pub enum SystemPurpose {
     Inventory,
     /// The worker looks for what is due: purges, old request ids.
     Reconcile,
+}
+
+impl SystemPurpose {
+    /// What metrics call it, where no call is at work.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Authenticate => "authenticate",
+            Self::RateLimit => "rate_limit",
+            Self::SigningKeys => "signing_keys",
+            Self::AcceptInvitation => "accept_invitation",
+            Self::KeyUse => "key_use",
+            Self::ResetPassword => "reset_password",
+            Self::Audit => "audit",
+            Self::Platform(_) => "platform",
+            Self::Bootstrap => "bootstrap",
+            Self::Watch => "watch",
+            Self::Inventory => "inventory",
+            Self::Reconcile => "reconcile",
+        }
+    }
 }

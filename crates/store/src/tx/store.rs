@@ -1,11 +1,11 @@
-//! The pool and the five ways to a transaction.
+//! The pool and the ways to a transaction.
 
 use std::future::Future;
 use std::time::Duration;
 
-use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use serde::Deserialize;
 use virtualstack_model::credential::Credential;
 use virtualstack_model::id::{JobId, TenantId};
@@ -14,8 +14,9 @@ use virtualstack_model::{Error, Result};
 use virtualstack_queue::{Lease, Outcome};
 
 use crate::tx::error::{CONFLICT, from_diesel, is_fatal, unavailable};
-use crate::tx::scope::{AccountScope, SystemPurpose, TenantScope};
-use crate::tx::{AccountTx, Connection, Read, SystemTx, TenantTx, Write};
+use crate::tx::metrics::Action;
+use crate::tx::scope::{AccountScope, SystemPurpose, SystemScope, TenantScope};
+use crate::tx::{AccountTx, Connection, Ending, Read, SystemTx, TenantTx, Write};
 
 /// Tries of a transaction that met another one.
 const TRIES: u32 = 5;
@@ -39,11 +40,12 @@ where
 
 /// Repeats a transaction that met another one.
 macro_rules! retrying {
-    ($transaction:block) => {{
+    ($action:expr, $transaction:block) => {{
         let mut tries = 1;
         loop {
             match async { $transaction }.await {
                 Err(error) if error.reason() == CONFLICT && tries < TRIES => {
+                    $action.count_conflict();
                     tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10)).await;
                     tries += 1;
                 }
@@ -139,7 +141,28 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
-        self.open("BEGIN READ ONLY").await?.commit().await
+        self.open("BEGIN READ ONLY", &Action::of("ping")).await?.end(Ending::Commit).await
+    }
+
+    /// Refuses a database whose messages are not in English: some errors are told by their text.
+    pub async fn check_language(&self) -> Result<()> {
+        let mut connection = self.open("BEGIN READ ONLY", &Action::of("check_language")).await?;
+        let setting = diesel::sql_query("SELECT current_setting('lc_messages') AS language");
+        let read = async { setting.get_result::<Language>(connection.get()?).await.map_err(from_diesel) };
+        let read = read.await;
+        let Language { language } = end(connection, Ending::Commit, read).await?;
+        let name = language.split(['_', '.']).next().unwrap_or_default();
+        if ["C", "POSIX", "en", "English"].contains(&name) {
+            return Ok(());
+        }
+        Err(Error::precondition(
+            "DATABASE_LANGUAGE",
+            "virtualstack_login",
+            format!(
+                "messages of the database are in another language (lc_messages is {language:?}); \
+                 let a superuser run: ALTER ROLE virtualstack_login SET lc_messages = 'C'"
+            ),
+        ))
     }
 
     /// Reads a tenant's data. Repeats `f` when the transaction meets another one.
@@ -166,25 +189,26 @@ impl Store {
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
         let opening = format!("{begin}; {}", tenant_opening(scope));
-        retrying!({
-            let mut tx = TenantTx::<Read>::new(self.open(&opening).await?, scope.tenant);
+        let action = Action::of("read");
+        retrying!(action, {
+            let mut tx = TenantTx::<Read>::new(self.open(&opening, &action).await?, scope.tenant);
             tx.account = Some(scope.account);
             let done = f(&mut tx).await;
-            end(tx.connection, done).await
+            end(tx.connection, Ending::Commit, done).await
         })
     }
 
-    /// Writes a tenant's data: what `f` does, its audit row and its change rows in one commit, or none of them. A
-    /// rehearsal does all of it and then takes it back.
-    pub async fn write<T, F>(&self, scope: &TenantScope, audit: Audit, f: F) -> Result<T>
+    /// Writes a tenant's data: what `f` does, its audit row and its change rows in one commit, or none of them. A dry run
+    /// does all of it and then takes it back.
+    pub async fn write<T, F>(&self, scope: &TenantScope, audit: Audit, ending: Ending, f: F) -> Result<T>
     where
         T: Send,
         F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
     {
         let opening = format!("BEGIN; {}", tenant_opening(scope));
-        retrying!({
-            let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, scope.tenant);
-            tx.connection.rehearse(audit.outcome == AuditOutcome::Rehearsed);
+        let action = Action::of(&audit.action);
+        retrying!(action, {
+            let mut tx = TenantTx::<Write>::new(self.open(&opening, &action).await?, scope.tenant);
             tx.account = Some(scope.account);
             tx.traceparent.clone_from(&audit.traceparent);
             tx.audit = Some(audit.clone());
@@ -192,7 +216,7 @@ impl Store {
                 Ok(value) => tx.conclude().await.map(|()| value),
                 Err(error) => Err(error),
             };
-            end(tx.connection, done).await
+            end(tx.connection, ending, done).await
         })
     }
 
@@ -202,32 +226,53 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut AccountTx) -> Result<T> + for<'r> TxFn<&'r mut AccountTx, Result<T>>,
     {
+        self.account_ending(scope, Ending::Commit, f).await
+    }
+
+    /// The same for a request that may be a dry run.
+    pub async fn account_ending<T, F>(&self, scope: &AccountScope, ending: Ending, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut AccountTx) -> Result<T> + for<'r> TxFn<&'r mut AccountTx, Result<T>>,
+    {
         let opening = format!(
             "BEGIN; {} SET LOCAL ROLE virtualstack_account; SET LOCAL virtualstack.account_id = '{}'",
             check(&scope.access),
             scope.account()
         );
-        retrying!({
-            let mut tx = AccountTx { connection: self.open(&opening).await?, account: scope.account() };
+        let action = Action::of("account");
+        retrying!(action, {
+            let mut tx = AccountTx { connection: self.open(&opening, &action).await?, account: scope.account() };
             let done = f(&mut tx).await;
-            end(tx.connection, done).await
+            end(tx.connection, ending, done).await
         })
     }
 
     /// Works across tenants, for a written purpose.
-    pub async fn system<T, F>(&self, purpose: SystemPurpose, f: F) -> Result<T>
+    pub async fn system<T, F>(&self, scope: SystemScope, f: F) -> Result<T>
     where
         T: Send,
         F: AsyncFn(&mut SystemTx) -> Result<T> + for<'r> TxFn<&'r mut SystemTx, Result<T>>,
     {
+        self.system_ending(scope, Ending::Commit, f).await
+    }
+
+    /// The same for a request that may be a dry run.
+    pub async fn system_ending<T, F>(&self, scope: SystemScope, ending: Ending, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut SystemTx) -> Result<T> + for<'r> TxFn<&'r mut SystemTx, Result<T>>,
+    {
+        let SystemScope { purpose } = scope;
         let opening = match &purpose {
             SystemPurpose::Platform(access) => format!("BEGIN; {}", check(access)),
             _ => "BEGIN; SET LOCAL ROLE virtualstack_system".to_owned(),
         };
-        retrying!({
-            let mut tx = SystemTx { connection: self.open(&opening).await? };
+        let action = Action::of(purpose.label());
+        retrying!(action, {
+            let mut tx = SystemTx { connection: self.open(&opening, &action).await? };
             let done = f(&mut tx).await;
-            end(tx.connection, done).await
+            end(tx.connection, ending, done).await
         })
     }
 
@@ -239,10 +284,11 @@ impl Store {
     {
         let tenant = job_tenant(lease)?;
         let opening = format!("BEGIN READ ONLY; {}", tenant_role(tenant));
-        retrying!({
-            let mut tx = TenantTx::<Read>::new(self.open(&opening).await?, tenant);
+        let action = Action::of(&lease.kind);
+        retrying!(action, {
+            let mut tx = TenantTx::<Read>::new(self.open(&opening, &action).await?, tenant);
             let done = f(&mut tx).await;
-            end(tx.connection, done).await
+            end(tx.connection, Ending::Commit, done).await
         })
     }
 
@@ -270,15 +316,16 @@ impl Store {
             traceparent: None,
             outcome: AuditOutcome::Done,
         };
-        retrying!({
-            let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, tenant);
+        let action = Action::of(action);
+        retrying!(action, {
+            let mut tx = TenantTx::<Write>::new(self.open(&opening, &action).await?, tenant);
             tx.audit = Some(audit.clone());
             tx.traceparent.clone_from(&lease.traceparent);
             let done = match f(&mut tx).await {
                 Ok((value, outcome)) => settle(&mut tx, lease, &outcome).await.map(|()| value),
                 Err(error) => Err(error),
             };
-            end(tx.connection, done).await
+            end(tx.connection, Ending::Commit, done).await
         })
     }
 
@@ -292,18 +339,19 @@ impl Store {
             "BEGIN; SET LOCAL ROLE virtualstack_queue; SELECT background_jobs.fence('{}', {}); SET LOCAL ROLE virtualstack_system",
             lease.id, lease.token
         );
-        retrying!({
-            let mut tx = SystemTx { connection: self.open(&opening).await? };
+        let action = Action::of(&lease.kind);
+        retrying!(action, {
+            let mut tx = SystemTx { connection: self.open(&opening, &action).await? };
             let done = match f(&mut tx).await {
                 Ok((value, outcome)) => settle_job(&mut tx.connection, lease, &outcome).await.map(|()| value),
                 Err(error) => Err(error),
             };
-            end(tx.connection, done).await
+            end(tx.connection, Ending::Commit, done).await
         })
     }
 
     /// A tenant transaction of the system's own, for reconcilers that have found the tenant by themselves.
-    pub async fn write_as_system<T, F>(&self, tenant: TenantId, action: &str, f: F) -> Result<T>
+    pub async fn write_as_system<T, F>(&self, _scope: &SystemScope, tenant: TenantId, action: &str, f: F) -> Result<T>
     where
         T: Send,
         F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
@@ -312,29 +360,32 @@ impl Store {
         let audit = Audit {
             action: action.to_owned(),
             actor: Actor::System("reconciler"),
-            resource: String::new(),
+            resource: tenant.name(),
             request_id: String::new(),
             client_address: None,
             traceparent: None,
             outcome: AuditOutcome::Done,
         };
-        retrying!({
-            let mut tx = TenantTx::<Write>::new(self.open(&opening).await?, tenant);
+        let action = Action::of(action);
+        retrying!(action, {
+            let mut tx = TenantTx::<Write>::new(self.open(&opening, &action).await?, tenant);
             tx.audit = Some(audit.clone());
             let done = match f(&mut tx).await {
                 Ok(value) => tx.conclude().await.map(|()| value),
                 Err(error) => Err(error),
             };
-            end(tx.connection, done).await
+            end(tx.connection, Ending::Commit, done).await
         })
     }
 
     /// Opens a transaction. Connections that died in the pool are thrown away on the way, as many as there can be. A
     /// database that hangs cannot enforce its own time-outs, so this one is ours.
-    async fn open(&self, statements: &str) -> Result<Connection> {
+    async fn open(&self, statements: &str, action: &Action) -> Result<Connection> {
         let mut left = self.pool.status().max_size;
         loop {
-            let opening = Connection::open(self.acquire().await?, statements);
+            let mut connection = self.acquire().await?;
+            action.time(&mut connection);
+            let opening = Connection::open(connection, statements);
             match tokio::time::timeout(self.patience, opening).await {
                 Ok(Err(error)) if is_fatal(&error) && left > 0 => left -= 1,
                 Ok(opened) => return opened,
@@ -352,6 +403,12 @@ impl Store {
     }
 }
 
+#[derive(diesel::QueryableByName)]
+struct Language {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    language: String,
+}
+
 /// A pool of connections to `url`.
 pub(crate) fn pool(url: String, size: usize, wait: Duration) -> Result<Pool<AsyncPgConnection>> {
     let mut manager = ManagerConfig::default();
@@ -367,9 +424,9 @@ pub(crate) fn pool(url: String, size: usize, wait: Duration) -> Result<Pool<Asyn
         .map_err(Error::internal)
 }
 
-async fn end<T>(connection: Connection, done: Result<T>) -> Result<T> {
+async fn end<T>(connection: Connection, ending: Ending, done: Result<T>) -> Result<T> {
     match done {
-        Ok(value) => connection.commit().await.map(|()| value),
+        Ok(value) => connection.end(ending).await.map(|()| value),
         Err(error) => {
             connection.rollback().await;
             Err(error)

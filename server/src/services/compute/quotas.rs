@@ -1,7 +1,6 @@
 //! Quotas: members see theirs, operators of the platform set them.
 
-use tonic::{Request, Response, Status};
-use virtualstack_model::compute::quota::Limits;
+use virtualstack_model::compute::quota::{Amounts, Limits};
 use virtualstack_model::iam::tenant::TenantState;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::compute::v1 as proto;
@@ -9,11 +8,10 @@ use virtualstack_store::compute::quotas::{self, Quota};
 use virtualstack_store::iam::tenants::{self, Key, Tenant};
 use virtualstack_store::{Store, SystemTx};
 
-use crate::call::caller::Caller;
-use crate::call::status::from_error;
-use crate::generated::virtualstack::compute::v1::quota_service_server::QuotaService;
-use crate::wire;
-use crate::wire::quota::quota_message;
+use crate::call::message::{time, update_mask};
+use crate::call::write::Answer;
+use crate::call::{PlatformCall, TenantCall};
+use crate::generated::virtualstack::compute::v1::QuotaService;
 
 const UPDATABLE: [&str; 8] = [
     "limits",
@@ -30,67 +28,56 @@ pub(crate) struct Quotas {
     pub(crate) store: Store,
 }
 
-#[tonic::async_trait]
 impl QuotaService for Quotas {
-    async fn get_quota(&self, request: Request<proto::GetQuotaRequest>) -> Result<Response<proto::Quota>, Status> {
-        let scope = Caller::of(&request)?.tenant();
-        reply(self.store.read(&scope, async |tx| quotas::get(tx).await).await)
+    async fn get_quota(&self, call: TenantCall<proto::GetQuotaRequest>) -> Result<proto::Quota> {
+        let found = self.store.read(&call.tenant(), async |tx| quotas::get(tx).await).await;
+        found.map(|row| message(&row))
     }
 
-    async fn get_tenant_quota(
-        &self,
-        request: Request<proto::GetTenantQuotaRequest>,
-    ) -> Result<Response<proto::Quota>, Status> {
-        let caller = Caller::of(&request)?;
-        let name = request.into_inner().name;
-        let found = self
-            .store
-            .system(caller.platform(), async |tx| {
-                let tenant = find(tx, "name", &name).await?;
-                quotas::get_any(tx, tenant.id).await
-            })
-            .await;
-        reply(found)
+    async fn get_tenant_quota(&self, call: PlatformCall<proto::GetTenantQuotaRequest>) -> Result<proto::Quota> {
+        let found = self.store.system(call.platform(), async |tx| {
+            let tenant = find(tx, "name", &call.request.name).await?;
+            quotas::get_any(tx, tenant.id).await
+        });
+        found.await.map(|row| message(&row))
     }
 
-    async fn update_tenant_quota(
-        &self,
-        request: Request<proto::UpdateTenantQuotaRequest>,
-    ) -> Result<Response<proto::Quota>, Status> {
-        let caller = Caller::of(&request)?;
-        let proto::UpdateTenantQuotaRequest { quota, update_mask, validate_only } = request.into_inner();
-        let wanted = quota.unwrap_or_default();
-        let limits = wire::quota::limits(&wanted.limits.unwrap_or_default());
-        let fields = wire::update_mask(update_mask, &UPDATABLE, |field| {
+    async fn update_tenant_quota(&self, call: PlatformCall<proto::UpdateTenantQuotaRequest>) -> Result<proto::Quota> {
+        let proto::UpdateTenantQuotaRequest { quota, update_mask: mask, .. } = call.request.clone();
+        let desired = quota.unwrap_or_default();
+        let limits = limits(&desired.limits.unwrap_or_default());
+        let fields = update_mask(mask, &UPDATABLE, |field| {
             field != "limits" && merged(Limits::default(), limits, &[field]) != Limits::default()
-        })
-        .map_err(from_error)?;
-        let updated = self
-            .store
-            .system(caller.platform(), async |tx| {
-                tx.rehearse(validate_only);
-                let tenant = find(tx, "quota.name", &wanted.name).await?;
-                if tenant.state == TenantState::Deleted {
-                    let message = "the quota of a deleted tenant cannot be changed";
-                    return Err(Error::precondition("TENANT_DELETED", tenant.id.name(), message));
-                }
-                let before = quotas::lock(tx, tenant.id).await?;
-                Error::check_etag(&wanted.etag, &before.etag())?;
-                let audit = caller.platform_audit(Quota::name(tenant.id));
-                let limits = merged(before.limits, limits, &fields);
-                if limits == before.limits {
-                    tx.log(tenant.id, &audit, &[]).await?;
-                    return Ok(before);
-                }
-                quotas::set_limits(tx, &audit, &before, limits).await
-            })
-            .await;
-        reply(updated)
+        })?;
+        let update = async |tx: &mut SystemTx| {
+            let tenant = find(tx, "quota.name", &desired.name).await?;
+            if tenant.state == TenantState::Deleted {
+                let message = "the quota of a deleted tenant cannot be changed";
+                return Err(Error::precondition("TENANT_DELETED", tenant.id.name(), message));
+            }
+            let before = quotas::lock(tx, tenant.id).await?;
+            Error::check_etag(&desired.etag, &before.etag())?;
+            let audit = call.audit(Quota::name(tenant.id));
+            let limits = merged(before.limits, limits, &fields);
+            if limits == before.limits {
+                tx.log(tenant.id, &audit, &[]).await?;
+                return Ok(message(&before));
+            }
+            quotas::set_limits(tx, &audit, &before, limits).await.map(|row| message(&row))
+        };
+        call.write(&self.store, update).await
     }
 }
 
-fn reply(quota: Result<Quota>) -> Result<Response<proto::Quota>, Status> {
-    quota.map(|row| Response::new(quota_message(&row))).map_err(from_error)
+impl Answer<SystemTx> for proto::Quota {
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    async fn find(tx: &mut SystemTx, name: &str) -> Result<Self> {
+        let tenant = find(tx, "request_id", name).await?;
+        quotas::get_any(tx, tenant.id).await.map(|row| message(&row))
+    }
 }
 
 /// The tenant whose quota the name in `field` is.
@@ -116,4 +103,59 @@ fn merged(mut limits: Limits, wanted: Limits, fields: &[&str]) -> Limits {
         }
     }
     limits
+}
+
+/// A tenant's quota.
+pub(crate) fn message(row: &Quota) -> proto::Quota {
+    proto::Quota {
+        name: Quota::name(row.tenant_id),
+        limits: Some(limits_message(&row.limits)),
+        usage: Some(usage_message(&row.usage)),
+        update_time: Some(time(row.updated_at)),
+        etag: row.etag(),
+    }
+}
+
+/// Limits: those that there are.
+pub(crate) fn limits_message(limits: &Limits) -> proto::QuotaAmounts {
+    proto::QuotaAmounts {
+        vms: limits.vms.map(count),
+        vcpus: limits.vcpus.map(count),
+        memory_mib: limits.memory_mib.map(count),
+        disk_gib: limits.disk_gib.map(count),
+        snapshots: limits.snapshots.map(count),
+        templates: limits.templates.map(count),
+        template_bytes: limits.template_bytes,
+    }
+}
+
+/// Usage: all that is counted.
+pub(crate) fn usage_message(usage: &Amounts) -> proto::QuotaAmounts {
+    proto::QuotaAmounts {
+        vms: Some(count(usage.vms)),
+        vcpus: Some(count(usage.vcpus)),
+        memory_mib: Some(count(usage.memory_mib)),
+        disk_gib: Some(count(usage.disk_gib)),
+        snapshots: Some(count(usage.snapshots)),
+        templates: Some(count(usage.templates)),
+        template_bytes: Some(usage.template_bytes),
+    }
+}
+
+/// Limits that a request gives.
+pub(crate) fn limits(message: &proto::QuotaAmounts) -> Limits {
+    Limits {
+        vms: message.vms.map(i64::from),
+        vcpus: message.vcpus.map(i64::from),
+        memory_mib: message.memory_mib.map(i64::from),
+        disk_gib: message.disk_gib.map(i64::from),
+        snapshots: message.snapshots.map(i64::from),
+        templates: message.templates.map(i64::from),
+        template_bytes: message.template_bytes,
+    }
+}
+
+/// The contract counts in 32 bits: what is more is told as the most there is.
+fn count(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }

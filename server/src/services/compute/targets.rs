@@ -15,10 +15,11 @@ use virtualstack_store::compute::vms::Vm;
 use virtualstack_store::compute::{console_tickets, snapshots, vms};
 use virtualstack_store::{MasterKey, Read, TenantTx, Write};
 
+use super::snapshots::message as snapshot_message;
+use super::vms::message as vm_message;
+use crate::call::message::{any, time};
 use crate::services::target::{Once, Target};
 use crate::services::watched::Packed;
-use crate::wire;
-use crate::wire::vm::{snapshot_message, vm_message};
 
 pub(crate) const VM: Target = Target {
     names: VmId::NAMES,
@@ -31,7 +32,7 @@ pub(crate) const VM: Target = Target {
             state: proto::vm::State::Deleted.into(),
             ..Default::default()
         };
-        wire::any(&kept(was).map_or_else(gone, vm_message))
+        any(&kept(was).map_or_else(gone, vm_message))
     },
     once: None,
 };
@@ -42,7 +43,7 @@ pub(crate) const SNAPSHOT: Target = Target {
     read: |tx, names| Box::pin(read_snapshots(tx, names)),
     last: |name, was| {
         let gone = || proto::Snapshot { name: name.to_owned(), uid: uid(name), ..Default::default() };
-        wire::any(&kept(was).map_or_else(gone, snapshot_message))
+        any(&kept(was).map_or_else(gone, snapshot_message))
     },
     once: None,
 };
@@ -52,7 +53,7 @@ pub(crate) const CONSOLE: Target = Target {
     names: VmId::NAMES,
     verb: Some(Verb::OpenConsole),
     read: |_, _| Box::pin(async { Ok(Vec::new()) }),
-    last: |name, _| wire::any(&proto::ConsoleTicket { vm: name.to_owned(), ..Default::default() }),
+    last: |name, _| any(&proto::ConsoleTicket { vm: name.to_owned(), ..Default::default() }),
     once: Some(Once {
         permission: "vm:console",
         waits: |tx, id| Box::pin(console_tickets::waits(tx, id)),
@@ -63,13 +64,13 @@ pub(crate) const CONSOLE: Target = Target {
 async fn read_vms(tx: &mut TenantTx<Read>, names: Vec<String>) -> Result<Vec<(String, Any)>> {
     let ids: Result<Vec<_>> = names.iter().map(|name| VmId::parse("target", name)).collect();
     let rows = vms::get_many(tx, &ids?).await?;
-    Ok(rows.into_iter().map(|row| (row.id.name(), wire::any(&vm_message(row)))).collect())
+    Ok(rows.into_iter().map(|row| (row.id.name(), any(&vm_message(row)))).collect())
 }
 
 async fn read_snapshots(tx: &mut TenantTx<Read>, names: Vec<String>) -> Result<Vec<(String, Any)>> {
     let ids: Result<Vec<_>> = names.iter().map(|name| Ok(SnapshotId::parse_in("target", name)?.1)).collect();
     let rows = snapshots::get_many(tx, &ids?).await?;
-    Ok(rows.into_iter().map(|row| (row.name(), wire::any(&snapshot_message(row)))).collect())
+    Ok(rows.into_iter().map(|row| (row.name(), any(&snapshot_message(row)))).collect())
 }
 
 /// What was kept of a target that ceased to be.
@@ -98,7 +99,7 @@ fn take_ticket<'t>(
         let opened = key.open(&console_tickets::purpose(id), &sealed)?;
         let ConsoleTicket { url, ticket, protocol, expires_at } =
             serde_json::from_slice(&opened).map_err(Error::internal)?;
-        let expire_time = Some(wire::time(expires_at));
-        Ok(Some(wire::any(&proto::ConsoleTicket { vm: vm.to_owned(), url, ticket, protocol, expire_time })))
+        let expire_time = Some(time(expires_at));
+        Ok(Some(any(&proto::ConsoleTicket { vm: vm.to_owned(), url, ticket, protocol, expire_time })))
     })
 }

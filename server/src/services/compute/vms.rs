@@ -2,30 +2,32 @@
 
 use chrono::Utc;
 use serde_json::json;
-use tonic::{Request, Response, Status};
 use virtualstack_model::compute::id::{TemplateId, VmId};
 use virtualstack_model::compute::jobs::{Graceful, VmConsole, VmCreate, VmDelete, VmPower, VmResize};
 use virtualstack_model::compute::template::TemplateState;
-use virtualstack_model::compute::vm::{Size, VmState};
+use virtualstack_model::compute::vm::{PowerState, Size, VmState};
 use virtualstack_model::error::Violation;
+use virtualstack_model::id::OperationId;
 use virtualstack_model::jobs::OperationJob;
 use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
-
+use virtualstack_proto::virtualstack::compute::v1::vm;
+use virtualstack_store::changes::events::RecordedEvent;
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Vm};
 use virtualstack_store::compute::{snapshots, templates};
-use virtualstack_store::{ListRequest, Listed, Store, TenantTx, Write, operations};
+use virtualstack_store::{Read, Store, TenantTx, Write, operations};
 
-use crate::call::caller::Caller;
+use crate::call::TenantCall;
+use crate::call::caller::TenantCaller;
 use crate::call::codec;
-use crate::call::status::from_error;
-use crate::generated::virtualstack::compute::v1::vm_service_server::VmService;
-use crate::services::mutations::{Mutation, begin};
-use crate::wire;
-use crate::wire::vm::{event_message, vm_message};
+use crate::call::list::{List as _, page};
+use crate::call::message::{time, update_mask};
+use crate::call::write::Mutation;
+use crate::generated::virtualstack::compute::v1::VmService;
+use crate::services::mutations::{begin, start};
 
 /// What a tenant may change: the first three at once, the others by an operation.
 const UPDATABLE: [&str; 6] = ["display_name", "description", "labels", "cpu_count", "memory_mib", "disk_gib"];
@@ -37,230 +39,193 @@ pub(crate) struct Vms {
     pub(crate) store: Store,
 }
 
-#[tonic::async_trait]
 impl VmService for Vms {
-    async fn list_vms(
-        &self,
-        request: Request<proto::ListVmsRequest>,
-    ) -> Result<Response<proto::ListVmsResponse>, Status> {
-        let scope = Caller::of(&request)?.tenant();
-        let proto::ListVmsRequest { page_size, page_token, show_deleted, filter, order_by, show_total } =
-            request.into_inner();
-        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
-        let Listed { rows, next_page_token, total_size } = self
-            .store
-            .read(&scope, async |tx| vms::list(tx, &request, show_deleted).await)
-            .await
-            .map_err(from_error)?;
-        let vms = rows.into_iter().map(vm_message).collect();
-        Ok(Response::new(proto::ListVmsResponse { vms, next_page_token, total_size }))
+    async fn list_vms(&self, call: TenantCall<proto::ListVmsRequest>) -> Result<proto::ListVmsResponse> {
+        let (request, show_deleted) = (call.request.list(), call.request.show_deleted);
+        let listed = self.store.read(&call.tenant(), async |tx| vms::list(tx, &request, show_deleted).await).await?;
+        Ok(page(listed, message))
     }
 
-    async fn get_vm(&self, request: Request<proto::GetVmRequest>) -> Result<Response<proto::Vm>, Status> {
-        let scope = Caller::of(&request)?.tenant();
-        let id = VmId::parse("name", &request.get_ref().name).map_err(from_error)?;
-        let row = self.store.read(&scope, async |tx| vms::get(tx, id).await).await.map_err(from_error)?;
-        Ok(Response::new(vm_message(row)))
+    async fn get_vm(&self, call: TenantCall<proto::GetVmRequest>) -> Result<proto::Vm> {
+        let id = VmId::parse("name", &call.request.name)?;
+        self.store.read(&call.tenant(), async |tx| vms::get(tx, id).await).await.map(message)
     }
 
-    async fn create_vm(&self, request: Request<proto::CreateVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("CreateVm", &request, |it| (&it.request_id, it.validate_only))?;
-        let wanted = request.into_inner().vm.unwrap_or_default();
-        let template = TemplateId::parse("vm.template", &wanted.template).map_err(from_error)?;
-        let id = mutation.operation;
-        mutation
-            .make(&self.store, async |tx| {
-                let template = usable_template(tx, template).await?;
-                let vm = new_vm(&mutation.caller, &wanted, template)?;
-                vms::insert(tx, &vm, id).await?;
-                tx.audit_resource(vm.id.name());
-                let new = vms::operation(id, Verb::Create, vm.id);
-                operations::start(tx, new, &VmCreate { vm: vm.id, operation: id }).await
-            })
-            .await
+    async fn create_vm(&self, call: TenantCall<proto::CreateVmRequest>) -> Result<Operation> {
+        let desired = call.request.vm.clone().unwrap_or_default();
+        let template = TemplateId::parse("vm.template", &desired.template)?;
+        let id = OperationId::new();
+        let create = async |tx: &mut TenantTx<Write>| {
+            let template = usable_template(tx, template).await?;
+            let vm = new_vm(&call, &desired, template)?;
+            vms::insert(tx, &vm, id).await?;
+            tx.audit_resource(vm.id.name());
+            let new = vms::operation(id, Verb::Create, vm.id);
+            operations::start(tx, new, &VmCreate { vm: vm.id, operation: id }).await
+        };
+        start(&call, &self.store, id, create).await
     }
 
-    async fn update_vm(&self, request: Request<proto::UpdateVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("UpdateVm", &request, |it| (&it.request_id, it.validate_only))?;
-        let proto::UpdateVmRequest { vm, update_mask, allow_restart, .. } = request.into_inner();
-        let wanted = vm.unwrap_or_default();
-        let target = VmId::parse("vm.name", &wanted.name).map_err(from_error)?;
-        let fields = wire::update_mask(update_mask, &UPDATABLE, |field| match field {
-            "display_name" => !wanted.display_name.is_empty(),
-            "description" => !wanted.description.is_empty(),
-            "labels" => !wanted.labels.is_empty(),
-            "cpu_count" => wanted.cpu_count != 0,
-            "memory_mib" => wanted.memory_mib != 0,
-            _ => wanted.disk_gib != 0,
-        })
-        .map_err(from_error)?;
-        let id = mutation.operation;
-        mutation
-            .make(&self.store, async |tx| {
-                let before = vms::lock(tx, target).await?;
-                Error::check_etag(&wanted.etag, &before.etag())?;
-                if matches!(before.state, VmState::Deleting | VmState::Deleted) {
-                    return Err(Error::precondition("VM_DELETED", target.name(), "a deleted VM cannot be changed"));
-                }
-                tx.audit_resource(target.name());
-                let mut vm = before.clone();
-                let size = merge(&mut vm, &wanted, &fields)?;
-                if vm != before {
-                    vms::update_metadata(tx, &before, &mut vm, id).await?;
-                }
-                // A size that another operation is at work on is not there yet, and may never be.
-                let sized =
-                    fields.iter().any(|field| SIZES.contains(field)) && (size, size) != (vm.size(), vm.wanted_size());
-                if !sized {
-                    return operations::record_done(tx, vms::operation(id, Verb::Update, target)).await;
-                }
-                let job = VmResize { vm: target, operation: id, allow_restart };
-                let started = operations::start(tx, vms::operation(id, Verb::Update, target), &job).await?;
-                let state = vm.state.begin(Verb::Update, target)?;
-                if size.disk_gib > vm.disk_gib && snapshots::count(tx, target).await? > 0 {
-                    let message = "vm.diskGib: the disk of a VM with snapshots cannot grow; delete them first";
-                    return Err(Error::precondition("VM_HAS_SNAPSHOTS", target.name(), message));
-                }
-                let Size { cpu_count, memory_mib, disk_gib } = size;
-                let message = format!("A size of {cpu_count} CPUs, {memory_mib} MiB and {disk_gib} GiB was requested");
-                let event = Event { reason: "VM_RESIZE_REQUESTED", message, operation: Some(id) };
-                vms::want_size(tx, &mut vm, state, size, event).await?;
-                Ok(started)
-            })
-            .await
+    async fn update_vm(&self, call: TenantCall<proto::UpdateVmRequest>) -> Result<Operation> {
+        let proto::UpdateVmRequest { vm, update_mask: mask, allow_restart, .. } = call.request.clone();
+        let desired = vm.unwrap_or_default();
+        let target = VmId::parse("vm.name", &desired.name)?;
+        let fields = update_mask(mask, &UPDATABLE, |field| match field {
+            "display_name" => !desired.display_name.is_empty(),
+            "description" => !desired.description.is_empty(),
+            "labels" => !desired.labels.is_empty(),
+            "cpu_count" => desired.cpu_count != 0,
+            "memory_mib" => desired.memory_mib != 0,
+            _ => desired.disk_gib != 0,
+        })?;
+        let id = OperationId::new();
+        let update = async |tx: &mut TenantTx<Write>| {
+            let before = vms::lock(tx, target).await?;
+            Error::check_etag(&desired.etag, &before.etag())?;
+            if matches!(before.state, VmState::Deleting | VmState::Deleted) {
+                return Err(Error::precondition("VM_DELETED", target.name(), "a deleted VM cannot be changed"));
+            }
+            tx.audit_resource(target.name());
+            let mut vm = before.clone();
+            let size = merge(&mut vm, &desired, &fields)?;
+            if vm != before {
+                vms::update_metadata(tx, &before, &mut vm, id).await?;
+            }
+            // A size that another operation is at work on is not there yet, and may never be.
+            let sized =
+                fields.iter().any(|field| SIZES.contains(field)) && (size, size) != (vm.size(), vm.wanted_size());
+            if !sized {
+                return operations::record_done(tx, vms::operation(id, Verb::Update, target)).await;
+            }
+            let job = VmResize { vm: target, operation: id, allow_restart };
+            let started = operations::start(tx, vms::operation(id, Verb::Update, target), &job).await?;
+            let state = vm.state.begin(Verb::Update, target)?;
+            if size.disk_gib > vm.disk_gib && snapshots::count(tx, target).await? > 0 {
+                let message = "vm.diskGib: the disk of a VM with snapshots cannot grow; delete them first";
+                return Err(Error::precondition("VM_HAS_SNAPSHOTS", target.name(), message));
+            }
+            let Size { cpu_count, memory_mib, disk_gib } = size;
+            let message = format!("A size of {cpu_count} CPUs, {memory_mib} MiB and {disk_gib} GiB was requested");
+            let event = Event { reason: "VM_RESIZE_REQUESTED", message, operation: Some(id) };
+            vms::want_size(tx, &mut vm, state, size, event).await?;
+            Ok(started)
+        };
+        start(&call, &self.store, id, update).await
     }
 
-    async fn delete_vm(&self, request: Request<proto::DeleteVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("DeleteVm", &request, |it| (&it.request_id, it.validate_only))?;
-        let request = request.into_inner();
-        let target = VmId::parse("name", &request.name).map_err(from_error)?;
-        let id = mutation.operation;
-        mutation
-            .make(&self.store, async |tx| {
-                let mut vm = vms::lock(tx, target).await?;
-                Error::check_etag(&request.etag, &vm.etag())?;
-                if vm.state == VmState::Deleted && !request.force {
-                    let message = "the VM is deleted already; force purges it";
-                    return Err(Error::precondition("VM_DELETED", target.name(), message));
-                }
-                // Of what is not on the hypervisor, there is nothing to keep.
-                let force = request.force || !vm.occupies;
-                let new = vms::operation(id, Verb::Delete, target);
-                let job = VmDelete { vm: target, operation: id, force };
-                let started = operations::start_delete(tx, new, &job).await?;
-                begin(tx, &mut vm, Verb::Delete, id).await?;
-                Ok(started)
-            })
-            .await
+    async fn delete_vm(&self, call: TenantCall<proto::DeleteVmRequest>) -> Result<Operation> {
+        let request = &call.request;
+        let target = VmId::parse("name", &request.name)?;
+        let id = OperationId::new();
+        let delete = async |tx: &mut TenantTx<Write>| {
+            let mut vm = vms::lock(tx, target).await?;
+            Error::check_etag(&request.etag, &vm.etag())?;
+            if vm.state == VmState::Deleted && !request.force {
+                let message = "the VM is deleted already; force purges it";
+                return Err(Error::precondition("VM_DELETED", target.name(), message));
+            }
+            // Of what is not on the hypervisor, there is nothing to keep.
+            let force = request.force || !vm.occupies;
+            let new = vms::operation(id, Verb::Delete, target);
+            let job = VmDelete { vm: target, operation: id, force };
+            let started = operations::start_delete(tx, new, &job).await?;
+            begin(tx, &mut vm, Verb::Delete, id).await?;
+            Ok(started)
+        };
+        start(&call, &self.store, id, delete).await
     }
 
-    async fn undelete_vm(&self, request: Request<proto::UndeleteVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("UndeleteVm", &request, |it| (&it.request_id, it.validate_only))?;
-        let target = VmId::parse("name", &request.get_ref().name).map_err(from_error)?;
-        let id = mutation.operation;
-        mutation
-            .make(&self.store, async |tx| {
-                let mut vm = vms::lock(tx, target).await?;
-                if !matches!(vm.state, VmState::Deleted | VmState::Deleting) {
-                    return Err(Error::exists("VM_NOT_DELETED", target.name(), "the VM is not deleted"));
-                }
-                let state = vm.state.begin(Verb::Undelete, target)?;
-                if !vm.occupies {
-                    let message = "nothing of the VM is left on the hypervisor, so it cannot be undeleted";
-                    return Err(Error::precondition("VM_LOST", target.name(), message));
-                }
-                tx.audit_resource(target.name());
-                vms::undelete(tx, &mut vm, state, id).await?;
-                operations::record_done(tx, vms::operation(id, Verb::Undelete, target)).await
-            })
-            .await
+    async fn undelete_vm(&self, call: TenantCall<proto::UndeleteVmRequest>) -> Result<Operation> {
+        let target = VmId::parse("name", &call.request.name)?;
+        let id = OperationId::new();
+        let undelete = async |tx: &mut TenantTx<Write>| {
+            let mut vm = vms::lock(tx, target).await?;
+            if !matches!(vm.state, VmState::Deleted | VmState::Deleting) {
+                return Err(Error::exists("VM_NOT_DELETED", target.name(), "the VM is not deleted"));
+            }
+            let state = vm.state.begin(Verb::Undelete, target)?;
+            if !vm.occupies {
+                let message = "nothing of the VM is left on the hypervisor, so it cannot be undeleted";
+                return Err(Error::precondition("VM_LOST", target.name(), message));
+            }
+            tx.audit_resource(target.name());
+            vms::undelete(tx, &mut vm, state, id).await?;
+            operations::record_done(tx, vms::operation(id, Verb::Undelete, target)).await
+        };
+        start(&call, &self.store, id, undelete).await
     }
 
-    async fn start_vm(&self, request: Request<proto::StartVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("StartVm", &request, |it| (&it.request_id, it.validate_only))?;
-        self.power(mutation, &request.get_ref().name, Verb::Start, None).await
+    async fn start_vm(&self, call: TenantCall<proto::StartVmRequest>) -> Result<Operation> {
+        self.power(&call, &call.request.name, Verb::Start, None).await
     }
 
-    async fn stop_vm(&self, request: Request<proto::StopVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("StopVm", &request, |it| (&it.request_id, it.validate_only))?;
-        let graceful = graceful(request.get_ref()).map_err(from_error)?;
-        self.power(mutation, &request.get_ref().name, Verb::Stop, graceful).await
+    async fn stop_vm(&self, call: TenantCall<proto::StopVmRequest>) -> Result<Operation> {
+        let graceful = graceful(&call.request)?;
+        self.power(&call, &call.request.name, Verb::Stop, graceful).await
     }
 
-    async fn restart_vm(&self, request: Request<proto::RestartVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("RestartVm", &request, |it| (&it.request_id, it.validate_only))?;
-        self.power(mutation, &request.get_ref().name, Verb::Restart, Some(Graceful::default())).await
+    async fn restart_vm(&self, call: TenantCall<proto::RestartVmRequest>) -> Result<Operation> {
+        self.power(&call, &call.request.name, Verb::Restart, Some(Graceful::default())).await
     }
 
-    async fn reset_vm(&self, request: Request<proto::ResetVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("ResetVm", &request, |it| (&it.request_id, it.validate_only))?;
-        self.power(mutation, &request.get_ref().name, Verb::Reset, None).await
+    async fn reset_vm(&self, call: TenantCall<proto::ResetVmRequest>) -> Result<Operation> {
+        self.power(&call, &call.request.name, Verb::Reset, None).await
     }
 
-    async fn suspend_vm(&self, request: Request<proto::SuspendVmRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("SuspendVm", &request, |it| (&it.request_id, it.validate_only))?;
-        self.power(mutation, &request.get_ref().name, Verb::Suspend, None).await
+    async fn suspend_vm(&self, call: TenantCall<proto::SuspendVmRequest>) -> Result<Operation> {
+        self.power(&call, &call.request.name, Verb::Suspend, None).await
     }
 
-    async fn open_console(&self, request: Request<proto::OpenConsoleRequest>) -> Result<Response<Operation>, Status> {
-        let mutation = Mutation::of("OpenConsole", &request, |it| (&it.request_id, it.validate_only))?;
-        let target = VmId::parse("name", &request.get_ref().name).map_err(from_error)?;
-        let job = VmConsole { vm: target, operation: mutation.operation };
-        self.begin(mutation, target, Verb::OpenConsole, job).await
+    async fn open_console(&self, call: TenantCall<proto::OpenConsoleRequest>) -> Result<Operation> {
+        let target = VmId::parse("name", &call.request.name)?;
+        let operation = OperationId::new();
+        self.start_on(&call, target, operation, Verb::OpenConsole, VmConsole { vm: target, operation }).await
     }
 
     async fn list_vm_events(
         &self,
-        request: Request<proto::ListVmEventsRequest>,
-    ) -> Result<Response<proto::ListVmEventsResponse>, Status> {
-        let scope = Caller::of(&request)?.tenant();
-        let proto::ListVmEventsRequest { parent, page_size, page_token, filter, order_by, show_total } =
-            request.into_inner();
-        let id = VmId::parse("parent", &parent).map_err(from_error)?;
-        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
-        let Listed { rows, next_page_token, total_size } = self
-            .store
-            .read(&scope, async |tx| {
-                vms::get(tx, id).await?;
-                vms::list_events(tx, &request, id).await
-            })
-            .await
-            .map_err(from_error)?;
-        let vm_events = rows.into_iter().map(|row| event_message(id, row)).collect();
-        Ok(Response::new(proto::ListVmEventsResponse { vm_events, next_page_token, total_size }))
+        call: TenantCall<proto::ListVmEventsRequest>,
+    ) -> Result<proto::ListVmEventsResponse> {
+        let id = VmId::parse("parent", &call.request.parent)?;
+        let request = call.request.list();
+        let read = async |tx: &mut TenantTx<Read>| {
+            vms::get(tx, id).await?;
+            vms::list_events(tx, &request, id).await
+        };
+        let listed = self.store.read(&call.tenant(), read).await?;
+        Ok(page(listed, |row| event_message(id, row)))
     }
 }
 
 impl Vms {
-    async fn power(
+    async fn power<R: Mutation>(
         &self,
-        mutation: Mutation,
+        call: &TenantCall<R>,
         name: &str,
         verb: Verb,
         graceful: Option<Graceful>,
-    ) -> Result<Response<Operation>, Status> {
-        let target = VmId::parse("name", name).map_err(from_error)?;
-        let job = VmPower { vm: target, operation: mutation.operation, verb, graceful };
-        self.begin(mutation, target, verb, job).await
+    ) -> Result<Operation> {
+        let target = VmId::parse("name", name)?;
+        let operation = OperationId::new();
+        self.start_on(call, target, operation, verb, VmPower { vm: target, operation, verb, graceful }).await
     }
 
     /// Starts an operation that needs nothing but a VM in a state that allows it.
-    async fn begin<J: OperationJob>(
+    async fn start_on<R: Mutation, J: OperationJob>(
         &self,
-        mutation: Mutation,
+        call: &TenantCall<R>,
         target: VmId,
+        operation: OperationId,
         verb: Verb,
         job: J,
-    ) -> Result<Response<Operation>, Status> {
-        let id = mutation.operation;
-        mutation
-            .make(&self.store, async |tx| {
-                let mut vm = vms::lock(tx, target).await?;
-                let started = operations::start(tx, vms::operation(id, verb, target), &job).await?;
-                begin(tx, &mut vm, verb, id).await?;
-                Ok(started)
-            })
-            .await
+    ) -> Result<Operation> {
+        let change = async |tx: &mut TenantTx<Write>| {
+            let mut vm = vms::lock(tx, target).await?;
+            let started = operations::start(tx, vms::operation(operation, verb, target), &job).await?;
+            begin(tx, &mut vm, verb, operation).await?;
+            Ok(started)
+        };
+        start(call, &self.store, operation, change).await
     }
 }
 
@@ -284,7 +249,7 @@ fn graceful(request: &proto::StopVmRequest) -> Result<Option<Graceful>> {
 
 /// Puts the fields that an update names into a VM, but for its size, which it is to have later. The rules hold for the VM
 /// that comes of it, not for the part that was sent.
-fn merge(vm: &mut Vm, wanted: &proto::Vm, fields: &[&str]) -> Result<Size> {
+fn merge(vm: &mut Vm, desired: &proto::Vm, fields: &[&str]) -> Result<Size> {
     let mut size = vm.wanted_size();
     let mut violations = Vec::new();
     let mut sized = |field: &str, wanted: i32, to: &mut i32| {
@@ -295,19 +260,19 @@ fn merge(vm: &mut Vm, wanted: &proto::Vm, fields: &[&str]) -> Result<Size> {
     };
     for field in fields {
         match *field {
-            "display_name" => vm.display_name.clone_from(&wanted.display_name),
-            "description" => vm.description.clone_from(&wanted.description),
-            "labels" => vm.labels = json!(wanted.labels),
-            "cpu_count" => sized(field, wanted.cpu_count, &mut size.cpu_count),
-            "memory_mib" => sized(field, wanted.memory_mib, &mut size.memory_mib),
-            _ => sized(field, wanted.disk_gib, &mut size.disk_gib),
+            "display_name" => vm.display_name.clone_from(&desired.display_name),
+            "description" => vm.description.clone_from(&desired.description),
+            "labels" => vm.labels = json!(desired.labels),
+            "cpu_count" => sized(field, desired.cpu_count, &mut size.cpu_count),
+            "memory_mib" => sized(field, desired.memory_mib, &mut size.memory_mib),
+            _ => sized(field, desired.disk_gib, &mut size.disk_gib),
         }
     }
     if !violations.is_empty() {
         return Err(Error::invalid_all(violations));
     }
     let Size { cpu_count, memory_mib, disk_gib } = size;
-    let merged = proto::Vm { cpu_count, memory_mib, disk_gib, ..vm_message(vm.clone()) };
+    let merged = proto::Vm { cpu_count, memory_mib, disk_gib, ..message(vm.clone()) };
     codec::validate(&proto::CreateVmRequest { vm: Some(merged), ..Default::default() })?;
     if disk_gib < vm.disk_gib {
         return Err(Error::invalid("vm.disk_gib", format!("only grows; it is {} GiB", vm.disk_gib)));
@@ -330,8 +295,8 @@ async fn usable_template(tx: &mut TenantTx<Write>, id: TemplateId) -> Result<tem
 }
 
 /// The VM that a request and its template make.
-fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) -> Result<Vm> {
-    if wanted.disk_gib != 0 && wanted.disk_gib < template.disk_gib {
+fn new_vm(caller: &TenantCaller, desired: &proto::Vm, template: templates::Template) -> Result<Vm> {
+    if desired.disk_gib != 0 && desired.disk_gib < template.disk_gib {
         let least = format!("must be at least the template's {} GiB", template.disk_gib);
         return Err(Error::invalid("vm.disk_gib", least));
     }
@@ -344,20 +309,20 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
     Ok(Vm {
         tenant_id: caller.tenant_id(),
         id: VmId::new(),
-        display_name: wanted.display_name.clone(),
-        description: wanted.description.clone(),
+        display_name: desired.display_name.clone(),
+        description: desired.description.clone(),
         state: VmState::Provisioning,
         state_reason: String::new(),
-        cpu_count: or_template("vm.cpu_count", wanted.cpu_count, template.cpu_count)?,
-        memory_mib: or_template("vm.memory_mib", wanted.memory_mib, template.memory_mib)?,
-        disk_gib: or_template("vm.disk_gib", wanted.disk_gib, template.disk_gib)?,
+        cpu_count: or_template("vm.cpu_count", desired.cpu_count, template.cpu_count)?,
+        memory_mib: or_template("vm.memory_mib", desired.memory_mib, template.memory_mib)?,
+        disk_gib: or_template("vm.disk_gib", desired.disk_gib, template.disk_gib)?,
         template_id: template.id,
         template_reference: template.reference,
         template_display_name: template.display_name,
         guest_os: template.guest_os,
         ip_addresses: Vec::new(),
-        labels: json!(wanted.labels),
-        owner_id: caller.principal.access.user,
+        labels: json!(desired.labels),
+        owner_id: caller.user(),
         created_at: now,
         updated_at: now,
         observed_at: None,
@@ -372,4 +337,65 @@ fn new_vm(caller: &Caller, wanted: &proto::Vm, template: templates::Template) ->
         wanted_disk_gib: None,
         occupies: true,
     })
+}
+
+/// A VM as clients see it.
+pub(crate) fn message(row: Vm) -> proto::Vm {
+    let power = row.observed_power_state.map_or(vm::PowerState::Unspecified, |power| match power {
+        PowerState::On => vm::PowerState::On,
+        PowerState::Off => vm::PowerState::Off,
+        PowerState::Paused => vm::PowerState::Paused,
+    });
+    proto::Vm {
+        name: row.id.name(),
+        uid: row.id.to_string(),
+        etag: row.etag(),
+        labels: row.labels().into_iter().collect(),
+        display_name: row.display_name,
+        description: row.description,
+        state: state(row.state).into(),
+        state_reason: row.state_reason,
+        cpu_count: row.cpu_count,
+        memory_mib: row.memory_mib,
+        disk_gib: row.disk_gib,
+        template: row.template_id.name(),
+        template_display_name: row.template_display_name,
+        guest_os: row.guest_os,
+        ip_addresses: row.ip_addresses,
+        owner: row.owner_id.name(),
+        create_time: Some(time(row.created_at)),
+        update_time: Some(time(row.updated_at)),
+        observe_time: row.observed_at.map(time),
+        observed_power_state: power.into(),
+        delete_time: row.deleted_at.map(time),
+        purge_time: row.purge_at.map(time),
+    }
+}
+
+fn state(state: VmState) -> vm::State {
+    match state {
+        VmState::Provisioning => vm::State::Provisioning,
+        VmState::Running => vm::State::Running,
+        VmState::Stopped => vm::State::Stopped,
+        VmState::Suspended => vm::State::Suspended,
+        VmState::Starting => vm::State::Starting,
+        VmState::Stopping => vm::State::Stopping,
+        VmState::Updating => vm::State::Updating,
+        VmState::Deleting => vm::State::Deleting,
+        VmState::Deleted => vm::State::Deleted,
+        VmState::Error => vm::State::Error,
+    }
+}
+
+/// An event as clients see it.
+pub(crate) fn event_message(vm: VmId, row: RecordedEvent) -> proto::VmEvent {
+    proto::VmEvent {
+        name: format!("{}/events/{}", vm.name(), row.position),
+        create_time: Some(time(row.created_at)),
+        state: VmState::from_word(&row.state).map_or(vm::State::Unspecified, state).into(),
+        reason: row.reason,
+        message: row.message,
+        operation: row.operation_id.map(|id| id.name()).unwrap_or_default(),
+        actor: row.actor,
+    }
 }

@@ -4,23 +4,22 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost_types::Timestamp;
-use tonic::{Request, Response, Status};
 use virtualstack_model::error::Violation;
-use virtualstack_model::id::{ApiKeyId, UserId};
+use virtualstack_model::id::ApiKeyId;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::iam::v1 as proto;
 use virtualstack_store::iam::api_keys::{ApiKey, IpNetwork, Secret, Terms};
 use virtualstack_store::iam::{api_keys as keys, tenants};
-use virtualstack_store::{ListRequest, Listed, Store, request_ids};
+use virtualstack_store::{Store, TenantTx, Write};
 
-use super::users::repeat;
 use crate::auth::key_format;
-use crate::call::caller::Caller;
+use crate::call::TenantCall;
+use crate::call::caller::TenantCaller;
 use crate::call::codec;
-use crate::call::status::from_error;
-use crate::generated::virtualstack::iam::v1::api_key_service_server::ApiKeyService;
-use crate::wire;
-use crate::wire::iam::api_key_message;
+use crate::call::list::{List as _, page};
+use crate::call::message::{date_time, time, update_mask};
+use crate::call::write::Answer;
+use crate::generated::virtualstack::iam::v1::ApiKeyService;
 
 /// Lets its holder see the keys of all members.
 const SEE_ALL: &str = "user:read";
@@ -38,185 +37,136 @@ pub(crate) struct ApiKeys {
     pub(crate) store: Store,
 }
 
-#[tonic::async_trait]
 impl ApiKeyService for ApiKeys {
-    async fn list_api_keys(
-        &self,
-        request: Request<proto::ListApiKeysRequest>,
-    ) -> Result<Response<proto::ListApiKeysResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let proto::ListApiKeysRequest { page_size, page_token, filter, order_by, show_total } = request.into_inner();
-        let request = ListRequest { page_size, page_token, filter, order_by, show_total };
-        let owner = (!caller.holds(SEE_ALL)).then_some(me(&caller));
-        let Listed { rows, next_page_token, total_size } = self
-            .store
-            .read(&caller.tenant(), async |tx| keys::list(tx, &request, owner).await)
-            .await
-            .map_err(from_error)?;
-        let api_keys = rows.into_iter().map(api_key_message).collect();
-        Ok(Response::new(proto::ListApiKeysResponse { api_keys, next_page_token, total_size }))
+    async fn list_api_keys(&self, call: TenantCall<proto::ListApiKeysRequest>) -> Result<proto::ListApiKeysResponse> {
+        let request = call.request.list();
+        let owner = (!call.holds(SEE_ALL)).then_some(call.user());
+        let listed = self.store.read(&call.tenant(), async |tx| keys::list(tx, &request, owner).await).await?;
+        Ok(page(listed, message))
     }
 
-    async fn get_api_key(&self, request: Request<proto::GetApiKeyRequest>) -> Result<Response<proto::ApiKey>, Status> {
-        let caller = Caller::of(&request)?;
-        let id = ApiKeyId::parse("name", &request.get_ref().name).map_err(from_error)?;
-        let found = self.store.read(&caller.tenant(), async |tx| keys::get(tx, id).await).await;
-        let found = found.and_then(|key| if sees(&caller, &key) { Ok(key) } else { Err(keys::missing(id)) });
-        found.map(|key| Response::new(api_key_message(key))).map_err(from_error)
+    async fn get_api_key(&self, call: TenantCall<proto::GetApiKeyRequest>) -> Result<proto::ApiKey> {
+        let id = ApiKeyId::parse("name", &call.request.name)?;
+        let key = self.store.read(&call.tenant(), async |tx| keys::get(tx, id).await).await?;
+        if sees(&call, &key) { Ok(message(key)) } else { Err(keys::missing(id)) }
     }
 
-    async fn create_api_key(
-        &self,
-        request: Request<proto::CreateApiKeyRequest>,
-    ) -> Result<Response<proto::ApiKey>, Status> {
-        let caller = Caller::of(&request)?;
-        let repeat = repeat("CreateApiKey", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
-        let request = request.into_inner();
-        let wanted = request.api_key.unwrap_or_default();
-        let made = self
-            .store
-            .write(&caller.tenant(), caller.audit("").rehearsed(request.validate_only), async |tx| {
-                if let Some(name) = request_ids::answered(tx, &repeat).await? {
-                    tx.audit_resource(&name);
-                    return keys::get(tx, ApiKeyId::parse("request_id", &name)?).await.map(api_key_message);
+    async fn create_api_key(&self, call: TenantCall<proto::CreateApiKeyRequest>) -> Result<proto::ApiKey> {
+        let desired = call.request.api_key.clone().unwrap_or_default();
+        let create = async |tx: &mut TenantTx<Write>| {
+            let id = ApiKeyId::new();
+            tx.audit_resource(id.name());
+            check_permissions(&call, &desired.permissions, &[])?;
+            let max_days = tenants::current(tx).await?.settings().api_key_max_days;
+            let terms = Terms {
+                display_name: desired.display_name.clone(),
+                permissions: desired.permissions.clone(),
+                allowed_cidrs: networks(&desired.allowed_cidrs)?,
+                expires_at: expiry(desired.expire_time, Utc::now(), max_days)?,
+            };
+            let minted = key_format::mint(None)?;
+            let secret = Secret { public_id: &minted.presented.public_id, digest: &minted.presented.digest };
+            let row = keys::insert(tx, id, call.user(), secret, &terms).await?;
+            // Nothing of a dry run is kept, so its secret would be None.
+            let secret = if call.request.validate_only { String::new() } else { minted.text };
+            Ok(proto::ApiKey { secret, ..message(row) })
+        };
+        call.write(&self.store, "", create).await
+    }
+
+    async fn update_api_key(&self, call: TenantCall<proto::UpdateApiKeyRequest>) -> Result<proto::ApiKey> {
+        let desired = call.request.api_key.clone().unwrap_or_default();
+        let id = ApiKeyId::parse("api_key.name", &desired.name)?;
+        let fields = update_mask(call.request.update_mask.clone(), &UPDATABLE, |field| match field {
+            "display_name" => !desired.display_name.is_empty(),
+            "permissions" => !desired.permissions.is_empty(),
+            "allowed_cidrs" => !desired.allowed_cidrs.is_empty(),
+            _ => desired.expire_time.is_some(),
+        })?;
+        let update = async |tx: &mut TenantTx<Write>| {
+            let before = own(&call, keys::lock(tx, id).await?)?;
+            Error::check_etag(&desired.etag, &before.etag())?;
+            // The rules hold for the key that comes of it, not for the part that was sent.
+            let mut merged = message(before.clone());
+            for field in &fields {
+                match *field {
+                    "display_name" => merged.display_name.clone_from(&desired.display_name),
+                    "permissions" => merged.permissions.clone_from(&desired.permissions),
+                    "allowed_cidrs" => merged.allowed_cidrs.clone_from(&desired.allowed_cidrs),
+                    _ => merged.expire_time = desired.expire_time,
                 }
-                let id = ApiKeyId::new();
-                request_ids::remember(tx, &repeat, &id.name()).await?;
-                tx.audit_resource(id.name());
-                check_permissions(&caller, &wanted.permissions, &[])?;
+            }
+            let merged = proto::CreateApiKeyRequest { api_key: Some(merged), ..Default::default() };
+            codec::validate(&merged)?;
+            let merged = merged.api_key.unwrap_or_default();
+            check_permissions(&call, &merged.permissions, &before.terms.permissions)?;
+            let expires_at = if fields.contains(&"expire_time") {
                 let max_days = tenants::current(tx).await?.settings().api_key_max_days;
-                let terms = Terms {
-                    display_name: wanted.display_name.clone(),
-                    permissions: wanted.permissions.clone(),
-                    allowed_cidrs: networks(&wanted.allowed_cidrs)?,
-                    expires_at: expiry(wanted.expire_time, Utc::now(), max_days)?,
-                };
-                let minted = key_format::mint(None)?;
-                let secret = Secret { public_id: &minted.presented.public_id, digest: &minted.presented.digest };
-                let row = keys::insert(tx, id, me(&caller), secret, &terms).await?;
-                // Of a rehearsal nothing is kept, so its secret would be none.
-                let secret = if request.validate_only { String::new() } else { minted.text };
-                Ok(proto::ApiKey { secret, ..api_key_message(row) })
-            })
-            .await;
-        made.map(Response::new).map_err(from_error)
+                expiry(merged.expire_time, before.created_at, max_days)?
+            } else {
+                before.terms.expires_at
+            };
+            let terms = Terms {
+                allowed_cidrs: networks(&merged.allowed_cidrs)?,
+                display_name: merged.display_name,
+                permissions: merged.permissions,
+                expires_at,
+            };
+            keys::update(tx, before, &terms).await.map(message)
+        };
+        call.write(&self.store, id.name(), update).await
     }
 
-    async fn update_api_key(
-        &self,
-        request: Request<proto::UpdateApiKeyRequest>,
-    ) -> Result<Response<proto::ApiKey>, Status> {
-        let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let wanted = request.api_key.unwrap_or_default();
-        let id = ApiKeyId::parse("api_key.name", &wanted.name).map_err(from_error)?;
-        let fields = wire::update_mask(request.update_mask, &UPDATABLE, |field| match field {
-            "display_name" => !wanted.display_name.is_empty(),
-            "permissions" => !wanted.permissions.is_empty(),
-            "allowed_cidrs" => !wanted.allowed_cidrs.is_empty(),
-            _ => wanted.expire_time.is_some(),
-        })
-        .map_err(from_error)?;
-        let changed = self
-            .store
-            .write(&caller.tenant(), caller.audit(id.name()).rehearsed(request.validate_only), async |tx| {
-                let before = own(&caller, keys::lock(tx, id).await?)?;
-                Error::check_etag(&wanted.etag, &before.etag())?;
-                // The rules hold for the key that comes of it, not for the part that was sent.
-                let mut merged = api_key_message(before.clone());
-                for field in &fields {
-                    match *field {
-                        "display_name" => merged.display_name.clone_from(&wanted.display_name),
-                        "permissions" => merged.permissions.clone_from(&wanted.permissions),
-                        "allowed_cidrs" => merged.allowed_cidrs.clone_from(&wanted.allowed_cidrs),
-                        _ => merged.expire_time = wanted.expire_time,
-                    }
-                }
-                let merged = proto::CreateApiKeyRequest { api_key: Some(merged), ..Default::default() };
-                codec::validate(&merged)?;
-                let merged = merged.api_key.unwrap_or_default();
-                check_permissions(&caller, &merged.permissions, &before.terms.permissions)?;
-                let expires_at = if fields.contains(&"expire_time") {
-                    let max_days = tenants::current(tx).await?.settings().api_key_max_days;
-                    expiry(merged.expire_time, before.created_at, max_days)?
-                } else {
-                    before.terms.expires_at
-                };
-                let terms = Terms {
-                    allowed_cidrs: networks(&merged.allowed_cidrs)?,
-                    display_name: merged.display_name,
-                    permissions: merged.permissions,
-                    expires_at,
-                };
-                keys::update(tx, before, &terms).await
-            })
-            .await;
-        changed.map(|key| Response::new(api_key_message(key))).map_err(from_error)
+    async fn delete_api_key(&self, call: TenantCall<proto::DeleteApiKeyRequest>) -> Result<()> {
+        let id = ApiKeyId::parse("name", &call.request.name)?;
+        let delete = async |tx: &mut TenantTx<Write>| {
+            let key = keys::lock(tx, id).await?;
+            let key = if call.holds(DELETE_ALL) { key } else { own(&call, key)? };
+            Error::check_etag(&call.request.etag, &key.etag())?;
+            keys::delete(tx, &key).await
+        };
+        call.write(&self.store, id.name(), delete).await
     }
 
-    async fn delete_api_key(&self, request: Request<proto::DeleteApiKeyRequest>) -> Result<Response<()>, Status> {
-        let caller = Caller::of(&request)?;
-        let repeat = repeat("DeleteApiKey", request.get_ref(), &request.get_ref().request_id).map_err(from_error)?;
-        let request = request.into_inner();
-        let id = ApiKeyId::parse("name", &request.name).map_err(from_error)?;
-        self.store
-            .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
-                if request_ids::answered(tx, &repeat).await?.is_some() {
-                    return Ok(());
-                }
-                request_ids::remember(tx, &repeat, &request.name).await?;
-                let key = keys::lock(tx, id).await?;
-                let key = if caller.holds(DELETE_ALL) { key } else { own(&caller, key)? };
-                Error::check_etag(&request.etag, &key.etag())?;
-                keys::delete(tx, &key).await
-            })
-            .await
-            .map_err(from_error)?;
-        Ok(Response::new(()))
-    }
-
-    async fn rotate_api_key(
-        &self,
-        request: Request<proto::RotateApiKeyRequest>,
-    ) -> Result<Response<proto::ApiKey>, Status> {
-        let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let id = ApiKeyId::parse("name", &request.name).map_err(from_error)?;
-        let overlap = request.overlap.map_or(OVERLAP, |overlap| {
+    async fn rotate_api_key(&self, call: TenantCall<proto::RotateApiKeyRequest>) -> Result<proto::ApiKey> {
+        let id = ApiKeyId::parse("name", &call.request.name)?;
+        let overlap = call.request.overlap.map_or(OVERLAP, |overlap| {
             TimeDelta::seconds(overlap.seconds) + TimeDelta::nanoseconds(overlap.nanos.into())
         });
-        let rotated = self
-            .store
-            .write(&caller.tenant(), caller.audit(id.name()), async |tx| {
-                let key = own(&caller, keys::lock(tx, id).await?)?;
-                if key.terms.expires_at.is_some_and(|end| end <= Utc::now()) {
-                    return Err(Error::precondition(
-                        "API_KEY_EXPIRED",
-                        id.name(),
-                        "the key has ended; give it a later expireTime first, or create another",
-                    ));
-                }
-                let minted = key_format::mint(Some(&key.public_id))?;
-                let row = keys::rotate(tx, &key, &minted.presented.digest, overlap).await?;
-                Ok(proto::ApiKey { secret: minted.text, ..api_key_message(row) })
-            })
-            .await;
-        rotated.map(Response::new).map_err(from_error)
+        let rotate = async |tx: &mut TenantTx<Write>| {
+            let key = own(&call, keys::lock(tx, id).await?)?;
+            if key.terms.expires_at.is_some_and(|end| end <= Utc::now()) {
+                return Err(Error::precondition(
+                    "API_KEY_EXPIRED",
+                    id.name(),
+                    "the key has ended; give it a later expireTime first, or create another",
+                ));
+            }
+            let minted = key_format::mint(Some(&key.public_id))?;
+            let row = keys::rotate(tx, &key, &minted.presented.digest, overlap).await?;
+            Ok(proto::ApiKey { secret: minted.text, ..message(row) })
+        };
+        call.write(&self.store, id.name(), rotate).await
     }
 }
 
-/// The member whom the caller acts for.
-fn me(caller: &Caller) -> UserId {
-    caller.principal.access.user
+impl Answer<TenantTx<Write>> for proto::ApiKey {
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    async fn find(tx: &mut TenantTx<Write>, name: &str) -> Result<Self> {
+        keys::get(tx, ApiKeyId::parse("request_id", name)?).await.map(message)
+    }
 }
 
-fn sees(caller: &Caller, key: &ApiKey) -> bool {
-    key.owner_id == me(caller) || caller.holds(SEE_ALL)
+fn sees(caller: &TenantCaller, key: &ApiKey) -> bool {
+    key.owner_id == caller.user() || caller.holds(SEE_ALL)
 }
 
 /// The key if it is the caller's own.
-fn own(caller: &Caller, key: ApiKey) -> Result<ApiKey> {
-    if key.owner_id == me(caller) {
+fn own(caller: &TenantCaller, key: ApiKey) -> Result<ApiKey> {
+    if key.owner_id == caller.user() {
         Ok(key)
     } else if sees(caller, &key) {
         Err(Error::denied("NOT_YOUR_KEY", "the API key is another member's"))
@@ -226,7 +176,7 @@ fn own(caller: &Caller, key: ApiKey) -> Result<ApiKey> {
 }
 
 /// Refuses permissions that there are not, or that the caller does not hold. Those in `kept` the key has already.
-fn check_permissions(caller: &Caller, wanted: &[String], kept: &[String]) -> Result<()> {
+fn check_permissions(caller: &TenantCaller, wanted: &[String], kept: &[String]) -> Result<()> {
     let catalogue: BTreeSet<_> = virtualstack_proto::permissions().map(|permission| permission.code).collect();
     let added = || wanted.iter().enumerate().filter(|(_, code)| !kept.contains(code));
     let unknown = added().filter(|(_, code)| !catalogue.contains(code.as_str()));
@@ -236,7 +186,7 @@ fn check_permissions(caller: &Caller, wanted: &[String], kept: &[String]) -> Res
     if !unknown.is_empty() {
         return Err(Error::invalid_all(unknown));
     }
-    caller.principal.access.check_grant(added().map(|(_, code)| code.as_str()))
+    caller.access().check_grant(added().map(|(_, code)| code.as_str()))
 }
 
 /// Networks in the form that client addresses are compared with.
@@ -257,7 +207,7 @@ fn networks(texts: &[String]) -> Result<Vec<IpNetwork>> {
 fn expiry(wanted: Option<Timestamp>, made: DateTime<Utc>, max_days: i32) -> Result<Option<DateTime<Utc>>> {
     const FIELD: &str = "api_key.expire_time";
     let latest = (max_days > 0).then(|| made + TimeDelta::days(max_days.into()));
-    let wanted = wanted.map(|time| wire::date_time(FIELD, time)).transpose()?;
+    let wanted = wanted.map(|time| date_time(FIELD, time)).transpose()?;
     let Some(end) = wanted.or(latest) else { return Ok(None) };
     if end <= Utc::now() {
         return Err(Error::invalid(FIELD, "must be in the future"));
@@ -267,4 +217,24 @@ fn expiry(wanted: Option<Timestamp>, made: DateTime<Utc>, max_days: i32) -> Resu
         return Err(Error::invalid(FIELD, most));
     }
     Ok(Some(end))
+}
+
+/// An API key, without its secret.
+pub(crate) fn message(row: ApiKey) -> proto::ApiKey {
+    proto::ApiKey {
+        name: row.id.name(),
+        etag: row.etag(),
+        owner: row.owner_id.name(),
+        prefix: format!("{}{}", key_format::PREFIX, row.public_id),
+        secret: String::new(),
+        last_use_time: row.last_used_at.map(time),
+        last_use_address: row.last_used_from().map(|address| address.to_string()).unwrap_or_default(),
+        previous_secret_expire_time: row.previous_expires_at.map(time),
+        create_time: Some(time(row.created_at)),
+        update_time: Some(time(row.updated_at)),
+        expire_time: row.terms.expires_at.map(time),
+        allowed_cidrs: row.terms.allowed_cidrs.iter().map(ToString::to_string).collect(),
+        display_name: row.terms.display_name,
+        permissions: row.terms.permissions,
+    }
 }

@@ -3,14 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
-use tonic::{Request, Response, Status};
-use virtualstack_model::Error;
 use virtualstack_model::credential::Credential;
 use virtualstack_model::iam::jobs::PasswordResetMail;
 use virtualstack_model::iam::tenant::TenantState;
 use virtualstack_model::iam::user::{AccountState, ENTER_TENANTS, MembershipState, normalize_email};
 use virtualstack_model::id::{AccountId, SessionId, TenantId, UserId};
 use virtualstack_model::log::{Actor, Outcome};
+use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::iam::v1::{
     ExplainRequest, ExplainResponse, LoginRequest, LoginResponse, LogoutRequest, RefreshRequest,
     RequestPasswordResetRequest, ResetPasswordRequest, SwitchTenantRequest, TenantChoice,
@@ -20,16 +19,16 @@ use virtualstack_store::iam::invitations;
 use virtualstack_store::iam::sessions::{self, Redeemed, Support};
 use virtualstack_store::iam::tenants::{self, Key};
 use virtualstack_store::iam::{mail_tokens, password_resets, principals};
-use virtualstack_store::{Store, SystemPurpose, SystemTx, resources};
+use virtualstack_store::{AccountTx, Store, SystemPurpose, SystemScope, SystemTx, resources};
 
 use crate::auth::denials::Refusals;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::{Checked, Passwords, check_policy};
 use crate::auth::tokens::{self, Grant, Tokens};
-use crate::call::caller::{CallInfo, Caller};
-use crate::call::status::from_error;
+use crate::call::caller::{CallInfo, PlatformCaller};
+use crate::call::{AccountCall, PublicCall};
 use crate::config::Config;
-use crate::generated::virtualstack::iam::v1::auth_service_server::AuthService;
+use crate::generated::virtualstack::iam::v1::AuthService;
 use crate::services::parts::Parts;
 
 /// Reason of every login that does not succeed for what was sent.
@@ -70,14 +69,16 @@ impl Auth {
         Self { store, tokens, passwords, limits, refusals, session_lifetime }
     }
 
-    async fn sign_in(&self, request: LoginRequest, info: &CallInfo) -> Result<Granted, Error> {
+    async fn sign_in(&self, call: &PublicCall<LoginRequest>) -> Result<Granted> {
+        let (request, info) = (&call.request, &call.info);
+        let authenticate = || call.system(SystemPurpose::Authenticate);
         let email = normalize_email(&request.email);
         self.limits.account("login", &email, info.client_address).await?;
         let found = if email.contains('\0') {
             // PostgreSQL has no such text, so nobody has such an address.
             None
         } else {
-            self.store.system(SystemPurpose::Authenticate, async |tx| accounts::by_email(tx, &email).await).await?
+            self.store.system(authenticate(), async |tx| accounts::by_email(tx, &email).await).await?
         };
         // The same work and the same answer for an unknown address, a wrong password and an inactive account.
         let hash = found.as_ref().and_then(|account| account.password_hash.clone());
@@ -89,13 +90,13 @@ impl Auth {
             return Err(credentials_wrong());
         };
         let fresh_hash = match checked {
-            Checked::RightButWeak => Some(self.passwords.hash(request.password).await?),
+            Checked::RightButWeak => Some(self.passwords.hash(request.password.clone()).await?),
             _ => None,
         };
         let (refresh_token, digest) = new_refresh_token()?;
         let (session, tenant, choices) = self
             .store
-            .system(SystemPurpose::Authenticate, async |tx| {
+            .system(authenticate(), async |tx| {
                 if !accounts::lock_checked(tx, account.id, hash.as_deref()).await? {
                     return Err(credentials_wrong());
                 }
@@ -127,13 +128,14 @@ impl Auth {
         self.refusals.record(None, audit);
     }
 
-    async fn renew(&self, refresh_token: &str, info: &CallInfo) -> Result<Granted, Error> {
+    async fn renew(&self, call: &PublicCall<RefreshRequest>) -> Result<Granted> {
+        let info = &call.info;
         let client = info.client_address;
-        let old = tokens::digest(refresh_token);
+        let old = tokens::digest(&call.request.refresh_token);
         // By itself: the count stands also when what follows is undone.
         let known = self
             .store
-            .system(SystemPurpose::RateLimit, async |tx| {
+            .system(call.system(SystemPurpose::RateLimit), async |tx| {
                 let known = sessions::owner(tx, &old).await?;
                 let account = known.map_or_else(|| URL_SAFE_NO_PAD.encode(&old), |account| account.to_string());
                 self.limits.account_in(tx, "refresh", &account, client).await?;
@@ -144,7 +146,7 @@ impl Auth {
         // The end of a session whose token was used twice is committed, so it is a value here and not an error.
         let granted = self
             .store
-            .system(SystemPurpose::Authenticate, async |tx| {
+            .system(call.system(SystemPurpose::Authenticate), async |tx| {
                 let (session, tenant) = match sessions::redeem(tx, &old, client).await? {
                     Redeemed::Good { session, tenant } => (session, tenant),
                     Redeemed::Reused => {
@@ -168,21 +170,23 @@ impl Auth {
         })
     }
 
-    async fn switch(&self, caller: &Caller, request: &SwitchTenantRequest) -> Result<Granted, Error> {
-        if caller.principal.credential.support_reason().is_some() {
+    async fn switch(&self, call: &AccountCall<SwitchTenantRequest>) -> Result<Granted> {
+        let request = &call.request;
+        if call.principal.credential.support_reason().is_some() {
             let message = "a session in a tenant that is not yours is for that tenant only; go on in your own session";
             return Err(Error::denied("SUPPORT_SESSION", message));
         }
-        let account = caller.principal.access.account;
-        let session = caller.session()?;
+        let account = call.access().account;
+        let session = call.session()?;
+        let operator = call.as_operator(ENTER_TENANTS);
         let (refresh_token, digest) = new_refresh_token()?;
         let switched = self
             .store
-            .system(SystemPurpose::Authenticate, async |tx: &mut SystemTx| {
+            .system(authentication(), async |tx: &mut SystemTx| {
                 let choices = accounts::choices(tx, account).await?;
                 let tenant = match choose(&choices, &request.tenant, None) {
                     // Not as a member, then.
-                    Err(error) if NOT_A_MEMBER.contains(&error.reason()) && caller.holds(ENTER_TENANTS) => {
+                    Err(error) if NOT_A_MEMBER.contains(&error.reason()) && operator.is_some() => {
                         return Ok(None);
                     }
                     chosen => chosen?,
@@ -191,28 +195,29 @@ impl Auth {
                 principals::of_session(tx, session, tenant).await?.access.authorize("")?;
                 accounts::set_last_tenant(tx, account, tenant).await?;
                 sessions::add_refresh_token(tx, session, tenant, &digest).await?;
-                tx.audit(Some(tenant), &caller.audit(tenant.name())).await?;
+                tx.audit(Some(tenant), &call.audit(tenant.name())).await?;
                 let refresh_token = refresh_token.clone();
                 Ok(Some(Granted { account, session, tenant, refresh_token, choices, support: false }))
             })
             .await?;
-        match switched {
-            Some(granted) => Ok(granted),
-            None => self.enter(caller, request).await,
+        match (switched, operator) {
+            (Some(granted), _) => Ok(granted),
+            (None, Some(operator)) => self.enter(&operator, request).await,
+            (None, None) => Err(Error::internal("only operators go on where they are no members")),
         }
     }
 
     /// An operator enters a tenant that is not theirs: a session of its own, which both tenants' audit logs tell.
-    async fn enter(&self, caller: &Caller, request: &SwitchTenantRequest) -> Result<Granted, Error> {
+    async fn enter(&self, operator: &PlatformCaller, request: &SwitchTenantRequest) -> Result<Granted> {
         if request.reason.is_empty() {
             return Err(Error::invalid("reason", "is required to enter a tenant that is not yours"));
         }
-        let access = &caller.principal.access;
-        let (account, client, parent) = (access.account, caller.info.client_address, caller.session()?);
+        let access = operator.access();
+        let (account, client, parent) = (access.account, operator.info.client_address, operator.session()?);
         let (refresh_token, digest) = new_refresh_token()?;
         let (session, tenant, choices) = self
             .store
-            .system(caller.platform(), async |tx| {
+            .system(operator.platform(), async |tx| {
                 let found = tenants::find_any(tx, &Key::parse(&request.tenant)).await?;
                 let tenant = found.ok_or_else(|| Error::not_found("TENANT_NOT_FOUND", &request.tenant))?;
                 match tenant.state {
@@ -231,7 +236,7 @@ impl Auth {
                 sessions::add_refresh_token(tx, session, tenant.id, &digest).await?;
                 let credential = Some(Credential::Support { session, reason: support.reason.into() });
                 let actor = Actor::User { account, user: Some(access.user), credential };
-                let audit = caller.info.audit(actor, tenant.id.name());
+                let audit = operator.info.audit(actor, tenant.id.name());
                 for log in [tenant.id, access.tenant] {
                     tx.audit(Some(log), &audit).await?;
                 }
@@ -242,12 +247,12 @@ impl Auth {
     }
 
     /// Decides as the authorization layer does for a call, and says why.
-    async fn decide(&self, caller: &Caller, request: ExplainRequest) -> Result<ExplainResponse, Error> {
-        let ExplainRequest { permission, resource, user } = request;
+    async fn decide(&self, call: &AccountCall<ExplainRequest>) -> Result<ExplainResponse> {
+        let ExplainRequest { permission, resource, user } = call.request.clone();
         if !virtualstack_proto::permissions().any(|known| known.code == permission) {
             return Err(Error::invalid("permission", "there is no such permission"));
         }
-        let own = &caller.principal.access;
+        let own = call.access();
         let member = match user.as_str() {
             "" | ME => own.user,
             user => UserId::parse("user", user)?,
@@ -257,7 +262,7 @@ impl Auth {
         }
         let (decision, found) = self
             .store
-            .read(&caller.tenant(), async |tx| {
+            .read(&call.own_tenant(), async |tx| {
                 let access = if member == own.user {
                     own.clone()
                 } else {
@@ -287,15 +292,16 @@ impl Auth {
         })
     }
 
-    async fn reset(&self, request: ResetPasswordRequest, info: &CallInfo) -> Result<(), Error> {
+    async fn reset(&self, call: &PublicCall<ResetPasswordRequest>) -> Result<()> {
+        let (request, info) = (&call.request, &call.info);
         let digest = mail_tokens::digest(&request.token);
         self.limits.token("resetPassword", &digest, info.client_address).await?;
-        let reset = SystemPurpose::ResetPassword;
-        let holder = self.store.system(reset.clone(), async |tx| password_resets::by_token(tx, &digest).await).await?;
+        let reset = || call.system(SystemPurpose::ResetPassword);
+        let holder = self.store.system(reset(), async |tx| password_resets::by_token(tx, &digest).await).await?;
         check_policy(&request.password, "password", &[&holder.email, &holder.display_name])?;
-        let hash = self.passwords.hash(request.password).await?;
+        let hash = self.passwords.hash(request.password.clone()).await?;
         self.store
-            .system(reset, async |tx| {
+            .system(reset(), async |tx| {
                 let account = password_resets::redeem(tx, &digest, &hash).await?;
                 let actor = Actor::User { account, user: None, credential: None };
                 tx.audit(None, &info.audit(actor, account.name())).await
@@ -303,11 +309,10 @@ impl Auth {
             .await
     }
 
-    fn reply(&self, granted: Result<Granted, Error>) -> Result<Response<LoginResponse>, Status> {
-        let granted = granted.map_err(from_error)?;
+    fn reply(&self, granted: Granted) -> Result<LoginResponse> {
         let Granted { account, session, tenant, support, .. } = granted;
-        let access_token = self.tokens.sign(Grant { account, session, tenant, support }).map_err(from_error)?;
-        Ok(Response::new(LoginResponse {
+        let access_token = self.tokens.sign(Grant { account, session, tenant, support })?;
+        Ok(LoginResponse {
             access_token,
             refresh_token: granted.refresh_token,
             token_type: "Bearer".to_owned(),
@@ -323,54 +328,41 @@ impl Auth {
                     display_name: choice.display_name,
                 })
                 .collect(),
-        }))
+        })
     }
 }
 
-#[tonic::async_trait]
 impl AuthService for Auth {
-    async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
-        let info = CallInfo::of(&request)?;
-        self.reply(self.sign_in(request.into_inner(), &info).await)
+    async fn login(&self, call: PublicCall<LoginRequest>) -> Result<LoginResponse> {
+        self.reply(self.sign_in(&call).await?)
     }
 
-    async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<LoginResponse>, Status> {
-        let info = CallInfo::of(&request)?;
-        self.reply(self.renew(&request.get_ref().refresh_token, &info).await)
+    async fn refresh(&self, call: PublicCall<RefreshRequest>) -> Result<LoginResponse> {
+        self.reply(self.renew(&call).await?)
     }
 
-    async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<()>, Status> {
-        let caller = Caller::of(&request)?;
-        let session = caller.session().map_err(from_error)?;
-        let audit = caller.audit(session.name());
-        self.store
-            .account(&caller.account(), async |tx| {
-                sessions::end(tx, session).await?;
-                tx.audit(&audit, &[]).await
-            })
-            .await
-            .map_err(from_error)?;
-        Ok(Response::new(()))
+    async fn logout(&self, call: AccountCall<LogoutRequest>) -> Result<()> {
+        let session = call.session()?;
+        let end = async |tx: &mut AccountTx| {
+            sessions::end(tx, session).await?;
+            tx.audit(&call.audit(session.name()), &[]).await
+        };
+        call.write(&self.store, end).await
     }
 
-    async fn switch_tenant(&self, request: Request<SwitchTenantRequest>) -> Result<Response<LoginResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        self.reply(self.switch(&caller, request.get_ref()).await)
+    async fn switch_tenant(&self, call: AccountCall<SwitchTenantRequest>) -> Result<LoginResponse> {
+        self.reply(self.switch(&call).await?)
     }
 
-    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        self.decide(&caller, request.into_inner()).await.map(Response::new).map_err(from_error)
+    async fn explain(&self, call: AccountCall<ExplainRequest>) -> Result<ExplainResponse> {
+        self.decide(&call).await
     }
 
-    async fn request_password_reset(
-        &self,
-        request: Request<RequestPasswordResetRequest>,
-    ) -> Result<Response<()>, Status> {
-        let info = CallInfo::of(&request)?;
-        let email = normalize_email(&request.get_ref().email);
-        self.limits.account("requestPasswordReset", &email, info.client_address).await.map_err(from_error)?;
-        let asked = self.store.system(SystemPurpose::ResetPassword, async |tx| {
+    async fn request_password_reset(&self, call: PublicCall<RequestPasswordResetRequest>) -> Result<()> {
+        let info = &call.info;
+        let email = normalize_email(&call.request.email);
+        self.limits.account("requestPasswordReset", &email, info.client_address).await?;
+        let asked = self.store.system(call.system(SystemPurpose::ResetPassword), async |tx| {
             // PostgreSQL has no text with a NUL.
             let holder = if email.contains('\0') { None } else { password_resets::holder(tx, &email).await? };
             // Whether there is such an account, only the worker learns: everybody else sees the same work.
@@ -379,20 +371,25 @@ impl AuthService for Auth {
             let resource = holder.map(|holder| holder.id.name()).unwrap_or_default();
             tx.audit(None, &info.audit(Actor::Nobody, resource)).await
         });
-        asked.await.map(Response::new).map_err(from_error)
+        asked.await
     }
 
-    async fn reset_password(&self, request: Request<ResetPasswordRequest>) -> Result<Response<()>, Status> {
-        let info = CallInfo::of(&request)?;
-        self.reset(request.into_inner(), &info).await.map(Response::new).map_err(from_error)
+    async fn reset_password(&self, call: PublicCall<ResetPasswordRequest>) -> Result<()> {
+        self.reset(&call).await
     }
+}
+
+/// Leave to look at all of the caller's memberships, in whatever tenant, as a login does.
+#[expect(clippy::disallowed_methods, reason = "who switches signs in to another tenant")]
+fn authentication() -> SystemScope {
+    SystemScope::new(SystemPurpose::Authenticate)
 }
 
 fn credentials_wrong() -> Error {
     Error::unauthenticated(CREDENTIALS_WRONG, "address or password is wrong")
 }
 
-fn new_refresh_token() -> Result<(String, Vec<u8>), Error> {
+fn new_refresh_token() -> Result<(String, Vec<u8>)> {
     let token = tokens::refresh_token()?;
     let digest = tokens::digest(&token);
     Ok((token, digest))
@@ -402,7 +399,7 @@ fn new_refresh_token() -> Result<(String, Vec<u8>), Error> {
 const NOT_A_MEMBER: [&str; 2] = ["TENANT_NOT_YOURS", "MEMBERSHIP_INACTIVE"];
 
 /// The tenant to enter: the one asked for, the one used last, or the first by slug.
-fn choose(choices: &[Choice], wanted: &str, last: Option<TenantId>) -> Result<TenantId, Error> {
+fn choose(choices: &[Choice], wanted: &str, last: Option<TenantId>) -> Result<TenantId> {
     let choice = if wanted.is_empty() {
         let open = || choices.iter().filter(|choice| choice.is_open());
         // Where all are closed, the first says why.

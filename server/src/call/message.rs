@@ -1,8 +1,4 @@
-//! What the store keeps → what clients see.
-
-pub(crate) mod iam;
-pub(crate) mod quota;
-pub(crate) mod vm;
+//! What all messages are made of, and what update masks say.
 
 use chrono::{DateTime, Utc};
 use prost_reflect::ReflectMessage;
