@@ -62,8 +62,6 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
         &["compute"],
         "holds what jobs of all modules share, hypervisors among it",
     ),
-    ("virtualstack_worker::engine::registry", &["iam", "compute"], "the list of the jobs of all modules"),
-    ("virtualstack_worker::periodic", &["iam", "compute", "tenant_life"], "the periodic work of all modules"),
     ("virtualstack_worker::worker", &["iam", "compute", "tenant_life"], "registers the jobs of all modules"),
 ];
 
