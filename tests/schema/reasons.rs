@@ -18,26 +18,13 @@ const SOURCES: [&str; 5] = ["crates", "server", "gateway", "worker", "src"];
 
 /// Words in upper case that are no reasons, or none that a client sees.
 const NO_REASONS: &[(&str, &[&str])] = &[
-    (
-        "names of google.rpc.Code",
-        &[
-            "ALREADY_EXISTS",
-            "DATA_LOSS",
-            "FAILED_PRECONDITION",
-            "INVALID_ARGUMENT",
-            "NOT_FOUND",
-            "OUT_OF_RANGE",
-            "PERMISSION_DENIED",
-            "RESOURCE_EXHAUSTED",
-        ],
-    ),
     ("variables and files", &["CARGO_PKG_VERSION", "OUT_DIR", "PG_VERSION"]),
-    ("what an operation does", &["OPEN_CONSOLE"]),
     ("what the simulator does", &["POWER_OFF", "POWER_ON", "REMOVE_SNAPSHOT", "SHUT_DOWN"]),
     (
         "said to whoever starts the product, before there are clients",
         &[
             "DATABASE_CLUSTER",
+            "DATABASE_LANGUAGE",
             "DATA_FOLDER",
             "DATA_FOLDER_UNREACHABLE",
             "NO_UNPRIVILEGED_USER",
