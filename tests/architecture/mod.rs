@@ -136,7 +136,8 @@ fn is_there(path: &str) -> bool {
     let module = manifest.with_file_name("src").join(segments.join("/"));
     let source = fs::read_to_string(module.with_extension("rs")).or_else(|_| fs::read_to_string(module.join("mod.rs")));
     let Ok(source) = source else { return false };
-    let blocks = source.split(&format!("\nimpl {of_type} {{\n")).skip(1);
+    let head = format!("\nimpl {of_type} {{\n");
+    let blocks = source.split(&head).skip(1);
     blocks.filter_map(|block| block.split("\n}\n").next()).any(|block| block.contains(&format!("pub fn {function}(")))
 }
 

@@ -40,8 +40,6 @@ const CRATES: &[(&str, &str)] = &[
 /// What belongs to a module without its name in the path.
 const HOMES: &[(&str, &str)] = &[
     ("virtualstack_server::services::mutations", "compute"),
-    ("virtualstack_server::wire::quota", "compute"),
-    ("virtualstack_server::wire::vm", "compute"),
     ("virtualstack_worker::adapters::hypervisor", "compute"),
 ];
 

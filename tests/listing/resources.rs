@@ -52,10 +52,10 @@ async fn operations_are_found_by_what_they_show() {
     let fixture = worked_on().await;
     let found = async |filter: &str| -> Result<Vec<u128>> {
         let request = asked(filter, "");
-        let listed =
-            fixture.store.write_as_system(&system(SystemPurpose::Reconcile), fixture.tenant, "test", async |tx| {
-                operations::list(tx, &request).await
-            });
+        let purpose = system(SystemPurpose::Reconcile);
+        let listed = fixture
+            .store
+            .write_as_system(&purpose, fixture.tenant, "test", async |tx| operations::list(tx, &request).await);
         let listed = listed.await?;
         assert_eq!(listed.total_size, Some(i32::try_from(listed.rows.len()).expect("few")));
         Ok(listed.rows.into_iter().map(|row| row.id.0.as_u128() & 0xf).collect())
@@ -171,10 +171,10 @@ async fn templates_and_permissions_too() {
         .await;
     let found = async |filter: &str, order_by: &str| -> Result<Vec<String>> {
         let request = asked(filter, order_by);
-        let listed =
-            fixture.store.write_as_system(&system(SystemPurpose::Reconcile), fixture.tenant, "test", async |tx| {
-                templates::list(tx, &request).await
-            });
+        let purpose = system(SystemPurpose::Reconcile);
+        let listed = fixture
+            .store
+            .write_as_system(&purpose, fixture.tenant, "test", async |tx| templates::list(tx, &request).await);
         Ok(listed.await?.rows.into_iter().map(|row| row.display_name).collect())
     };
     for (filter, order_by, expected) in [

@@ -419,7 +419,8 @@ async fn a_member_made_beforehand_becomes_active() {
     plane.database.execute(&member).await;
     let tenant: TenantId = id(&acme.tokens.tenant).parse().expect("an id");
     let invite_member = async || {
-        let opened = plane.store.write_as_system(&system(SystemPurpose::Reconcile), tenant, "test", async |tx| {
+        let purpose = system(SystemPurpose::Reconcile);
+        let opened = plane.store.write_as_system(&purpose, tenant, "test", async |tx| {
             let invite = Invite { email: NEW, grant: InvitationGrant::Member(user), inviter: None, expires_at: None };
             invitations::open(tx, &invite).await
         });
