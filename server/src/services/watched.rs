@@ -18,10 +18,12 @@ pub(crate) struct Told {
     pub(crate) more: bool,
 }
 
+type ReadAll = for<'t> fn(&'t mut TenantTx<Read>) -> BoxFuture<'t, Result<(Vec<Resource>, Place)>>;
+
 /// A collection that can be watched. A module has one for each of its own.
 pub(crate) struct Collection {
     pub(crate) name: &'static str,
-    pub(crate) snapshot: for<'t> fn(&'t mut TenantTx<Read>) -> BoxFuture<'t, Result<(Vec<Resource>, Place)>>,
+    pub(crate) snapshot: ReadAll,
     pub(crate) after: for<'t> fn(&'t mut TenantTx<Read>, Place, Duration) -> BoxFuture<'t, Result<Told>>,
 }
 
