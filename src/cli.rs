@@ -22,11 +22,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Everything in one process, with a PostgreSQL of its own unless told otherwise.
     Up(UpArguments),
-    /// The gRPC server.
     Server,
-    /// The JSON/REST gateway.
     Gateway,
-    /// The worker.
     Worker,
     /// Brings roles and schema up to date.
     Migrate {
@@ -56,7 +53,6 @@ pub(crate) struct UpArguments {
     /// A PostgreSQL to use instead of a private one.
     #[arg(long)]
     pub(crate) database_url: Option<String>,
-    /// Which hypervisor.
     #[arg(long)]
     pub(crate) hypervisor: Option<HypervisorKind>,
     /// Where to write addresses and credentials, as JSON, once everything serves.

@@ -14,7 +14,6 @@ use virtualstack_proto::vendored::HttpRule;
 pub struct Config {
     /// Address that HTTP is served on; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The gRPC server, "http://host:port".
     pub upstream: String,
     /// Connections kept to the gRPC server for calls; streams have others. Each carries as many calls at once as the server
     /// allows streams.
@@ -84,9 +83,8 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 /// What the gateway is given beside its settings.
 #[derive(Clone, Debug)]
 pub struct Deps {
-    /// The services to serve.
     pub descriptors: DescriptorPool,
-    /// Rules of services whose files declare none, or others than desired.
+    /// Rules of services whose files declare none, or others than we need.
     pub rules: &'static [HttpRule],
 }
 

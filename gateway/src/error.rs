@@ -8,12 +8,7 @@ use std::net::SocketAddr;
 pub enum Error {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    Listen { address: SocketAddr, source: std::io::Error },
     /// The gRPC server's address is no "http://host:port".
     #[error("upstream {0:?} is not an address like http://host:port")]
     Upstream(String),
@@ -25,7 +20,6 @@ pub enum Error {
     Rule {
         /// The rpc, by full name.
         method: String,
-        /// What is wrong.
         reason: String,
     },
     /// Two http rules take the same requests.
@@ -33,9 +27,7 @@ pub enum Error {
     Conflict {
         /// One rpc, by full name.
         first: String,
-        /// The other.
         second: String,
-        /// The HTTP verb.
         verb: String,
     },
 }

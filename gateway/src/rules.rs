@@ -19,9 +19,7 @@ const HTTP_BODY: &str = "google.api.HttpBody";
 /// An rpc that HTTP reaches.
 #[derive(Debug)]
 pub(crate) struct Rpc {
-    /// "package.Service.Method"
     pub(crate) name: String,
-    /// "/package.Service/Method"
     pub(crate) path: PathAndQuery,
     pub(crate) input: MessageDescriptor,
     pub(crate) output: MessageDescriptor,
@@ -33,7 +31,6 @@ pub(crate) struct Rpc {
 #[derive(Debug)]
 pub(crate) enum Body {
     None,
-    /// The whole message.
     All,
     Field(FieldDescriptor),
 }

@@ -6,7 +6,6 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Segment {
     Literal(String),
-    /// `*`: exactly one segment.
     One,
     /// `**`: all that is left, nothing included.
     Rest,
@@ -17,7 +16,6 @@ pub(crate) enum Segment {
 pub(crate) struct Variable {
     /// Path of the field, in the names of the proto.
     pub(crate) field: String,
-    /// The segments it covers.
     pub(crate) segments: Range<usize>,
     /// Whether it can hold a slash.
     pub(crate) many: bool,

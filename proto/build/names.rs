@@ -41,7 +41,6 @@ struct Options {
 
 struct Names {
     options: Options,
-    /// By type.
     resources: BTreeMap<String, Resource>,
 }
 
@@ -109,8 +108,8 @@ impl Names {
         }
         let Some(Value::Message(options)) = field.get_field_by_name_mut("options") else { return Ok(()) };
         let behavior = options.get_extension(&self.options.behavior).into_owned();
-        let is = |wanted: i32| {
-            behavior.as_list().is_some_and(|all| all.iter().any(|one| one.as_enum_number() == Some(wanted)))
+        let is = |desired: i32| {
+            behavior.as_list().is_some_and(|all| all.iter().any(|one| one.as_enum_number() == Some(desired)))
         };
         let of = if options.has_extension(&self.options.reference) {
             let reference = options.get_extension(&self.options.reference).into_owned();

@@ -11,7 +11,7 @@ mod policy;
 pub mod raw;
 pub mod vendored;
 
-#[expect(missing_docs, clippy::large_enum_variant, reason = "generated")]
+#[expect(clippy::large_enum_variant, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }

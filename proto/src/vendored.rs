@@ -7,9 +7,7 @@ use crate::policy::{Policy, Scope};
 pub struct HttpRule {
     /// Full name of the method, "package.Service.Method".
     pub method: &'static str,
-    /// HTTP verb.
     pub verb: &'static str,
-    /// Path template.
     pub path: &'static str,
     /// Field that the body fills, "*" for all, or none.
     pub body: &'static str,

@@ -15,7 +15,6 @@ use crate::auth::passwords::{HashCost, Passwords};
 /// The admin to make.
 #[derive(Clone)]
 pub struct FirstAdmin {
-    /// Address.
     pub email: String,
     /// Password; ignored for an address that has an account.
     pub password: String,

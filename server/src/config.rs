@@ -52,9 +52,7 @@ pub struct Config {
     pub calls_burst: u32,
     /// Watches at most, of this server, and of one tenant, and one session or API key, there.
     pub max_watches: usize,
-    /// See there.
     pub max_watches_per_tenant: usize,
-    /// See there.
     pub max_watches_per_principal: usize,
     /// Seconds that a watch that was cut off may be taken up again.
     pub watch_resume_seconds: u64,

@@ -22,7 +22,7 @@ use virtualstack_model::{Error, Result};
 use virtualstack_store::changes::notify::Heard;
 use virtualstack_store::{MasterKey, Store};
 
-use crate::auth::denials::refusals;
+use crate::auth::denials::denied_calls;
 use crate::auth::last_use::LastUse;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::{HashCost, Passwords};
@@ -32,14 +32,13 @@ use crate::auth::tokens::Tokens;
 use crate::call::codec;
 use crate::changes::Changes;
 use crate::config::{Config, wrong};
-use crate::layers::authorize::{self, Authority};
+use crate::layers::authorize::{self, Authorizer};
 use crate::layers::{admission, call_info, deadline, panics, rate_limit};
 use crate::services;
 use crate::services::parts::Parts;
 
 /// What the server needs from outside.
 pub struct Deps {
-    /// The database.
     pub store: Store,
     /// What private keys are sealed with.
     pub master_key: MasterKey,
@@ -74,10 +73,10 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let passwords = Passwords::new(config.concurrent_hashes, hash_cost).await?;
     let limits = Limits::new(store.clone(), &config)?;
     let principals = Principals::new(store.clone(), tokens.clone());
-    let (refusals, refusal_writer) = refusals();
-    let authority = Authority {
+    let (denied_calls, refusal_writer) = denied_calls();
+    let authorizer = Authorizer {
         principals: principals.clone(),
-        refusals: refusals.clone(),
+        denied_calls: denied_calls.clone(),
         last_use: LastUse::start(store.clone()),
         max_request_bytes: config.max_request_bytes,
     };
@@ -106,7 +105,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         get(move || async move { ([(http::header::CONTENT_TYPE, "application/json")], public.jwks().to_string()) });
     // The first layer named is the outermost.
     let layers = ServiceBuilder::new()
-        // Everything below is named in logs and counted, refusals too.
+        // Everything below is named in logs and counted, refused calls too.
         .layer(layer_fn(Arc::clone(&config), call_info::layer))
         // A panic costs one call.
         .layer(CatchPanicLayer::custom(panics::reply))
@@ -117,7 +116,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         // Guessing is bounded before anybody's credentials are looked at.
         .layer(layer_fn(limits.clone(), rate_limit::addresses))
         // Nobody gets past here whom the policy does not let in.
-        .layer(layer_fn(authority.clone(), authorize::layer))
+        .layer(layer_fn(authorizer.clone(), authorize::layer))
         // Nobody takes more than their share.
         .layer(layer_fn(limits.clone(), rate_limit::principals));
     let parts = Parts {
@@ -126,8 +125,8 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         tokens,
         passwords,
         limits,
-        refusals,
-        authority,
+        denied_calls,
+        authorizer,
         changes,
         stopping: stopping.clone(),
     };

@@ -33,9 +33,9 @@ async fn settle(plane: &ControlPlane, state: &str) {
         .execute(&format!(
             "UPDATE compute.operations SET state = 'SUCCEEDED', ended_at = now() WHERE state IN ('OPEN', 'QUEUED'); \
              UPDATE compute.snapshots SET state = 'READY'; \
-             UPDATE compute.virtual_machines SET state = '{state}', cpu_count = coalesce(wanted_cpu_count, cpu_count), \
-                memory_mib = coalesce(wanted_memory_mib, memory_mib), disk_gib = coalesce(wanted_disk_gib, disk_gib), \
-                wanted_cpu_count = NULL, wanted_memory_mib = NULL, wanted_disk_gib = NULL, \
+             UPDATE compute.virtual_machines SET state = '{state}', cpu_count = coalesce(desired_cpu_count, cpu_count), \
+                memory_mib = coalesce(desired_memory_mib, memory_mib), disk_gib = coalesce(desired_disk_gib, disk_gib), \
+                desired_cpu_count = NULL, desired_memory_mib = NULL, desired_disk_gib = NULL, \
                 deleted_at = CASE WHEN '{state}' = 'DELETED' THEN now() END, \
                 purge_at = CASE WHEN '{state}' = 'DELETED' THEN now() + interval '1 day' END; \
              DELETE FROM background_jobs.jobs WHERE queue = 'vm'"

@@ -141,6 +141,35 @@ fn is_there(path: &str) -> bool {
     blocks.filter_map(|block| block.split("\n}\n").next()).any(|block| block.contains(&format!("pub fn {function}(")))
 }
 
+/// Fields and variants say what they are by their names; the lint missing_docs cannot tell them from items.
+#[test]
+fn files_and_public_items_have_docs() {
+    let item = |line: &str| {
+        let line = line.strip_prefix("    ").unwrap_or(line).strip_prefix("pub ");
+        let line = line.map(|line| line.trim_start_matches("async ").trim_start_matches("const "));
+        let kinds = ["struct ", "enum ", "trait ", "fn ", "static ", "type "];
+        line.is_some_and(|line| kinds.iter().any(|kind| line.starts_with(kind)) || line.starts_with(char::is_uppercase))
+    };
+    let mut wrong = Vec::new();
+    let sources = files().into_iter().filter(|file| file.contains("src/") && file.ends_with(".rs"));
+    for file in sources.filter(|file| !file.starts_with("third_party/")) {
+        let text = fs::read_to_string(Path::new(ROOT).join(&file)).expect("a source");
+        let lines: Vec<_> = text.lines().collect();
+        if !lines.first().is_some_and(|line| line.starts_with("//!")) {
+            wrong.push(format!("{file}: its first line does not say what it is for"));
+        }
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| item(line)) {
+            // Attributes stand in between.
+            let above = lines[..index].iter().rev().map(|line| line.trim());
+            let above = above.take_while(|line| !line.is_empty() && !line.starts_with(['{', '}']));
+            if !above.into_iter().any(|line| line.starts_with("///")) {
+                wrong.push(format!("{file}:{}: {line}", index + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn no_file_names_a_path_of_one_machine() {
     let mut wrong = Vec::new();

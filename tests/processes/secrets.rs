@@ -246,7 +246,7 @@ async fn no_planted_secret_is_found_anywhere() {
     Planted::ok(&anonymous, "POST", "/v1/auth:login", login(RESET)).await;
     planted.fails(&admin, "GET", "/v1/vms", json!({})).await;
 
-    // Refusals are written beside the calls: SIGTERM makes sure that they are.
+    // DeniedCalls are written beside the calls: SIGTERM makes sure that they are.
     let pid = child.id().expect("running").to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill").success());
     let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("in time").expect("an end");

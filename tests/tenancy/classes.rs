@@ -94,8 +94,8 @@ async fn every_table_has_a_class() {
                  then wants samples of the rpcs that read it."
             );
         };
-        let wanted = format!("class: {}", format!("{class:?}").to_lowercase());
-        assert_eq!(*comment, wanted, "{table}: the list and the comment that its migration left disagree");
+        let desired = format!("class: {}", format!("{class:?}").to_lowercase());
+        assert_eq!(*comment, desired, "{table}: the list and the comment that its migration left disagree");
     }
     for (table, ..) in TABLES {
         assert!(found.contains_key(table), "{table} is gone from the schema: take it out of TABLES");
@@ -332,11 +332,11 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
         let rows = format!("SELECT count(*) FROM {table} WHERE {key} = '{them}'");
         assert!(plane.database.count(&rows).await > 0, "{table}: nothing to hide, so this shows nothing");
         // As the store opens a transaction, and then the query that somebody wrote without thinking of tenants.
-        for (tenant, wanted) in [(me.as_str(), true), ("", false)] {
+        for (tenant, desired) in [(me.as_str(), true), ("", false)] {
             login
                 .batch_execute(&format!(
                     "BEGIN; SET LOCAL ROLE virtualstack_tenant; SET LOCAL virtualstack.tenant_id = '{tenant}'; \
-                     DO $$ BEGIN ASSERT EXISTS (SELECT FROM {table}) = {wanted}, 'own rows'; \
+                     DO $$ BEGIN ASSERT EXISTS (SELECT FROM {table}) = {desired}, 'own rows'; \
                      ASSERT NOT EXISTS (SELECT FROM {table} WHERE {key} IS DISTINCT FROM nullif('{tenant}', '')::uuid), 'foreign rows'; \
                      END $$; COMMIT"
                 ))

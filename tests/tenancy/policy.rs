@@ -163,7 +163,7 @@ async fn system_roles_are_those_of_the_list_in_every_tenant() {
              WHERE t.slug = '{tenant}' AND r.system"
         );
         let found: BTreeSet<_> = texts(&plane.database, &query).await.into_iter().collect();
-        let wanted: BTreeSet<_> = SYSTEM_ROLES
+        let desired: BTreeSet<_> = SYSTEM_ROLES
             .iter()
             .filter(|role| !role.platform || tenant == "provider")
             .flat_map(|role| {
@@ -171,17 +171,17 @@ async fn system_roles_are_those_of_the_list_in_every_tenant() {
                 held.map(|permission| format!("{} {}", role.key, permission.code)).collect::<Vec<_>>()
             })
             .collect();
-        assert_eq!(found, wanted, "{tenant}");
+        assert_eq!(found, desired, "{tenant}");
         let described = format!(
             "SELECT concat_ws('|', r.display_name, r.description) FROM iam.tenant_roles r JOIN iam.tenants t ON t.id = r.tenant_id \
              WHERE t.slug = '{tenant}' ORDER BY 1"
         );
-        let mut wanted: Vec<_> = SYSTEM_ROLES
+        let mut desired: Vec<_> = SYSTEM_ROLES
             .iter()
             .filter(|role| !role.platform || tenant == "provider")
             .map(|role| format!("{}|{}", role.key, role.description))
             .collect();
-        wanted.sort();
-        assert_eq!(texts(&plane.database, &described).await, wanted, "{tenant}");
+        desired.sort();
+        assert_eq!(texts(&plane.database, &described).await, desired, "{tenant}");
     }
 }

@@ -140,9 +140,9 @@ async fn open(store: &Store, scope: &TenantScope) -> Vec<Result<()>> {
     ]
 }
 
-async fn refused(store: &Store, scope: &TenantScope, wanted: &str) {
+async fn refused(store: &Store, scope: &TenantScope, desired: &str) {
     for opened in open(store, scope).await {
-        assert_eq!(opened.as_ref().map_err(Error::reason), Err(wanted), "{scope:?}");
+        assert_eq!(opened.as_ref().map_err(Error::reason), Err(desired), "{scope:?}");
     }
 }
 

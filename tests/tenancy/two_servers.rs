@@ -28,10 +28,10 @@ impl Caller {
     }
 }
 
-async fn expect(rest: &Rest, path: &str, wanted: (u16, &str), what: &str) {
+async fn expect(rest: &Rest, path: &str, desired: (u16, &str), what: &str) {
     let (status, answer) = rest.call("GET", path, None).await;
     let reason = answer["error"]["details"][0]["reason"].as_str().unwrap_or_default();
-    assert_eq!((status, reason), wanted, "{what}: {answer}");
+    assert_eq!((status, reason), desired, "{what}: {answer}");
 }
 
 async fn a_revocation_holds_everywhere(listen_for_access: bool) {
@@ -103,9 +103,9 @@ async fn a_revocation_holds_everywhere(listen_for_access: bool) {
     }
     let listeners = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN virtualstack_access%' \
         AND datname = current_database()";
-    let wanted = if listen_for_access { 2 } else { 0 };
+    let desired = if listen_for_access { 2 } else { 0 };
     for _ in 0..600 {
-        if here.database.count(listeners).await == wanted {
+        if here.database.count(listeners).await == desired {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -29,7 +29,7 @@ struct VmRow {
     cpus_held: i32,
     memory_held: i32,
     disk_held: i32,
-    occupies: bool,
+    counted: bool,
     deleted: bool,
     snapshots: Vec<SnapshotRow>,
 }
@@ -125,9 +125,9 @@ pub(super) async fn check(plane: &ControlPlane, lab: &dyn Lab) -> BTreeMap<Strin
     let rows: Vec<VmRow> = plane
         .database
         .rows(
-            "SELECT tenant_id, id, state, state_reason, cpu_count, memory_mib, disk_gib, occupies, deleted_at IS NOT NULL AS deleted, \
-                greatest(cpu_count, wanted_cpu_count) AS cpus_held, greatest(memory_mib, wanted_memory_mib) AS memory_held, \
-                greatest(disk_gib, wanted_disk_gib) AS disk_held, \
+            "SELECT tenant_id, id, state, state_reason, cpu_count, memory_mib, disk_gib, counted, deleted_at IS NOT NULL AS deleted, \
+                greatest(cpu_count, desired_cpu_count) AS cpus_held, greatest(memory_mib, desired_memory_mib) AS memory_held, \
+                greatest(disk_gib, desired_disk_gib) AS disk_held, \
                 (SELECT coalesce(json_agg(json_build_object('id', s.id, 'state', s.state)), '[]') \
                  FROM compute.snapshots s WHERE s.tenant_id = vm.tenant_id AND s.vm_id = vm.id) AS snapshots \
              FROM compute.virtual_machines vm",
@@ -143,7 +143,7 @@ pub(super) async fn check(plane: &ControlPlane, lab: &dyn Lab) -> BTreeMap<Strin
         let held = Size { cpu_count: row.cpus_held, memory_mib: row.memory_held, disk_gib: row.disk_held };
         // What a failure has left in doubt counts for the larger size.
         assert!(held == size || row.state == "ERROR" || !row.state_reason.is_empty(), "its size is to change: {row:?}");
-        match row.occupies {
+        match row.counted {
             true => usage.add(held, row.deleted, row.snapshots.len()),
             false => usage.snapshots += i64::try_from(row.snapshots.len()).expect("a small number"),
         }
@@ -176,7 +176,7 @@ fn same(row: &VmRow, size: Size, machine: Option<&Machine>) {
         "ERROR" => None,
         state => panic!("nothing is under way, and the VM is {state}: {row:?}"),
     };
-    if !row.occupies {
+    if !row.counted {
         assert!(machine.is_none(), "it counts for nothing and is there: {row:?} {machine:?}");
         return;
     }

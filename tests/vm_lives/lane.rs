@@ -26,7 +26,7 @@ use virtualstack_proto::virtualstack::operations::v1::OperationMetadata;
 
 use super::model::{End, Possible, Prospect, Rules, Seen, Verdict};
 use super::program::{Ask, Meanwhile, Program, Step, Stop, Trouble};
-use super::stage::Stage;
+use super::stage::Barrier;
 use super::troubles::Troubles;
 use crate::support::{Seed, Session, reason};
 
@@ -59,25 +59,25 @@ struct Life {
 pub(super) enum Pace {
     Clock,
     /// The worker, which stands still for it.
-    Stage(Arc<Stage>),
+    Barrier(Arc<Barrier>),
 }
 
 impl Pace {
     fn go_on(&self) {
-        if let Self::Stage(stage) = self {
+        if let Self::Barrier(stage) = self {
             stage.go_on();
         }
     }
 
     fn over(&self) {
-        if let Self::Stage(stage) = self {
+        if let Self::Barrier(stage) = self {
             stage.over();
         }
     }
 }
 
 /// Lives one VM after the other.
-pub(super) struct Lane {
+pub(super) struct Actor {
     session: Session,
     templates: Templates,
     rules: Rules,
@@ -95,7 +95,7 @@ pub(super) struct Lane {
     pub(super) tally: BTreeMap<String, usize>,
 }
 
-impl Lane {
+impl Actor {
     pub(super) fn new(
         name: String,
         session: Session,
@@ -116,8 +116,8 @@ impl Lane {
     }
 
     /// Where not the clock counts, but how far the worker is.
-    pub(super) fn on(self, stage: &Arc<Stage>) -> Self {
-        Self { pace: Pace::Stage(Arc::clone(stage)), ..self }
+    pub(super) fn on(self, stage: &Arc<Barrier>) -> Self {
+        Self { pace: Pace::Barrier(Arc::clone(stage)), ..self }
     }
 
     /// Draws what goes wrong while a VM is made that was asked for already.
@@ -168,7 +168,7 @@ impl Lane {
             self.life = Life { display_name, vm, snapshots, possible: Possible::nothing(iso) };
         }
         self.note(&format!("{}: {step:?}", self.life.display_name));
-        if let Pace::Stage(stage) = &self.pace {
+        if let Pace::Barrier(stage) = &self.pace {
             stage.begin(kind(&step.ask), step.meanwhile.map(|(moment, _)| moment.point));
         }
         let verdict = self.life.possible.verdict(&step.ask);
@@ -319,8 +319,8 @@ impl Lane {
                 }
                 tokio::time::sleep(moment.after).await;
             }
-            Pace::Stage(stage) if !stage.held().await => return None,
-            Pace::Stage(_) => {}
+            Pace::Barrier(stage) if !stage.held().await => return None,
+            Pace::Barrier(_) => {}
         }
         let ask = match what {
             Meanwhile::Cancel => None,

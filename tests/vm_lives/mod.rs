@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use virtualstack_proto::virtualstack::compute::v1::template::Kind;
 
 use self::lab::{Lab, SimulatedLab, VcsimLab};
-use self::lane::{Lane, Templates};
+use self::lane::{Actor, Templates};
 use self::program::{Climate, Program};
 use self::troubles::Troubles;
 use self::workers::Workers;
@@ -50,7 +50,7 @@ const NEEDED: [&str; 5] =
 const ROUNDS: usize = 40;
 
 /// What none of the lanes has seen yet.
-fn lacking(lanes: &[Lane]) -> Option<&'static str> {
+fn lacking(lanes: &[Actor]) -> Option<&'static str> {
     NEEDED.into_iter().find(|needed| !lanes.iter().any(|lane| lane.tally.contains_key(*needed)))
 }
 
@@ -87,7 +87,7 @@ async fn soak(plane: &ControlPlane, lab: Arc<dyn Lab>, climate: Climate, duratio
             let program = Program::new(seed.split(2 * number), climate);
             let (session, ids) = (sessions[number % 2].clone(), seed.split(2 * number + 1));
             let troubles = Arc::clone(&troubles);
-            Lane::new(format!("vm-{number}"), session, templates.clone(), lab.rules(), troubles, program, ids)
+            Actor::new(format!("vm-{number}"), session, templates.clone(), lab.rules(), troubles, program, ids)
         })
         .collect();
     let mut log = agreement::Log::default();
@@ -154,7 +154,7 @@ fn report(tally: &BTreeMap<String, usize>, rounds: usize, events: usize) {
 }
 
 /// Looks at the whole. Where that fails, all lanes say what they have done.
-async fn looking<T>(plane: &ControlPlane, lanes: &[Lane], look: impl Future<Output = T>) -> T {
+async fn looking<T>(plane: &ControlPlane, lanes: &[Actor], look: impl Future<Output = T>) -> T {
     match AssertUnwindSafe(look).catch_unwind().await {
         Ok(seen) => seen,
         Err(panic) => {
@@ -168,7 +168,7 @@ async fn looking<T>(plane: &ControlPlane, lanes: &[Lane], look: impl Future<Outp
 
 /// Prints what a lane has done, and what was told of its VM.
 #[expect(clippy::print_stdout, reason = "shown when the test fails")]
-async fn fail(plane: &ControlPlane, lane: &Lane) {
+async fn fail(plane: &ControlPlane, lane: &Actor) {
     println!("--- what was asked, and what came of it:");
     let last = lane.log.len().saturating_sub(60);
     lane.log[last..].iter().for_each(|line| println!("{line}"));

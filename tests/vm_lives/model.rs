@@ -138,7 +138,7 @@ impl Possible {
             return Verdict::Refused(vec![(Code::NotFound, "VM_NOT_FOUND")]);
         }
         let Some(state) = self.state() else { return Verdict::Open };
-        let mut refusals = Vec::new();
+        let mut denied_calls = Vec::new();
         let deleted = state == State::Deleted;
         let allowed = match ask {
             Ask::Create { .. } | Ask::Delete { force: true } => true,
@@ -152,9 +152,9 @@ impl Possible {
             Ask::Undelete => deleted,
         };
         if *ask == Ask::Undelete && !deleted {
-            refusals.push((Code::AlreadyExists, "VM_NOT_DELETED"));
+            denied_calls.push((Code::AlreadyExists, "VM_NOT_DELETED"));
         } else if !allowed {
-            refusals.push((Code::FailedPrecondition, if deleted { "VM_DELETED" } else { "VM_STATE" }));
+            denied_calls.push((Code::FailedPrecondition, if deleted { "VM_DELETED" } else { "VM_STATE" }));
         }
         match ask {
             // Nothing of it may be left.
@@ -164,22 +164,22 @@ impl Possible {
             Ask::Resize { size, .. } => {
                 let has = self.sizes[0];
                 if size.disk_gib < has.disk_gib {
-                    refusals.push((Code::InvalidArgument, "INVALID_FIELDS"));
+                    denied_calls.push((Code::InvalidArgument, "INVALID_FIELDS"));
                 }
                 if size.disk_gib > has.disk_gib && !self.snapshots.is_empty() {
-                    refusals.push((Code::FailedPrecondition, "VM_HAS_SNAPSHOTS"));
+                    denied_calls.push((Code::FailedPrecondition, "VM_HAS_SNAPSHOTS"));
                 }
             }
             Ask::DropSnapshot(number) | Ask::Revert(number) => match self.snapshots.get(number) {
-                None => refusals.push((Code::NotFound, "SNAPSHOT_NOT_FOUND")),
+                None => denied_calls.push((Code::NotFound, "SNAPSHOT_NOT_FOUND")),
                 Some(maybe) if matches!(ask, Ask::Revert(_)) && maybe.states != [snapshot::State::Ready] => {
-                    refusals.push((Code::FailedPrecondition, "SNAPSHOT_STATE"));
+                    denied_calls.push((Code::FailedPrecondition, "SNAPSHOT_STATE"));
                 }
                 Some(_) => {}
             },
             _ => {}
         }
-        if refusals.is_empty() { Verdict::Accepted } else { Verdict::Refused(refusals) }
+        if denied_calls.is_empty() { Verdict::Accepted } else { Verdict::Refused(denied_calls) }
     }
 
     /// How an accepted request ends if nothing comes in between.

@@ -17,7 +17,7 @@ use virtualstack_proto::virtualstack::compute::v1::{
 
 use super::agreement::{self, Usage};
 use super::lab::{Lab, SimulatedLab};
-use super::lane::{Lane, excess, metadata};
+use super::lane::{Actor, excess, metadata};
 use super::program::{Climate, Program};
 use super::troubles::Troubles;
 use super::workers::Workers;
@@ -147,7 +147,7 @@ async fn round(seed: &Seed) -> Tally {
         let ids = seed.split(2 * number + 1);
         let (templates, troubles) = (templates.clone(), Arc::clone(&troubles));
         let mut lane =
-            Lane::new(format!("vm-{number}"), session.clone(), templates, lab.rules(), troubles, program, ids);
+            Actor::new(format!("vm-{number}"), session.clone(), templates, lab.rules(), troubles, program, ids);
         begun.push((lane.expect(&vm, SIZE), operation));
         lanes.push(lane);
     }

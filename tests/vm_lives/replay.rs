@@ -12,10 +12,10 @@ use virtualstack_model::compute::id::VmId;
 use virtualstack_worker::adapters::hypervisor::{Fault, Hypervisor, simulated};
 
 use super::lab::{Lab, Machine, SimulatedLab, Spoil};
-use super::lane::Lane;
+use super::lane::Actor;
 use super::model::Rules;
 use super::program::{Climate, POINTS, Program};
-use super::stage::Stage;
+use super::stage::Barrier;
 use super::troubles::Troubles;
 use super::{agreement, fail, plane, templates};
 use crate::support::{ControlPlane, Database, Hook, Intercepted, Passing, Seed, When, rounds};
@@ -128,7 +128,7 @@ async fn story(seed: &Seed) -> Vec<String> {
     let plane = plane;
     let lab: Arc<dyn Lab> = Arc::new(ByLooks::new(&plane));
     let troubles = Troubles::new(Arc::clone(&lab));
-    let stage = Arc::new(Stage::new());
+    let stage = Arc::new(Barrier::new());
     let hire =
         || plane.work_on(Arc::clone(&stage) as _, Arc::new(Intercepted::behind(Arc::clone(&troubles), lab.connect())));
     let mut worker = hire().await;
@@ -136,7 +136,8 @@ async fn story(seed: &Seed) -> Vec<String> {
     let templates = templates(&plane, &session).await;
     let climate = Climate { trouble: 40, meanwhile: 30, isos: templates.iso.is_some(), spoils: true, longest_life: 10 };
     let (program, ids, mut deaths) = (Program::new(seed.split(0), climate), seed.split(1), seed.split(2));
-    let lane = Lane::new("vm".to_owned(), session.clone(), templates, lab.rules(), Arc::clone(&troubles), program, ids);
+    let lane =
+        Actor::new("vm".to_owned(), session.clone(), templates, lab.rules(), Arc::clone(&troubles), program, ids);
     let mut lane = lane.on(&stage);
 
     let living = async {

@@ -26,13 +26,13 @@ enum Curtain {
 }
 
 /// Counts the points of one operation at a time.
-pub(super) struct Stage {
+pub(super) struct Barrier {
     scene: Mutex<Scene>,
     curtain: watch::Sender<Curtain>,
     death: Notify,
 }
 
-impl Stage {
+impl Barrier {
     pub(super) fn new() -> Self {
         let curtain = watch::Sender::new(Curtain::Closed);
         Self { scene: Mutex::default(), curtain, death: Notify::new() }
@@ -79,7 +79,7 @@ impl Stage {
 }
 
 #[async_trait]
-impl Probe for Stage {
+impl Probe for Barrier {
     async fn pass(&self, step: &str, point: Point) {
         let kind = step.split('.').next().unwrap_or_default();
         if kind.starts_with("vm_") && self.scene().kind != kind {

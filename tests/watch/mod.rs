@@ -67,12 +67,12 @@ impl Watch {
     }
 
     /// All that is told up to a message of a type, that one last.
-    async fn until(&mut self, wanted: Type) -> Vec<WatchMessage> {
+    async fn until(&mut self, desired: Type) -> Vec<WatchMessage> {
         let mut told = Vec::new();
         loop {
             let message = self.next().await.expect("a message");
             told.push(message.clone());
-            if message.r#type() == wanted {
+            if message.r#type() == desired {
                 return told;
             }
         }

@@ -20,11 +20,9 @@ use crate::{compute, engine, iam, tenant_life};
 
 /// What the worker needs from outside.
 pub struct Deps {
-    /// The database.
     pub store: Store,
     /// The hypervisors; one makes them by `into`.
     pub hypervisors: Hypervisors,
-    /// What sends mail.
     pub mailer: Arc<dyn Mailer>,
     /// What links in mails begin with: the console's address.
     pub link_base: String,

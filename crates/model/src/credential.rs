@@ -10,15 +10,9 @@ pub enum Credential {
     /// An access token of a session.
     Session(SessionId),
     /// An access token of an operator's session in a tenant that is not theirs.
-    Support {
-        /// The session.
-        session: SessionId,
-        /// Why they are there.
-        reason: Arc<str>,
-    },
+    Support { session: SessionId, reason: Arc<str> },
     /// An API key, as it was when it was looked at.
     ApiKey {
-        /// The key.
         id: ApiKeyId,
         /// Which of its secrets was used, counted from the first.
         generation: i32,

@@ -16,7 +16,6 @@ pub type Source = Box<dyn std::error::Error + Send + Sync>;
 pub struct Violation {
     /// Path of the field in the request, as JSON spells it.
     pub field: String,
-    /// What is wrong.
     pub description: String,
 }
 
@@ -54,7 +53,6 @@ pub struct Excess {
 
 /// How often something may be done: as often as `quota` at once, and that many each `window_seconds` in the long run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named above")]
 pub struct RateLimit {
     /// What is limited, in a word.
     pub name: &'static str,
@@ -68,9 +66,7 @@ pub enum Error {
     /// The request can never work: fields are wrong.
     #[error("{message}")]
     InvalidArgument {
-        /// Stable reason.
         reason: &'static str,
-        /// For the caller.
         message: String,
         /// Every field that is wrong.
         violations: Vec<Violation>,
@@ -78,9 +74,7 @@ pub enum Error {
     /// The state of the system does not allow it.
     #[error("{message}")]
     FailedPrecondition {
-        /// Stable reason.
         reason: &'static str,
-        /// For the caller.
         message: String,
         /// What stands in the way, by full name.
         subject: String,
@@ -88,7 +82,6 @@ pub enum Error {
     /// It is not there, or not for this caller.
     #[error("{resource} not found")]
     NotFound {
-        /// Stable reason.
         reason: &'static str,
         /// Full name as the caller gave it.
         resource: String,
@@ -96,51 +89,31 @@ pub enum Error {
     /// There is one already.
     #[error("{message}")]
     AlreadyExists {
-        /// Stable reason.
         reason: &'static str,
-        /// For the caller.
         message: String,
         /// Full name or value of what exists.
         resource: String,
     },
     /// Something else got in between; read again and repeat.
     #[error("{message}")]
-    Aborted {
-        /// Stable reason.
-        reason: &'static str,
-        /// For the caller.
-        message: String,
-    },
+    Aborted { reason: &'static str, message: String },
     /// Nobody valid is asking.
     #[error("{message}")]
-    Unauthenticated {
-        /// Stable reason.
-        reason: &'static str,
-        /// For the caller.
-        message: String,
-    },
+    Unauthenticated { reason: &'static str, message: String },
     /// Somebody valid is asking, who may not.
     #[error("{message}")]
-    PermissionDenied {
-        /// Stable reason.
-        reason: &'static str,
-        /// For the caller.
-        message: String,
-    },
+    PermissionDenied { reason: &'static str, message: String },
     /// Too many calls in a short time. Reason RATE_LIMITED.
     #[error("{message}")]
     RateLimited {
-        /// For the caller.
         message: String,
         /// When it is worth another try.
         retry_after: Duration,
-        /// The limit.
         limit: RateLimit,
     },
     /// A quota is used up. Reason QUOTA_EXCEEDED.
     #[error("{message}")]
     QuotaExceeded {
-        /// For the caller.
         message: String,
         /// Every limit that stands in the way.
         excesses: Vec<Excess>,
@@ -148,9 +121,7 @@ pub enum Error {
     /// More than we take.
     #[error("{message}")]
     ResourceExhausted {
-        /// Stable reason.
         reason: &'static str,
-        /// For the caller.
         message: String,
         /// When it is worth another try, if ever.
         retry_after: Option<Duration>,
@@ -158,36 +129,22 @@ pub enum Error {
     /// Something that we need does not answer now.
     #[error("{message}")]
     Unavailable {
-        /// Stable reason.
         reason: &'static str,
-        /// For the caller.
         message: String,
         /// When it is worth another try.
         retry_after: Duration,
-        /// What went wrong inside.
         #[source]
         source: Option<Source>,
     },
     /// The time ran out.
     #[error("{message}")]
-    DeadlineExceeded {
-        /// Stable reason.
-        reason: &'static str,
-        /// For the caller.
-        message: String,
-    },
+    DeadlineExceeded { reason: &'static str, message: String },
     /// There is no such method.
     #[error("{message}")]
-    Unimplemented {
-        /// Stable reason.
-        reason: &'static str,
-        /// For the caller.
-        message: String,
-    },
+    Unimplemented { reason: &'static str, message: String },
     /// A mistake of ours.
     #[error("internal error")]
     Internal {
-        /// What went wrong inside.
         #[source]
         source: Source,
     },

@@ -30,11 +30,9 @@ pub enum Filter {
     All(Vec<Self>),
     /// One of these at least.
     Any(Vec<Self>),
-    /// Not this.
     Not(Box<Self>),
     /// The text is somewhere in what the resource is searched by.
     Term(Pattern),
-    /// A field compares so.
     Restriction(Restriction),
 }
 
@@ -47,15 +45,12 @@ pub struct Restriction {
     pub field: String,
     /// Key in the field, if it is a map.
     pub key: Option<String>,
-    /// How it compares.
     pub operator: Operator,
-    /// With what.
     pub value: Pattern,
 }
 
 /// How a field compares with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as_str says what they are")]
 pub enum Operator {
     Equal,
     NotEqual,

@@ -13,7 +13,6 @@ use crate::sql::text_enum;
 pub enum Actor {
     /// A member of a tenant, or an account outside of one.
     User {
-        /// The account.
         account: AccountId,
         /// The membership through which it acts.
         user: Option<UserId>,
@@ -22,7 +21,6 @@ pub enum Actor {
     },
     /// A member of the provider's tenant at work on a tenant from outside.
     Operator {
-        /// The account.
         account: AccountId,
         /// The membership in the provider's tenant.
         user: UserId,
@@ -56,9 +54,7 @@ impl Actor {
 /// What is done, by whom and from where: a row of the audit log, written in the commit that does it.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    /// The rpc or workflow.
     pub action: String,
-    /// Who.
     pub actor: Actor,
     /// Full name of the resource; may be set once it is known.
     pub resource: String,
@@ -68,14 +64,12 @@ pub struct Audit {
     pub client_address: Option<std::net::IpAddr>,
     /// W3C trace context, which jobs of this write carry on.
     pub traceparent: Option<String>,
-    /// What came of it.
     pub outcome: Outcome,
 }
 
 /// What came of something that is audited.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was done.
     #[default]
     Done,
     /// It was not allowed, for this reason.
@@ -91,7 +85,6 @@ pub struct Change {
     pub resource: String,
     /// What happened, as a stable word.
     pub reason: &'static str,
-    /// What happened, for people.
     pub message: String,
     /// State of the resource after it.
     pub state: &'static str,
@@ -106,11 +99,8 @@ pub struct Change {
 text_enum! {
     /// What became of a resource.
     ChangeKind {
-        /// It came to be.
         Created = "CREATED",
-        /// It changed.
         Updated = "UPDATED",
-        /// It ceased to be.
         Deleted = "DELETED",
     }
 }

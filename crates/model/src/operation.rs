@@ -6,27 +6,18 @@ text_enum! {
     /// What an operation does to its target. Change rows and jobs of before 2026-11-28 also say in it that the target is a
     /// snapshot.
     Verb {
-        /// Creates it.
         Create = "CREATE" | "CREATE_SNAPSHOT",
-        /// Changes it.
         Update = "UPDATE",
-        /// Deletes it.
         Delete = "DELETE" | "DELETE_SNAPSHOT",
-        /// Starts the VM.
         Start = "START",
-        /// Stops the VM.
         Stop = "STOP",
-        /// Restarts the VM.
         Restart = "RESTART",
-        /// Resets the VM.
         Reset = "RESET",
-        /// Suspends the VM.
         Suspend = "SUSPEND",
         /// Takes back the VM's delete.
         Undelete = "UNDELETE",
         /// Puts the VM back to its target, a snapshot.
         Revert = "REVERT" | "REVERT_SNAPSHOT",
-        /// Opens the VM's console.
         OpenConsole = "OPEN_CONSOLE",
     }
 }
@@ -34,11 +25,9 @@ text_enum! {
 text_enum! {
     /// Where an operation is.
     OperationState {
-        /// Waits or runs.
         Open = "OPEN",
         /// A delete that waits behind another operation of its target.
         Queued = "QUEUED",
-        /// Done, and it worked.
         Succeeded = "SUCCEEDED",
         /// Done, and it did not.
         Failed = "FAILED",

@@ -11,7 +11,6 @@ use uuid::Uuid;
 /// A claimed job, and the token that its holder writes with.
 #[derive(Clone, Debug, QueryableByName)]
 pub struct Lease {
-    /// The job.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
     /// What kind of work it is.

@@ -24,7 +24,6 @@ pub struct NewJob {
     pub group_key: String,
     /// What the handler needs to know.
     pub payload: Value,
-    /// Tries of one step.
     pub max_attempts: i32,
     /// Whether it waits until it is [`release`]d.
     pub held: bool,
@@ -47,12 +46,10 @@ pub enum Outcome {
     Retry {
         /// What went wrong, for the operator.
         error: String,
-        /// Not before this long.
         after: Option<TimeDelta>,
         /// But then at the latest, whatever the backoff says.
         within: Option<TimeDelta>,
     },
-    /// All is done.
     Done,
     /// It is given up: the dead letter.
     Discard {

@@ -30,7 +30,6 @@ pub struct Config {
     /// Where to connect, as a role that may work on jobs. The runner holds two connections of its own: one that listens,
     /// one that claims and renews, so that a busy pool costs nobody a lease.
     pub url: String,
-    /// Queues to claim from.
     pub queues: Vec<String>,
     /// Name of this worker, for operators.
     pub worker: String,

@@ -27,7 +27,6 @@ use crate::tx::{Due, Mode, TenantTx, Write};
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize, Deserialize)]
 #[diesel(table_name = table)]
 #[serde(remote = "Self")]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Operation {
     pub tenant_id: TenantId,
     pub id: OperationId,
@@ -78,7 +77,6 @@ impl<'de> Deserialize<'de> for Operation {
 /// An operation to start.
 #[derive(Clone, Debug)]
 pub struct NewOperation {
-    /// Its id.
     pub id: OperationId,
     /// What it does to its target.
     pub verb: Verb,
@@ -95,9 +93,7 @@ pub struct NewOperation {
 pub enum End {
     /// It worked. A VM or snapshot that ceased to be leaves what it was.
     Succeeded(Option<Tombstone>),
-    /// It did not.
     Failed(Failure),
-    /// Somebody asked for it.
     Cancelled,
 }
 
@@ -115,11 +111,8 @@ impl Tombstone {
 /// Why an operation failed, for the tenant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
-    /// google.rpc.Code.
     pub code: i32,
-    /// Stable reason.
     pub reason: String,
-    /// For people.
     pub message: String,
 }
 

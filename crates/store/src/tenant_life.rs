@@ -22,7 +22,6 @@ use crate::tx::{SystemTx, TenantTx, Write};
 
 /// A tenant to make.
 #[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct NewTenant<'a> {
     pub id: TenantId,
     pub slug: &'a str,
@@ -41,7 +40,6 @@ impl<'a> NewTenant<'a> {
 /// The first admin of a tenant.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstAdmin<'a> {
-    /// Normalised address.
     pub email: &'a str,
     /// Name for people, of an account that is made.
     pub display_name: &'a str,

@@ -6,7 +6,7 @@ use virtualstack_model::id::TenantId;
 use virtualstack_model::log::Audit;
 use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
-/// Rows that wait at most. More are counted and not written: whoever floods us with refusals gains nothing by it.
+/// Rows that wait at most. More are counted and not written: whoever floods us with refused calls gains nothing by it.
 const WAITING: usize = 10_000;
 
 /// Rows of one commit at most.
@@ -16,17 +16,17 @@ type Row = (Option<TenantId>, Audit);
 
 /// Takes rows in.
 #[derive(Clone)]
-pub(crate) struct Refusals(Sender<Row>);
+pub(crate) struct DeniedCalls(Sender<Row>);
 
 /// Writes them.
 pub(crate) struct Writer(Receiver<Row>);
 
-pub(crate) fn refusals() -> (Refusals, Writer) {
+pub(crate) fn denied_calls() -> (DeniedCalls, Writer) {
     let (sender, receiver) = channel(WAITING);
-    (Refusals(sender), Writer(receiver))
+    (DeniedCalls(sender), Writer(receiver))
 }
 
-impl Refusals {
+impl DeniedCalls {
     /// Takes a row in; never waits.
     pub(crate) fn record(&self, tenant: Option<TenantId>, audit: Audit) {
         if self.0.try_send((tenant, audit)).is_err() {
@@ -47,7 +47,7 @@ impl Writer {
             }
             if let Err(error) = write(&store, &rows).await {
                 metrics::counter!("virtualstack_audit_dropped_total").increment(rows.len() as u64);
-                tracing::warn!(%error, rows = rows.len(), "cannot write refusals to the audit log");
+                tracing::warn!(%error, rows = rows.len(), "cannot write denied calls to the audit log");
             }
             rows.clear();
         }

@@ -13,7 +13,6 @@ const CHECK: usize = 6;
 
 /// A new key: all of it is shown once, and only what [`Presented`] keeps is kept.
 pub(crate) struct Minted {
-    /// The whole key.
     pub(crate) text: String,
     /// What it is known by.
     pub(crate) presented: Presented,
@@ -24,7 +23,6 @@ pub(crate) struct Minted {
 pub(crate) struct Presented {
     /// By which it is found.
     pub(crate) public_id: String,
-    /// SHA-256 of the secret.
     pub(crate) digest: [u8; 32],
 }
 

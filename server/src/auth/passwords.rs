@@ -51,7 +51,6 @@ pub(crate) struct Passwords {
 pub(crate) enum Checked {
     /// It is not the password.
     Wrong,
-    /// It is.
     Right,
     /// It is, and the hash cost less than a new one does: make a new one.
     RightButWeak,

@@ -25,9 +25,7 @@ const TTL: Duration = Duration::from_secs(60);
 
 /// What a request is authenticated by.
 pub(crate) enum Presented<'h> {
-    /// An access token.
     Token(Cow<'h, str>),
-    /// An API key.
     Key(key_format::Presented),
 }
 

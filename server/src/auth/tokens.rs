@@ -30,9 +30,7 @@ pub(crate) struct Claims {
     iat: i64,
     jti: Uuid,
     sub: AccountId,
-    /// The session.
     pub(crate) sid: SessionId,
-    /// The tenant.
     pub(crate) tid: TenantId,
     /// Who really acts, where the tenant is not theirs (RFC 8693, section 4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]

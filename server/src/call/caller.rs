@@ -114,10 +114,10 @@ impl TenantCaller {
         self.0.scope()
     }
 
-    /// Decides anew, in a transaction that changes access: see [`principals::relook`]. The transaction keeps what came of
+    /// Decides anew, in a transaction that changes access: see [`principals::reauthorize`]. The transaction keeps what came of
     /// it.
     pub(crate) async fn decide_again(&self, tx: &mut TenantTx<Write>) -> Result<Access> {
-        let access = principals::relook(tx, &self.tenant()).await?;
+        let access = principals::reauthorize(tx, &self.tenant()).await?;
         access.authorize(self.0.policy.permission)?;
         Ok(access)
     }

@@ -25,7 +25,7 @@ use virtualstack_store::tx::error::ACCESS_CHANGED;
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Read, Store, TenantTx};
 
-use crate::auth::denials::Refusals;
+use crate::auth::denials::DeniedCalls;
 use crate::auth::key_format;
 use crate::auth::last_use::LastUse;
 use crate::auth::principals::{Presented, Principals};
@@ -50,16 +50,16 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// What decides.
 #[derive(Clone)]
-pub(crate) struct Authority {
+pub(crate) struct Authorizer {
     pub(crate) principals: Principals,
-    pub(crate) refusals: Refusals,
+    pub(crate) denied_calls: DeniedCalls,
     pub(crate) last_use: LastUse,
     pub(crate) max_request_bytes: usize,
 }
 
-pub(crate) async fn layer(State(authority): State<Authority>, request: Request, next: Next) -> Response {
+pub(crate) async fn layer(State(authorizer): State<Authorizer>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let policy = match authority.policy(head.uri.path()) {
+    let policy = match authorizer.policy(head.uri.path()) {
         Ok(None) => return next.run(Request::from_parts(head, body)).await,
         Ok(Some(policy)) => policy,
         Err(error) => return super::reply(error),
@@ -73,12 +73,12 @@ pub(crate) async fn layer(State(authority): State<Authority>, request: Request, 
     };
     if CLIENT_STREAMS.contains(&head.uri.path()) {
         // It may have no end, so it is neither kept nor made again: the client repeats it.
-        return authority.let_in_once(&presented, &info, policy, Request::from_parts(head.clone(), body), next).await;
+        return authorizer.let_in_once(&presented, &info, policy, Request::from_parts(head.clone(), body), next).await;
     }
     // Kept, for a call whose access has changed is decided and made again.
-    let body = match Limited::new(body, authority.max_request_bytes + FRAME).collect().await {
+    let body = match Limited::new(body, authorizer.max_request_bytes + FRAME).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return super::reply(too_large(authority.max_request_bytes)),
+        Err(error) if error.is::<LengthLimitError>() => return super::reply(too_large(authorizer.max_request_bytes)),
         Err(error) => {
             return super::reply(Error::unavailable("BODY_BROKEN", "the request did not arrive whole", error));
         }
@@ -86,7 +86,7 @@ pub(crate) async fn layer(State(authority): State<Authority>, request: Request, 
     let mut tries = 0;
     let (response, caller) = loop {
         tries += 1;
-        let caller = match authority.decide(&presented, &info, policy, tries > 1).await {
+        let caller = match authorizer.decide(&presented, &info, policy, tries > 1).await {
             Ok(caller) => caller,
             Err((error, caller)) => break (super::reply(error), caller),
         };
@@ -100,12 +100,12 @@ pub(crate) async fn layer(State(authority): State<Authority>, request: Request, 
         tokio::time::sleep(PAUSE * tries).await;
     };
     if let Some(caller) = caller {
-        authority.note_refusal(&caller, response.headers());
+        authorizer.note_refusal(&caller, response.headers());
     }
     response
 }
 
-impl Authority {
+impl Authorizer {
     /// The policy of a method; none for what is public.
     fn policy(&self, path: &str) -> Result<Option<Policy>> {
         if PUBLIC_DOCUMENTS.contains(&path) {
@@ -186,28 +186,27 @@ impl Authority {
     fn record(&self, caller: &Caller, reason: Cow<'static, str>) {
         let mut audit = caller.audit("");
         audit.outcome = Outcome::Denied(reason);
-        self.refusals.record(Some(caller.tenant_id()), audit);
+        self.denied_calls.record(Some(caller.tenant_id()), audit);
     }
 
     /// The standing of a call that goes on after it was let in: a stream.
-    pub(crate) async fn standing(&self, caller: TenantCaller, metadata: &MetadataMap) -> Result<Standing> {
+    pub(crate) async fn stream_access(&self, caller: TenantCaller, metadata: &MetadataMap) -> Result<StreamAccess> {
         let presented = credential(metadata.as_ref())?.into_owned();
         let expires_at = self.principals.expires_at(&presented).await?;
-        Ok(Standing { authority: self.clone(), presented, caller, expires_at })
+        Ok(StreamAccess { authorizer: self.clone(), presented, caller, expires_at })
     }
 }
 
 /// Who makes a call that goes on, and whether they still may.
-pub(crate) struct Standing {
-    authority: Authority,
+pub(crate) struct StreamAccess {
+    authorizer: Authorizer,
     presented: Presented<'static>,
-    /// As last decided.
     pub(crate) caller: TenantCaller,
     /// When the credential ends by itself.
     pub(crate) expires_at: Option<DateTime<Utc>>,
 }
 
-impl Standing {
+impl StreamAccess {
     /// Reads as the caller, of whom the database says that they still may. Where their access has changed, it is decided
     /// anew, as for a new call.
     pub(crate) async fn read<T, F>(&mut self, store: &Store, f: F) -> Result<T>
@@ -230,7 +229,7 @@ impl Standing {
 
     async fn decide_again(&mut self) -> Result<()> {
         let Caller { info, policy, .. } = &*self.caller;
-        let decided = self.authority.decide(&self.presented, info, *policy, true).await;
+        let decided = self.authorizer.decide(&self.presented, info, *policy, true).await;
         self.caller = TenantCaller::let_in(decided.map_err(|(error, _)| error)?)?;
         Ok(())
     }
@@ -238,7 +237,7 @@ impl Standing {
     /// Writes down that the caller was turned away, if that is what the error says.
     pub(crate) fn note(&self, error: &Error) {
         if let Error::PermissionDenied { reason, .. } = error {
-            self.authority.record(&self.caller, (*reason).into());
+            self.authorizer.record(&self.caller, (*reason).into());
         }
     }
 }

@@ -3,12 +3,12 @@
 use tokio_util::sync::CancellationToken;
 use virtualstack_store::{MasterKey, Store};
 
-use crate::auth::denials::Refusals;
+use crate::auth::denials::DeniedCalls;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::Passwords;
 use crate::auth::tokens::Tokens;
 use crate::changes::Changes;
-use crate::layers::authorize::Authority;
+use crate::layers::authorize::Authorizer;
 
 /// What services are made of.
 #[derive(Clone)]
@@ -19,8 +19,8 @@ pub(crate) struct Parts {
     pub(crate) tokens: Tokens,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
-    pub(crate) refusals: Refusals,
-    pub(crate) authority: Authority,
+    pub(crate) denied_calls: DeniedCalls,
+    pub(crate) authorizer: Authorizer,
     pub(crate) changes: Changes,
     /// Cancelled when the server begins to stop.
     pub(crate) stopping: CancellationToken,

@@ -25,12 +25,12 @@ use virtualstack_model::log::ChangeKind;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
 use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsRequest, WatchVmsRequest};
-use virtualstack_store::changes::watch::Place;
+use virtualstack_store::changes::watch::Position;
 use virtualstack_store::{MasterKey, Read, Store, TenantTx};
 
 use super::parts::Parts;
 use super::registry;
-use super::watched::{Collection, Told};
+use super::watched::{Collection, Reported};
 use crate::auth::tokens;
 use crate::call::caller::TenantCaller;
 use crate::call::message::time;
@@ -38,7 +38,7 @@ use crate::call::{AnswerStream, TenantCall};
 use crate::changes::{Changes, Follower};
 use crate::config::Config;
 use crate::generated::virtualstack::watch::v1::WatchService;
-use crate::layers::authorize::{Authority, Standing};
+use crate::layers::authorize::{Authorizer, StreamAccess};
 
 /// Messages that wait for a client at most, beside the batch that its task holds.
 const WAITING: usize = 16;
@@ -53,7 +53,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(crate) struct Watches {
     store: Store,
     master_key: MasterKey,
-    authority: Authority,
+    authorizer: Authorizer,
     changes: Changes,
     /// Streams would outlast any drain, so they end when it begins.
     stopping: CancellationToken,
@@ -65,7 +65,7 @@ pub(crate) struct Watches {
 
 impl Watches {
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
-        let Parts { store, master_key, authority, changes, stopping, .. } = parts;
+        let Parts { store, master_key, authorizer, changes, stopping, .. } = parts;
         let slots = Slots {
             open: Arc::default(),
             most: config.max_watches,
@@ -75,7 +75,7 @@ impl Watches {
         Self {
             store,
             master_key,
-            authority,
+            authorizer,
             changes,
             stopping,
             readers: Arc::new(Semaphore::new(READERS)),
@@ -110,18 +110,18 @@ impl Watches {
         if self.stopping.is_cancelled() {
             return Err(stopping());
         }
-        let standing = self.authority.standing(caller, metadata).await?;
-        let slot = self.slots.take(standing.caller.tenant_id(), standing.caller.credential())?;
-        let scope = standing.caller.tenant();
+        let access = self.authorizer.stream_access(caller, metadata).await?;
+        let slot = self.slots.take(access.caller.tenant_id(), access.caller.credential())?;
+        let scope = access.caller.tenant();
         let follower = self.changes.follow(scope.tenant());
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
         let first = if token.is_empty() {
             let snapshot = self.store.read_consistently(&scope, async |tx| (collection.snapshot)(tx).await);
-            let (resources, place) = snapshot.await?;
-            First::Snapshot(resources, place)
+            let (resources, position) = snapshot.await?;
+            First::Snapshot(resources, position)
         } else {
-            let place = Place::of_token(&self.master_key, scope.tenant(), collection.name, token)?;
-            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, place, self.resume).await;
+            let position = Position::of_token(&self.master_key, scope.tenant(), collection.name, token)?;
+            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, position, self.resume).await;
             First::Changes(self.store.read(&scope, after).await?)
         };
         drop(reader);
@@ -131,10 +131,10 @@ impl Watches {
         let watch = Watch {
             of: self.clone(),
             collection,
-            standing,
+            access,
             follower,
             messages,
-            place: first.place(),
+            position: first.position(),
             read: now,
             told: now,
         };
@@ -145,15 +145,15 @@ impl Watches {
 
 /// What a stream begins with.
 enum First {
-    Snapshot(Vec<Resource>, Place),
-    Changes(Told),
+    Snapshot(Vec<Resource>, Position),
+    Changes(Reported),
 }
 
 impl First {
-    fn place(&self) -> Place {
+    fn position(&self) -> Position {
         match self {
-            Self::Snapshot(_, place) => *place,
-            Self::Changes(told) => told.place,
+            Self::Snapshot(_, position) => *position,
+            Self::Changes(reported) => reported.position,
         }
     }
 }
@@ -162,11 +162,11 @@ impl First {
 struct Watch {
     of: Watches,
     collection: &'static Collection,
-    standing: Standing,
+    access: StreamAccess,
     follower: Follower,
     messages: mpsc::Sender<WatchMessage>,
     /// Up to where the log is told.
-    place: Place,
+    position: Position,
     /// When it was last read, and the access checked.
     read: Instant,
     /// When the client was last told something.
@@ -176,7 +176,7 @@ struct Watch {
 impl Watch {
     /// Tells changes until the client goes away, or what becomes of its access, its credential or this server ends it.
     async fn run(mut self, first: First, end: oneshot::Sender<Error>) {
-        let (messages, stop, expires_at) = (self.messages.clone(), self.of.stopping.clone(), self.standing.expires_at);
+        let (messages, stop, expires_at) = (self.messages.clone(), self.of.stopping.clone(), self.access.expires_at);
         let error = tokio::select! {
             biased;
             () = messages.closed() => return,
@@ -187,7 +187,7 @@ impl Watch {
                 Ok(never) => match never {},
             },
         };
-        self.standing.note(&error);
+        self.access.note(&error);
         tracing::debug!(reason = error.reason(), "the watch ends");
         // The client may have gone meanwhile.
         let _ = end.send(error);
@@ -195,52 +195,52 @@ impl Watch {
 
     async fn tell(&mut self, first: First) -> Result<Infallible> {
         let mut more = match first {
-            First::Snapshot(resources, place) => {
+            First::Snapshot(resources, position) => {
                 for resource in resources {
-                    self.send(message(Type::Snapshot, Some(resource), String::new(), place.at)).await?;
+                    self.send(message(Type::Snapshot, Some(resource), String::new(), position.at)).await?;
                 }
-                let synced = message(Type::Synced, None, self.token(place)?, place.at);
+                let synced = message(Type::Synced, None, self.token(position)?, position.at);
                 self.send(synced).await?;
                 false
             }
-            First::Changes(told) => self.tell_changes(told).await?,
+            First::Changes(told) => self.report_changes(told).await?,
         };
         loop {
             if !more {
                 tokio::select! {
-                    () = self.follower.grown(self.place.position) => {}
+                    () = self.follower.grown(self.position.number) => {}
                     () = sleep_until(self.told + self.of.heartbeat) => {}
                 }
             }
             self.follower.reading();
-            let (collection, place) = (self.collection, self.place);
+            let (collection, position) = (self.collection, self.position);
             // However slow its client is: a stream that goes on is not too old.
-            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, place, Duration::MAX).await;
+            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, position, Duration::MAX).await;
             let told = {
                 let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
-                self.standing.read(&self.of.store, after).await?
+                self.access.read(&self.of.store, after).await?
             };
             self.read = Instant::now();
-            more = self.tell_changes(told).await?;
+            more = self.report_changes(told).await?;
             if self.told.elapsed() >= self.of.heartbeat {
-                let bookmark = message(Type::Bookmark, None, self.token(self.place)?, self.place.at);
+                let bookmark = message(Type::Bookmark, None, self.token(self.position)?, self.position.at);
                 self.send(bookmark).await?;
             }
         }
     }
 
     /// Tells changes; whether there are more.
-    async fn tell_changes(&mut self, Told { changes, place, more }: Told) -> Result<bool> {
-        for (kind, resource, place) in changes {
+    async fn report_changes(&mut self, Reported { changes, position, more }: Reported) -> Result<bool> {
+        for (kind, resource, position) in changes {
             let kind = match kind {
                 ChangeKind::Created => Type::Created,
                 ChangeKind::Updated => Type::Updated,
                 ChangeKind::Deleted => Type::Deleted,
             };
-            let token = self.token(place)?;
-            self.send(message(kind, Some(resource), token, place.at)).await?;
+            let token = self.token(position)?;
+            self.send(message(kind, Some(resource), token, position.at)).await?;
         }
-        self.place = place;
+        self.position = position;
         Ok(more)
     }
 
@@ -250,7 +250,7 @@ impl Watch {
             tokio::select! {
                 biased;
                 () = sleep_until(self.read + self.of.heartbeat) => {
-                    self.standing.read(&self.of.store, async |_| Ok(())).await?;
+                    self.access.read(&self.of.store, async |_| Ok(())).await?;
                     self.read = Instant::now();
                 }
                 room = self.messages.reserve() => {
@@ -264,8 +264,8 @@ impl Watch {
         }
     }
 
-    fn token(&self, place: Place) -> Result<String> {
-        place.token(&self.of.master_key, self.standing.caller.tenant_id(), self.collection.name)
+    fn token(&self, position: Position) -> Result<String> {
+        position.token(&self.of.master_key, self.access.caller.tenant_id(), self.collection.name)
     }
 }
 

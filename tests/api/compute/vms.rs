@@ -121,7 +121,7 @@ async fn a_state_allows_what_it_allows() {
     let plane = idle_plane().await;
     let rest = plane.admin().await.rest();
     let vm = settled_vm(&plane, &rest, "web-1", "RUNNING").await;
-    // The model's own test goes through all states; these tell every action from every other, and all refusals.
+    // The model's own test goes through all states; these tell every action from every other, and all denied_calls.
     let allowed = |state: &str| -> &[&str] {
         match state {
             "RUNNING" => &["start", "stop", "restart", "reset", "suspend", "openConsole", "snapshot", "size"],
@@ -193,9 +193,9 @@ async fn sizes_change_by_an_operation_and_words_at_once() {
     assert_eq!(patch("", json!({"description": "new"})).await.0, 200);
     assert_eq!(get(&rest, &vm).await, quiet, "what is said again changes nothing, the etag neither");
 
-    let wanted =
+    let desired =
         json!({"cpuCount": 4, "memoryMib": 4096, "diskGib": 20, "description": "larger", "etag": quiet["etag"]});
-    let (status, operation) = patch("allowRestart=true", wanted).await;
+    let (status, operation) = patch("allowRestart=true", desired).await;
     assert_eq!((status, &operation["done"]), (200, &json!(false)), "{operation}");
     let now = get(&rest, &vm).await;
     assert_eq!((&now["description"], &now["state"]), (&json!("larger"), &json!("UPDATING")));
@@ -205,8 +205,7 @@ async fn sizes_change_by_an_operation_and_words_at_once() {
     assert_ne!(now["etag"], quiet["etag"]);
     let jobs = jobs(&plane).await;
     assert_eq!((&jobs[0]["kind"], &jobs[0]["allow_restart"]), (&json!("vm_resize"), &json!(true)));
-    let kept =
-        "SELECT wanted_cpu_count || ' ' || wanted_memory_mib || ' ' || wanted_disk_gib FROM compute.virtual_machines";
+    let kept = "SELECT desired_cpu_count || ' ' || desired_memory_mib || ' ' || desired_disk_gib FROM compute.virtual_machines";
     assert_eq!(texts(&plane.database, kept).await, ["4 4096 20"]);
     let (_, quota) = rest.call("GET", "/v1/quota", None).await;
     let usage = &quota["usage"];
@@ -249,9 +248,9 @@ async fn a_delete_can_be_taken_back() {
         .await;
     refused(&undelete().await, 429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED");
     plane.database.execute("UPDATE compute.quotas SET max_vms = NULL").await;
-    plane.database.execute("UPDATE compute.virtual_machines SET occupies = false WHERE deleted_at IS NOT NULL").await;
+    plane.database.execute("UPDATE compute.virtual_machines SET counted = false WHERE deleted_at IS NOT NULL").await;
     refused(&undelete().await, 400, "FAILED_PRECONDITION", "VM_LOST");
-    plane.database.execute("UPDATE compute.virtual_machines SET occupies = true").await;
+    plane.database.execute("UPDATE compute.virtual_machines SET counted = true").await;
 
     let (status, operation) = undelete().await;
     assert_eq!((status, &operation["done"]), (200, &json!(true)), "{operation}");
@@ -273,11 +272,11 @@ async fn a_delete_can_be_taken_back() {
 async fn a_vm_that_is_nowhere_is_purged_at_once() {
     let plane = idle_plane().await;
     let rest = plane.admin().await.rest();
-    for (occupies, forced) in [(true, false), (false, true)] {
-        let vm = settled_vm(&plane, &rest, &format!("web-{occupies}"), "ERROR").await;
-        plane.database.execute(&format!("UPDATE compute.virtual_machines SET occupies = {occupies}")).await;
+    for (counted, forced) in [(true, false), (false, true)] {
+        let vm = settled_vm(&plane, &rest, &format!("web-{counted}"), "ERROR").await;
+        plane.database.execute(&format!("UPDATE compute.virtual_machines SET counted = {counted}")).await;
         assert_eq!(rest.call("DELETE", &format!("/v1/{vm}"), None).await.0, 200);
-        assert_eq!(jobs(&plane).await[0]["force"], forced, "occupies: {occupies}");
+        assert_eq!(jobs(&plane).await[0]["force"], forced, "counted: {counted}");
         settle(&plane, "ERROR").await;
     }
 }

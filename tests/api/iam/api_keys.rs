@@ -541,7 +541,7 @@ async fn a_key_may_be_bound_to_networks() {
     let secret = text(&key, "secret");
     let denied = Some((tonic::Code::PermissionDenied, "ADDRESS_NOT_ALLOWED".to_owned()));
     // The server believes gateways on the loopback address, of which this test is one.
-    for (client, wanted) in [
+    for (client, desired) in [
         ("192.0.2.0", &None),
         ("192.0.2.255", &None),
         ("::ffff:192.0.2.9", &None),
@@ -553,7 +553,7 @@ async fn a_key_may_be_bound_to_networks() {
         ("192.0.2.1, 203.0.113.5", &denied),
     ] {
         let got = listed(&admin, &[("x-api-key", secret), ("x-forwarded-for", client)]).await;
-        assert_eq!(&got, wanted, "{client}");
+        assert_eq!(&got, desired, "{client}");
     }
     assert_eq!(listed(&admin, &[("x-api-key", secret)]).await, denied);
     // The gateway believes no client, only its socket.

@@ -157,13 +157,13 @@ async fn the_same_over_grpc() {
     let mut client = InvitationServiceClient::new(acme.channel.clone());
     let request_id = uuid::Uuid::new_v4().to_string();
     let ends = prost_types::Timestamp { seconds: (Utc::now() + TimeDelta::days(30)).timestamp(), nanos: 0 };
-    let wanted = proto::Invitation {
+    let desired = proto::Invitation {
         email: NEW.to_owned(),
         role: "roles/viewer".to_owned(),
         expire_time: Some(ends),
         ..Default::default()
     };
-    let create = proto::CreateInvitationRequest { invitation: Some(wanted), request_id, ..Default::default() };
+    let create = proto::CreateInvitationRequest { invitation: Some(desired), request_id, ..Default::default() };
     let made = client.create_invitation(acme.request(create.clone())).await.expect("an invitation").into_inner();
     assert_eq!(made.expire_time, Some(ends));
     let token = token_of(&plane.next_mail_to(NEW).await);
@@ -185,7 +185,7 @@ async fn the_same_over_grpc() {
     let fresh = client.create_invitation(acme.request(fresh)).await.expect("another").into_inner();
     assert_ne!(fresh.name, made.name);
     let misused = proto::CreateInvitationRequest {
-        invitation: create.invitation.clone().map(|wanted| proto::Invitation { expire_time: None, ..wanted }),
+        invitation: create.invitation.clone().map(|desired| proto::Invitation { expire_time: None, ..desired }),
         ..create
     };
     let refused = client.create_invitation(acme.request(misused)).await.expect_err("another body");

@@ -223,8 +223,8 @@ async fn of_many_rotations_the_last_and_the_one_before_count() {
             .is_success()
     };
     let working = join_all(secrets.iter().map(works)).await;
-    let wanted: Vec<_> = (0..=CALLERS).map(|index| index >= CALLERS - 1).collect();
-    assert_eq!(working, wanted);
+    let desired: Vec<_> = (0..=CALLERS).map(|index| index >= CALLERS - 1).collect();
+    assert_eq!(working, desired);
     let rows = "SELECT count(*) FROM iam.api_keys WHERE generation = 51 AND version = 51";
     assert_eq!(plane.database.count(rows).await, 1);
 }

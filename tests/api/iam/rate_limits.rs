@@ -81,8 +81,8 @@ async fn a_guesser_locks_out_nobody_but_themselves() {
     plane.admin().await;
     // Another account, and another client. It is the same whether or not there is such an account.
     for (email, client) in [("nobody@example.com", HERE), (ADMIN, ELSEWHERE)] {
-        let wanted = ["CREDENTIALS_WRONG", "CREDENTIALS_WRONG", "RATE_LIMITED"];
-        assert_eq!(reasons(&plane, &[(email, client); 3]).await, wanted, "{email} from {client}");
+        let desired = ["CREDENTIALS_WRONG", "CREDENTIALS_WRONG", "RATE_LIMITED"];
+        assert_eq!(reasons(&plane, &[(email, client); 3]).await, desired, "{email} from {client}");
     }
 
     // Half a minute later there is one more, and no second one.
@@ -120,8 +120,8 @@ async fn refreshes_are_counted_by_the_account_of_the_token() {
     refresh(&plane, &second, ELSEWHERE).await.expect("the limit has not used the token up");
     // Tokens of nobody count each by itself.
     for token in ["vsr_a", "vsr_b"] {
-        for wanted in ["REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_INVALID", "RATE_LIMITED"] {
-            assert_eq!(reason(&refresh(&plane, token, HERE).await.expect_err("invalid")), wanted, "{token}");
+        for desired in ["REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_INVALID", "RATE_LIMITED"] {
+            assert_eq!(reason(&refresh(&plane, token, HERE).await.expect_err("invalid")), desired, "{token}");
         }
     }
 }
@@ -131,9 +131,9 @@ async fn a_refresh_that_is_undone_is_counted_all_the_same() {
     let plane = strict(3, 0).await;
     let session = plane.admin().await;
     plane.database.execute("UPDATE iam.sessions SET ended_at = now()").await;
-    for wanted in ["SESSION_ENDED", "SESSION_ENDED", "SESSION_ENDED", "RATE_LIMITED"] {
+    for desired in ["SESSION_ENDED", "SESSION_ENDED", "SESSION_ENDED", "RATE_LIMITED"] {
         let refused = refresh(&plane, &session.tokens.refresh_token, HERE).await.expect_err("ended");
-        assert_eq!(reason(&refused), wanted);
+        assert_eq!(reason(&refused), desired);
     }
 }
 

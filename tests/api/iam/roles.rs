@@ -49,12 +49,12 @@ async fn a_custom_role_is_made_changed_and_deleted() {
     let acme = plane.tenant("acme").await;
     let rest = acme.rest();
     let path = "/v1/roles?requestId=6f9f2f1e-43f2-4b44-9a57-6a2bb4d1b1c5";
-    let wanted =
+    let desired =
         json!({"displayName": "Night shift", "description": "At night", "permissions": ["vm:stop", "vm:read"]});
-    let role = ok(rest.call("POST", path, Some(wanted.clone())).await);
+    let role = ok(rest.call("POST", path, Some(desired.clone())).await);
     let night = name(&role).to_owned();
     assert_eq!((&role["permissions"], &role["system"]), (&json!(["vm:read", "vm:stop"]), &json!(false)));
-    assert_eq!(ok(rest.call("POST", path, Some(wanted.clone())).await), role);
+    assert_eq!(ok(rest.call("POST", path, Some(desired.clone())).await), role);
     for taken in ["Night shift", "viewer", "platform_admin"] {
         refused(&create(&rest, taken, &[]).await, 409, "ALREADY_EXISTS", "ROLE_NAME_TAKEN");
     }

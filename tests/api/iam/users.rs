@@ -60,10 +60,10 @@ async fn a_member_comes_works_and_goes() {
     let plane = ControlPlane::without_worker().await;
     let acme = plane.tenant("acme").await;
     let rest = acme.rest();
-    let wanted =
+    let desired =
         json!({"email": "Ada@Example.COM", "displayName": "Ada", "password": PASSWORD, "roles": ["roles/viewer"]});
     let path = "/v1/users?requestId=6f9f2f1e-43f2-4b44-9a57-6a2bb4d1b1c5";
-    let made = ok(rest.call("POST", path, Some(wanted.clone())).await);
+    let made = ok(rest.call("POST", path, Some(desired.clone())).await);
     let ada = name(&made).to_owned();
     let viewer = ok(rest.call("GET", "/v1/roles/viewer", None).await)["name"].clone();
     assert_eq!(
@@ -73,14 +73,14 @@ async fn a_member_comes_works_and_goes() {
     assert_eq!(plane.database.count("SELECT count(*) FROM iam.invitations WHERE state = 'PENDING'").await, 1);
 
     // The same request again gets the same answer; another one with its id does not; nor does a second of the address.
-    assert_eq!(ok(rest.call("POST", path, Some(wanted.clone())).await), made);
-    let mut other = wanted.clone();
+    assert_eq!(ok(rest.call("POST", path, Some(desired.clone())).await), made);
+    let mut other = desired.clone();
     other["password"] = json!("of the password nothing is kept to tell");
     assert_eq!(ok(rest.call("POST", path, Some(other.clone())).await), made);
     other["displayName"] = json!("Eve");
     let other = rest.call("POST", path, Some(other)).await;
     assert_eq!(refused(&other, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["requestId"]);
-    refused(&add(&rest, wanted).await, 409, "ALREADY_EXISTS", "USER_EXISTS");
+    refused(&add(&rest, desired).await, 409, "ALREADY_EXISTS", "USER_EXISTS");
 
     // The first login makes her active.
     let session = plane.login("ada@example.com", "acme").await;

@@ -121,7 +121,7 @@ async fn conclude<W: Workflow + VmJob>(
     event: Event,
     end: End,
 ) -> Result<Committed<W::Step>, StepError> {
-    let size = if matches!(end, End::Succeeded(_)) { vm.wanted_size() } else { vm.size() };
+    let size = if matches!(end, End::Succeeded(_)) { vm.desired_size() } else { vm.size() };
     let update = observe(context, vm, size).await?;
     let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &end).await;
     Ok(context.commit_step(Transition::Done, done).await?)

@@ -17,12 +17,15 @@ use crate::engine::step_error::{code, failure};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub(crate) enum PowerDown {
-    /// The guest is asked.
     Ask,
     /// The guest has time until then.
-    Await { until: DateTime<Utc> },
+    Await {
+        until: DateTime<Utc>,
+    },
     /// The power is cut.
-    Cut { task: Option<TaskRef> },
+    Cut {
+        task: Option<TaskRef>,
+    },
 }
 
 impl PowerDown {

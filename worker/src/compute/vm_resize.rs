@@ -147,7 +147,7 @@ async fn resize(
     task: Option<TaskRef>,
     restart: bool,
 ) -> Result<Committed<Step>, StepError> {
-    let size = vm.wanted_size();
+    let size = vm.desired_size();
     match ask(context, hypervisor(context, vm)?.ensure_size(vm.id, &size, task.as_ref())).await {
         Ok(progress) => {
             let done = if restart { Step::PowerOn { task: None } } else { Step::Observe };

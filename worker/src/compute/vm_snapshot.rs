@@ -50,9 +50,7 @@ pub(crate) enum Step {
 enum Fate {
     /// It is as it was.
     Untouched,
-    /// It can be used.
     Ready,
-    /// It is gone.
     Gone,
     /// Nobody knows, for this reason.
     Unknown(String),
@@ -204,7 +202,7 @@ async fn conclude(
     event: Event,
     end: End,
 ) -> Result<Committed<Step>, StepError> {
-    let size = if matches!(end, End::Succeeded(_)) { vm.wanted_size() } else { vm.size() };
+    let size = if matches!(end, End::Succeeded(_)) { vm.desired_size() } else { vm.size() };
     let update = observe(context, vm, size).await?;
     let done = async |tx: &mut TenantTx<Write>| {
         write(job, tx, update.clone(), event.clone()).await?;

@@ -50,7 +50,6 @@ const NOTED: i32 = 5;
 pub(crate) struct StepContext<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) lease: &'a Lease,
-    /// "kind.step".
     pub(crate) label: String,
     /// The operation that it is a step of.
     part: Option<Part<'a>>,
@@ -59,7 +58,6 @@ pub(crate) struct StepContext<'a> {
 /// What a step knows of its operation.
 struct Part<'a> {
     operation: OperationId,
-    /// Who asked for it.
     actor: String,
     step: &'static str,
     /// Where the step begins and ends, in percent of the operation.

@@ -11,12 +11,7 @@ use virtualstack_store::tx::error::LEASE_LOST;
 pub(crate) enum StepError<E> {
     /// Nothing is lost; the same step again, later.
     #[error("{message}")]
-    Retry {
-        /// For the operator.
-        message: String,
-        /// Not before this long.
-        after: Option<Duration>,
-    },
+    Retry { message: String, after: Option<Duration> },
     /// It can never work: on to the workflow's rollback.
     #[error("{} {}", .0.reason, .0.message)]
     Fail(Failure),

@@ -6,11 +6,8 @@ use serde::{Deserialize, Serialize};
 /// A ticket for a console. A secret: whoever has it sees the screen and types. It is stored as JSON, sealed.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ConsoleTicket {
-    /// Where to connect.
     pub url: String,
-    /// What to show there.
     pub ticket: String,
-    /// What is spoken there.
     pub protocol: String,
     /// When it is accepted no more.
     pub expires_at: DateTime<Utc>,

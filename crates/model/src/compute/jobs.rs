@@ -54,7 +54,6 @@ vm_jobs! {
 /// Creates a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmCreate {
-    /// The VM.
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,
@@ -78,21 +77,18 @@ impl Default for Graceful {
 /// Starts, stops, restarts, resets or suspends a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmPower {
-    /// The VM.
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,
-    /// Which of these.
     pub verb: Verb,
     /// How its guest is asked first, for what powers it off; none cuts the power.
     #[serde(default)]
     pub graceful: Option<Graceful>,
 }
 
-/// Gives a VM the size that its row says is wanted.
+/// Gives a VM the size that its row says is desired.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmResize {
-    /// The VM.
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,
@@ -103,20 +99,16 @@ pub struct VmResize {
 /// Makes or deletes a snapshot, or puts its VM back to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmSnapshot {
-    /// The VM.
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,
-    /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Which of these.
     pub verb: Verb,
 }
 
 /// Gets a ticket for a VM's console.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmConsole {
-    /// The VM.
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,
@@ -125,7 +117,6 @@ pub struct VmConsole {
 /// Deletes a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmDelete {
-    /// The VM.
     pub vm: VmId,
     /// The operation that the customer sees.
     pub operation: OperationId,

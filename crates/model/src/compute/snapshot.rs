@@ -10,11 +10,9 @@ use crate::{Error, Result};
 text_enum! {
     /// Whether a snapshot can be used.
     SnapshotState {
-        /// Being made.
         Creating = "CREATING",
         /// It can be gone back to.
         Ready = "READY",
-        /// Being deleted.
         Deleting = "DELETING",
         /// The last operation failed half way.
         Error = "ERROR",

@@ -7,7 +7,6 @@ text_enum! {
     TemplateKind {
         /// A machine image that is cloned.
         Ova = "OVA",
-        /// An installation medium.
         Iso = "ISO",
     }
 }
@@ -15,7 +14,6 @@ text_enum! {
 text_enum! {
     /// Whether VMs can be made from a template.
     TemplateState {
-        /// They can.
         Ready = "READY",
         /// It is no longer found on the hypervisor.
         Unavailable = "UNAVAILABLE",

@@ -13,21 +13,13 @@ use crate::sql::text_enum;
 text_enum! {
     /// Life cycle of a VM.
     VmState {
-        /// Being created.
         Provisioning = "PROVISIONING",
-        /// Powered on.
         Running = "RUNNING",
-        /// Powered off.
         Stopped = "STOPPED",
-        /// Suspended to disk.
         Suspended = "SUSPENDED",
-        /// Being powered on.
         Starting = "STARTING",
-        /// Being powered off.
         Stopping = "STOPPING",
-        /// Being changed.
         Updating = "UPDATING",
-        /// Being deleted.
         Deleting = "DELETING",
         /// Deleted, kept until its purge time.
         Deleted = "DELETED",
@@ -39,11 +31,8 @@ text_enum! {
 text_enum! {
     /// Power state as a hypervisor reports it.
     PowerState {
-        /// Powered on.
         On = "ON",
-        /// Powered off.
         Off = "OFF",
-        /// Suspended to disk.
         Paused = "PAUSED",
     }
 }
@@ -51,9 +40,7 @@ text_enum! {
 /// Size of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Size {
-    /// Virtual CPUs.
     pub cpu_count: i32,
-    /// Memory in MiB.
     pub memory_mib: i32,
     /// Size of the first disk in GiB; disks only grow.
     pub disk_gib: i32,

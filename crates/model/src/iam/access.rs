@@ -13,9 +13,7 @@ use crate::id::{AccountId, ApiKeyId, TenantId, UserId};
 pub struct HeldRole {
     /// None for the support role, which is in no tenant.
     pub id: Option<RoleId>,
-    /// Name for people.
     pub display_name: String,
-    /// Codes.
     pub permissions: BTreeSet<String>,
 }
 
@@ -28,9 +26,7 @@ impl HeldRole {
 /// What an API key limits its owner to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyLimit {
-    /// The key.
     pub id: ApiKeyId,
-    /// Codes.
     pub permissions: BTreeSet<String>,
 }
 
@@ -39,17 +35,12 @@ pub struct KeyLimit {
 pub struct Access {
     /// The tenant it is in.
     pub tenant: TenantId,
-    /// Its state.
     pub tenant_state: TenantState,
-    /// Who it is.
     pub account: AccountId,
-    /// State of the account.
     pub account_state: AccountState,
     /// The account as a member.
     pub user: UserId,
-    /// State of the membership.
     pub member_state: MembershipState,
-    /// The member's roles.
     pub roles: Vec<HeldRole>,
     /// What the credential limits this to, if it is an API key.
     pub key: Option<KeyLimit>,
@@ -62,9 +53,7 @@ pub enum Verdict {
     RoleGrants,
     /// The account can not sign in.
     AccountInactive,
-    /// The tenant is suspended.
     TenantSuspended,
-    /// The tenant is deleted.
     TenantDeleted,
     /// The membership is not active.
     MembershipInactive,
@@ -93,7 +82,6 @@ impl Verdict {
 /// A decision, and what made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What it comes to.
     pub verdict: Verdict,
     /// Full name of the role, key, member, tenant or account that decided.
     pub decided_by: String,

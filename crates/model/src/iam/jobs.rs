@@ -12,7 +12,6 @@ pub const MAIL_QUEUE: &str = "mail";
 /// Sends an invitation. The worker makes the token, so that no job ever holds one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InvitationMail {
-    /// The invitation.
     pub invitation: InvitationId,
 }
 
@@ -26,7 +25,6 @@ impl Job for InvitationMail {
 /// the same for an address that nobody knows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PasswordResetMail {
-    /// The account.
     pub account: AccountId,
 }
 

@@ -3,7 +3,6 @@
 /// A permission of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permission {
-    /// Code, "module:action".
     pub code: &'static str,
     /// A few words for people.
     pub title: &'static str,

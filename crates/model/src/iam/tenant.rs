@@ -10,7 +10,6 @@ pub const PROVIDER_SLUG: &str = "provider";
 text_enum! {
     /// Whether a tenant's members can work.
     TenantState {
-        /// They can.
         Active = "ACTIVE",
         /// Nobody reads or does anything in it.
         Suspended = "SUSPENDED",

@@ -7,9 +7,7 @@ use crate::sql::text_enum;
 text_enum! {
     /// Whether an account can sign in.
     AccountState {
-        /// It can.
         Active = "ACTIVE",
-        /// It cannot.
         Inactive = "INACTIVE",
     }
 }
@@ -19,9 +17,7 @@ text_enum! {
     MembershipState {
         /// Invited; has not signed in yet.
         Invited = "INVITED",
-        /// Can work.
         Active = "ACTIVE",
-        /// Cannot enter the tenant.
         Inactive = "INACTIVE",
         /// Taken out of the tenant. The row stays for what they made to refer to.
         Removed = "REMOVED",
@@ -37,11 +33,8 @@ impl MembershipState {
 text_enum! {
     /// Where an invitation stands.
     InvitationState {
-        /// It can be accepted.
         Pending = "PENDING",
-        /// It was accepted.
         Accepted = "ACCEPTED",
-        /// It was revoked.
         Revoked = "REVOKED",
         /// Its time has run out. It is kept as pending: nothing happens at that time.
         Expired = "EXPIRED",
@@ -57,9 +50,7 @@ pub fn normalize_email(email: &str) -> String {
 /// A role that every tenant, or the provider, has and nobody changes.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemRole {
-    /// Key and display name.
     pub key: &'static str,
-    /// What it is for.
     pub description: &'static str,
     /// Whether only the provider tenant has it.
     pub platform: bool,

@@ -14,7 +14,6 @@ use crate::tx::{Mode, TenantTx};
 /// An event as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct RecordedEvent {
     pub position: i64,
     pub created_at: DateTime<Utc>,

@@ -17,9 +17,7 @@ const CHANGES: &str = "virtualstack_changes";
 pub enum AccessEvent {
     /// Roles, memberships or the state of a tenant.
     Tenant(TenantId),
-    /// A session has ended.
     Session(SessionId),
-    /// An API key.
     Key(ApiKeyId),
     /// The keys that access tokens are signed with.
     SigningKeys,
@@ -42,7 +40,6 @@ impl AccessEvent {
 /// Something that servers hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Access has changed.
     Access(AccessEvent),
     /// A tenant's change log has grown; that of any tenant, where it is not known which.
     Changes(Option<TenantId>),

@@ -44,39 +44,39 @@ pub trait Watched: DeserializeOwned + Send + 'static {
 #[derive(Clone, Debug)]
 pub struct Batch<W> {
     /// What became of resources of the collection, in the order of the commits, and where the log stands with that.
-    pub changes: Vec<(ChangeKind, Place)>,
+    pub changes: Vec<(ChangeKind, Position)>,
     /// What each of them was after that, or last.
     pub resources: Vec<W>,
     /// Up to where they are told; others went by.
-    pub place: Place,
+    pub position: Position,
     /// Whether more was there already.
     pub more: bool,
 }
 
-/// A place in a tenant's change log.
+/// A position in a tenant's change log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// The position of what was told last.
-    pub position: i64,
+    pub number: i64,
     /// When that was so, by the clock of the database.
     pub at: DateTime<Utc>,
 }
 
-impl Place {
+impl Position {
     /// A token to go on by: good for this tenant and collection only, and telling nobody anything.
     pub fn token(self, key: &MasterKey, tenant: TenantId, collection: &str) -> Result<String> {
-        let place = [self.position.to_be_bytes(), self.at.timestamp_micros().to_be_bytes()].concat();
-        Ok(URL_SAFE_NO_PAD.encode(key.seal(&purpose(tenant, collection), &place)?))
+        let position = [self.number.to_be_bytes(), self.at.timestamp_micros().to_be_bytes()].concat();
+        Ok(URL_SAFE_NO_PAD.encode(key.seal(&purpose(tenant, collection), &position)?))
     }
 
     /// Reads a token.
     pub fn of_token(key: &MasterKey, tenant: TenantId, collection: &str, token: &str) -> Result<Self> {
         let sealed = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
-        let place = key.open(&purpose(tenant, collection), &sealed).map_err(|_| invalid())?;
-        let (position, at) = place.split_first_chunk().ok_or_else(invalid)?;
+        let position = key.open(&purpose(tenant, collection), &sealed).map_err(|_| invalid())?;
+        let (number, at) = position.split_first_chunk().ok_or_else(invalid)?;
         let at = at.try_into().map(i64::from_be_bytes).map_err(|_| invalid())?;
         let at = DateTime::from_timestamp_micros(at).ok_or_else(invalid)?;
-        Ok(Self { position: i64::from_be_bytes(*position), at })
+        Ok(Self { number: i64::from_be_bytes(*number), at })
     }
 }
 
@@ -121,23 +121,23 @@ impl Log {
         .map_err(from_diesel)
     }
 
-    /// Whether all that came behind a place is still there.
-    fn holds(&self, place: Place, max_age: Duration) -> Result<()> {
-        if place.position > self.head {
+    /// Whether all that came behind a position is still there.
+    fn holds(&self, position: Position, max_age: Duration) -> Result<()> {
+        if position.number > self.head {
             return Err(invalid());
         }
-        let forgotten = place.position < self.head && self.oldest.is_none_or(|oldest| oldest > place.position + 1);
-        if forgotten || (self.at - place.at).to_std().is_ok_and(|age| age > max_age) {
+        let forgotten = position.number < self.head && self.oldest.is_none_or(|oldest| oldest > position.number + 1);
+        if forgotten || (self.at - position.at).to_std().is_ok_and(|age| age > max_age) {
             return Err(expired());
         }
         Ok(())
     }
 }
 
-/// What there is, and the place that a watch of it begins at. In a transaction that sees one moment only.
-pub async fn snapshot<W: Watched, M: Mode>(tx: &mut TenantTx<M>) -> Result<(Vec<W>, Place)> {
+/// What there is, and the position that a watch of it begins at. In a transaction that sees one moment only.
+pub async fn snapshot<W: Watched, M: Mode>(tx: &mut TenantTx<M>) -> Result<(Vec<W>, Position)> {
     let Log { head, at, .. } = Log::read(tx).await?;
-    Ok((W::snapshot(tx).await?, Place { position: head, at }))
+    Ok((W::snapshot(tx).await?, Position { number: head, at }))
 }
 
 /// A change as it is kept.
@@ -151,22 +151,26 @@ struct Row {
 }
 
 impl Row {
-    const fn place(&self) -> Place {
-        Place { position: self.position, at: self.created_at }
+    const fn position(&self) -> Position {
+        Position { number: self.position, at: self.created_at }
     }
 }
 
-/// What has changed since. A place that is no longer kept, or never was, is refused as the token that it came in.
-pub async fn after<W: Watched, M: Mode>(tx: &mut TenantTx<M>, place: Place, max_age: Duration) -> Result<Batch<W>> {
+/// What has changed since. A position that is no longer kept, or never was, is refused as the token that it came in.
+pub async fn after<W: Watched, M: Mode>(
+    tx: &mut TenantTx<M>,
+    position: Position,
+    max_age: Duration,
+) -> Result<Batch<W>> {
     let tenant = tx.tenant();
     let log = Log::read(tx).await?;
-    log.holds(place, max_age)?;
-    let end = log.head.min(place.position + SPAN);
-    let rows: Vec<Row> = if place.position == log.head {
+    log.holds(position, max_age)?;
+    let end = log.head.min(position.number + SPAN);
+    let rows: Vec<Row> = if position.number == log.head {
         Vec::new()
     } else {
         changes::table
-            .filter(changes::tenant_id.eq(tenant.0).and(changes::position.gt(place.position)))
+            .filter(changes::tenant_id.eq(tenant.0).and(changes::position.gt(position.number)))
             .filter(changes::position.le(end).and(changes::kind.is_not_null()))
             .filter(changes::resource.like(format!("{}/%", W::COLLECTION)))
             .order(changes::position)
@@ -177,17 +181,17 @@ pub async fn after<W: Watched, M: Mode>(tx: &mut TenantTx<M>, place: Place, max_
             .map_err(from_diesel)?
     };
     let cut = i64::try_from(rows.len()).is_ok_and(|rows| rows == BATCH);
-    let last = rows.last().filter(|_| cut).map(Row::place);
+    let last = rows.last().filter(|_| cut).map(Row::position);
     // Where a batch stops short of the head, nobody knows when that was; it is no older than what was told before.
-    let at = if end == log.head { log.at } else { place.at };
-    let place = last.unwrap_or(Place { position: end, at });
+    let at = if end == log.head { log.at } else { position.at };
+    let position = last.unwrap_or(Position { number: end, at });
     let (mut changes, mut after) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows {
-        changes.extend(row.kind.map(|kind| (kind, row.place())));
+        changes.extend(row.kind.map(|kind| (kind, row.position())));
         after.extend(row.after);
     }
     let resources = after.into_iter().map(serde_json::from_value).collect::<Result<_, _>>().map_err(Error::internal)?;
-    Ok(Batch { changes, resources, place, more: place.position < log.head })
+    Ok(Batch { changes, resources, position, more: position.number < log.head })
 }
 
 /// The heads of several tenants' logs; tenants in whose logs nothing stands yet are left out.
@@ -212,11 +216,11 @@ mod tests {
     fn a_token_is_good_for_its_tenant_and_collection_only() {
         let (key, tenant) = (MasterKey::generate().expect("a key"), TenantId::new());
         let at = DateTime::from_timestamp_micros(Utc::now().timestamp_micros()).expect("a time");
-        let place = Place { position: 7, at };
-        let token = place.token(&key, tenant, "vms").expect("a token");
-        assert_eq!(Place::of_token(&key, tenant, "vms", &token).expect("a place"), place);
+        let position = Position { number: 7, at };
+        let token = position.token(&key, tenant, "vms").expect("a token");
+        assert_eq!(Position::of_token(&key, tenant, "vms", &token).expect("a position"), position);
         let reason = |tenant, collection: &str, token: &str| {
-            Place::of_token(&key, tenant, collection, token).expect_err("refused").reason()
+            Position::of_token(&key, tenant, collection, token).expect_err("refused").reason()
         };
         let mut changed = URL_SAFE_NO_PAD.decode(&token).expect("base64");
         for byte in 0..changed.len() {
@@ -239,8 +243,8 @@ mod tests {
         let at = Utc::now();
         let hour = Duration::from_secs(3600);
         let held = |head, oldest, position, minutes| {
-            let place = Place { position, at: at - TimeDelta::minutes(minutes) };
-            Log { head, oldest, at }.holds(place, hour).map_err(|error| error.reason())
+            let position = Position { number: position, at: at - TimeDelta::minutes(minutes) };
+            Log { head, oldest, at }.holds(position, hour).map_err(|error| error.reason())
         };
         assert_eq!(held(9, Some(4), 9, 0), Ok(()));
         assert_eq!(held(9, Some(4), 3, 59), Ok(()));

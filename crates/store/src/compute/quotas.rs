@@ -18,7 +18,6 @@ use crate::tx::{Mode, SystemTx, TenantTx, Write};
 
 /// What a tenant may have and has.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Quota {
     pub tenant_id: TenantId,
     pub limits: Limits,

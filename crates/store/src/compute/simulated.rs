@@ -26,22 +26,17 @@ pub struct Simulation {
 /// A VM of the simulation.
 #[derive(Clone, Debug, QueryableByName)]
 pub struct SimulatedVm {
-    /// Our id of it.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
     /// The operation that made it.
     #[diesel(sql_type = SqlUuid)]
     pub operation_id: Uuid,
-    /// ON, OFF or PAUSED.
     #[diesel(sql_type = Text)]
     pub power: String,
-    /// Virtual CPUs.
     #[diesel(sql_type = Integer)]
     pub cpu_count: i32,
-    /// Memory in MiB.
     #[diesel(sql_type = Integer)]
     pub memory_mib: i32,
-    /// Disk in GiB.
     #[diesel(sql_type = Integer)]
     pub disk_gib: i32,
     /// The medium in its drive; it has no guest to ask before something was installed, which never happens here.
@@ -55,16 +50,13 @@ pub struct SimulatedVm {
 /// A task of the simulation.
 #[derive(Clone, Debug, QueryableByName)]
 pub struct SimulatedTask {
-    /// Its id.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
-    /// What it does.
     #[diesel(sql_type = Text)]
     pub action: String,
     /// How far it is, in percent; 100 when it is finished.
     #[diesel(sql_type = Integer)]
     pub percent: i32,
-    /// Why it failed.
     #[diesel(sql_type = Nullable<Text>)]
     pub fault: Option<String>,
 }
@@ -72,7 +64,6 @@ pub struct SimulatedTask {
 /// A snapshot of the simulation.
 #[derive(Clone, Debug, QueryableByName)]
 pub struct SimulatedSnapshot {
-    /// Our id of it.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
     /// The VM it is of.
@@ -83,19 +74,14 @@ pub struct SimulatedSnapshot {
 /// A VM of the simulation, with all that can be compared.
 #[derive(Clone, Debug, QueryableByName)]
 pub struct SimulatedMachine {
-    /// Our id of it.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
-    /// ON, OFF or PAUSED.
     #[diesel(sql_type = Text)]
     pub power: String,
-    /// Virtual CPUs.
     #[diesel(sql_type = Integer)]
     pub cpu_count: i32,
-    /// Memory in MiB.
     #[diesel(sql_type = Integer)]
     pub memory_mib: i32,
-    /// Disk in GiB.
     #[diesel(sql_type = Integer)]
     pub disk_gib: i32,
     /// How often it was reset.

@@ -24,7 +24,6 @@ use crate::tx::{Mode, TenantTx, Write};
 /// A snapshot as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize, Deserialize)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Snapshot {
     pub tenant_id: TenantId,
     pub id: SnapshotId,

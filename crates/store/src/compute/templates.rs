@@ -15,7 +15,6 @@ use crate::tx::{Mode, SystemTx, TenantTx};
 /// A template as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Template {
     pub id: TemplateId,
     pub reference: String,
@@ -33,7 +32,6 @@ pub struct Template {
 
 /// What the hypervisor says of a template.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "as in Template")]
 pub struct Seen {
     pub reference: String,
     pub display_name: String,

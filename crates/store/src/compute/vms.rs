@@ -30,7 +30,6 @@ use crate::tx::{Mode, SystemTx, TenantTx, Write};
 /// A VM as it is kept.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable, AsChangeset, Serialize, Deserialize)]
 #[diesel(table_name = table, primary_key(tenant_id, id), treat_none_as_null = true)]
-#[expect(missing_docs, reason = "the contract says what the fields are, the migrations what the others are")]
 pub struct Vm {
     pub tenant_id: TenantId,
     pub id: VmId,
@@ -57,10 +56,14 @@ pub struct Vm {
     pub version: i64,
     pub template_kind: TemplateKind,
     pub hypervisor: String,
-    pub wanted_cpu_count: Option<i32>,
-    pub wanted_memory_mib: Option<i32>,
-    pub wanted_disk_gib: Option<i32>,
-    pub occupies: bool,
+    #[serde(alias = "wanted_cpu_count")]
+    pub desired_cpu_count: Option<i32>,
+    #[serde(alias = "wanted_memory_mib")]
+    pub desired_memory_mib: Option<i32>,
+    #[serde(alias = "wanted_disk_gib")]
+    pub desired_disk_gib: Option<i32>,
+    #[serde(alias = "occupies")]
+    pub counted: bool,
 }
 
 impl Vm {
@@ -78,30 +81,30 @@ impl Vm {
 
     /// The size that it is to have: its own, but for what an open operation changes.
     #[must_use]
-    pub fn wanted_size(&self) -> Size {
+    pub fn desired_size(&self) -> Size {
         Size {
-            cpu_count: self.wanted_cpu_count.unwrap_or(self.cpu_count),
-            memory_mib: self.wanted_memory_mib.unwrap_or(self.memory_mib),
-            disk_gib: self.wanted_disk_gib.unwrap_or(self.disk_gib),
+            cpu_count: self.desired_cpu_count.unwrap_or(self.cpu_count),
+            memory_mib: self.desired_memory_mib.unwrap_or(self.memory_mib),
+            disk_gib: self.desired_disk_gib.unwrap_or(self.disk_gib),
         }
     }
 
     /// What it counts for in the quota: while its size changes, the larger one; once it is deleted, its disk; and where
     /// nothing of it is on the hypervisor, nothing.
     #[must_use]
-    pub fn holding(&self) -> Amounts {
-        if !self.occupies {
+    pub fn quota_usage(&self) -> Amounts {
+        if !self.counted {
             return Amounts::default();
         }
-        let (size, wanted) = (self.size(), self.wanted_size());
-        let disk_gib = size.disk_gib.max(wanted.disk_gib).into();
+        let (size, desired) = (self.size(), self.desired_size());
+        let disk_gib = size.disk_gib.max(desired.disk_gib).into();
         if self.deleted_at.is_some() {
             return Amounts { disk_gib, ..Amounts::default() };
         }
         Amounts {
             vms: 1,
-            vcpus: size.cpu_count.max(wanted.cpu_count).into(),
-            memory_mib: size.memory_mib.max(wanted.memory_mib).into(),
+            vcpus: size.cpu_count.max(desired.cpu_count).into(),
+            memory_mib: size.memory_mib.max(desired.memory_mib).into(),
             disk_gib,
             ..Amounts::default()
         }
@@ -256,7 +259,7 @@ pub async fn list_events<M: Mode>(
 /// Puts a new VM in, within the quota, with the change that says so.
 pub async fn insert(tx: &mut TenantTx<Write>, vm: &Vm, operation: OperationId) -> Result<()> {
     diesel::insert_into(table::table).values(vm).execute(tx.connection()?).await.map_err(from_diesel)?;
-    quotas::reserve(tx, &vm.holding()).await?;
+    quotas::reserve(tx, &vm.quota_usage()).await?;
     let message = format!("Creation from template {} was requested", vm.template_display_name);
     let event = Event { reason: "VM_CREATE_REQUESTED", message, operation: Some(operation) };
     let fields = json!({"displayName": vm.display_name, "cpuCount": vm.cpu_count, "memoryMib": vm.memory_mib, "diskGib": vm.disk_gib});
@@ -268,7 +271,6 @@ pub async fn insert(tx: &mut TenantTx<Write>, vm: &Vm, operation: OperationId) -
 /// What an operation or a workflow writes of a VM. Fields that are none stay as they are.
 #[derive(Clone, Debug, Default)]
 pub struct Update {
-    /// New state.
     pub state: Option<VmState>,
     /// Why; kept only with the state it came with.
     pub state_reason: String,
@@ -297,13 +299,13 @@ pub async fn update_state(tx: &mut TenantTx<Write>, vm: &mut Vm, update: Update,
     }
     if let Some(size) = update.size {
         (vm.cpu_count, vm.memory_mib, vm.disk_gib) = (size.cpu_count, size.memory_mib, size.disk_gib);
-        (vm.wanted_cpu_count, vm.wanted_memory_mib, vm.wanted_disk_gib) = (None, None, None);
+        (vm.desired_cpu_count, vm.desired_memory_mib, vm.desired_disk_gib) = (None, None, None);
     }
     if let Some(purge_at) = update.purge_at {
         vm.deleted_at.get_or_insert(now);
         vm.purge_at = Some(purge_at);
     }
-    vm.occupies &= !update.absent;
+    vm.counted &= !update.absent;
     let mut fields = changed_fields([
         ("cpuCount", json!(before.cpu_count), json!(vm.cpu_count)),
         ("memoryMib", json!(before.memory_mib), json!(vm.memory_mib)),
@@ -311,7 +313,7 @@ pub async fn update_state(tx: &mut TenantTx<Write>, vm: &mut Vm, update: Update,
     ]);
     fields.insert("state".to_owned(), json!([before.state, vm.state]));
     save(tx, &before, vm).await?;
-    let by = vm.holding().since(&before.holding());
+    let by = vm.quota_usage().since(&before.quota_usage());
     quotas::adjust(tx, &by).await?;
     let change = vm.changed(event, ChangeKind::Updated, fields.into())?;
     tx.change(change);
@@ -334,16 +336,22 @@ pub async fn update_metadata(tx: &mut TenantTx<Write>, before: &Vm, vm: &mut Vm,
 }
 
 /// Says what size an operation is to give a VM, within the quota.
-pub async fn want_size(tx: &mut TenantTx<Write>, vm: &mut Vm, state: VmState, size: Size, event: Event) -> Result<()> {
+pub async fn set_desired_size(
+    tx: &mut TenantTx<Write>,
+    vm: &mut Vm,
+    state: VmState,
+    size: Size,
+    event: Event,
+) -> Result<()> {
     let before = vm.clone();
     vm.state = state;
     vm.state_reason.clear();
-    vm.wanted_cpu_count = Some(size.cpu_count);
-    vm.wanted_memory_mib = Some(size.memory_mib);
-    vm.wanted_disk_gib = Some(size.disk_gib);
+    vm.desired_cpu_count = Some(size.cpu_count);
+    vm.desired_memory_mib = Some(size.memory_mib);
+    vm.desired_disk_gib = Some(size.disk_gib);
     save(tx, &before, vm).await?;
-    quotas::reserve(tx, &vm.holding().since(&before.holding())).await?;
-    let change = vm.changed(event, ChangeKind::Updated, json!({"wanted": [before.wanted_size(), size]}))?;
+    quotas::reserve(tx, &vm.quota_usage().since(&before.quota_usage())).await?;
+    let change = vm.changed(event, ChangeKind::Updated, json!({"desired": [before.desired_size(), size]}))?;
     tx.change(change);
     Ok(())
 }
@@ -356,7 +364,7 @@ pub async fn undelete(tx: &mut TenantTx<Write>, vm: &mut Vm, state: VmState, ope
     vm.deleted_at = None;
     vm.purge_at = None;
     save(tx, &before, vm).await?;
-    quotas::reserve(tx, &vm.holding().since(&before.holding())).await?;
+    quotas::reserve(tx, &vm.quota_usage().since(&before.quota_usage())).await?;
     let message = "The delete was taken back".to_owned();
     let event = Event { reason: "VM_UNDELETED", message, operation: Some(operation) };
     let change = vm.changed(event, ChangeKind::Updated, json!({"state": [before.state, vm.state]}))?;
@@ -387,7 +395,7 @@ pub async fn remove(tx: &mut TenantTx<Write>, vm: &Vm, event: Event) -> Result<(
             .optional()
             .map_err(from_diesel)?;
     let Some(removed) = removed else { return Ok(()) };
-    quotas::adjust(tx, &Amounts::default().since(&removed.holding())).await?;
+    quotas::adjust(tx, &Amounts::default().since(&removed.quota_usage())).await?;
     let last = Vm { state: VmState::Deleted, version: removed.version + 1, ..removed };
     let change = last.changed(event, ChangeKind::Deleted, json!({"state": [vm.state, null]}))?;
     tx.change(change);

@@ -16,7 +16,6 @@ use crate::tx::{AccountTx, SystemTx};
 /// What a login needs to know of an account.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the migration says what the columns are")]
 pub struct Credentials {
     pub id: AccountId,
     /// None before an invitation was accepted.
@@ -27,7 +26,6 @@ pub struct Credentials {
 
 /// A tenant that an account is a member of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Choice {
     pub id: TenantId,
     pub slug: String,
@@ -141,12 +139,7 @@ pub async fn set_password(tx: &mut SystemTx, account: AccountId, hash: &str) -> 
 #[derive(Clone, Copy, Debug)]
 pub enum Invited<'a> {
     /// An account whose password was checked against this hash.
-    Known {
-        /// The account.
-        account: AccountId,
-        /// The hash.
-        password_hash: &'a str,
-    },
+    Known { account: AccountId, password_hash: &'a str },
     /// Who has no account, or one without a password.
     New {
         /// Hash of the password to be.

@@ -20,7 +20,6 @@ use crate::tx::{Mode, SystemTx, TenantTx, Write};
 /// A key as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct ApiKey {
     pub id: ApiKeyId,
     pub owner_id: UserId,
@@ -38,7 +37,6 @@ pub struct ApiKey {
 /// What the owner of a key sets.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = table, treat_none_as_null = true)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Terms {
     pub display_name: String,
     pub permissions: Vec<String>,
@@ -128,9 +126,7 @@ pub async fn list<M: Mode>(
 /// What a new key is known by: the public part that finds it, and the SHA-256 of its secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Secret<'a> {
-    /// The public part.
     pub public_id: &'a str,
-    /// SHA-256 of the secret.
     pub digest: &'a [u8],
 }
 
@@ -216,11 +212,8 @@ pub async fn delete(tx: &mut TenantTx<Write>, key: &ApiKey) -> Result<()> {
 /// A use of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// The key.
     pub key: ApiKeyId,
-    /// When.
     pub at: DateTime<Utc>,
-    /// From where.
     pub from: Option<IpAddr>,
 }
 

@@ -32,7 +32,6 @@ pub(crate) const STATE: &str = "CASE WHEN iam.invitations.state = 'PENDING' AND 
 /// An invitation as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Invitation {
     pub id: InvitationId,
     pub email: String,
@@ -61,9 +60,7 @@ pub enum InvitationGrant {
 /// An invitation to make.
 #[derive(Clone, Debug)]
 pub struct Invite<'a> {
-    /// Normalised address.
     pub email: &'a str,
-    /// What it grants.
     pub grant: InvitationGrant,
     /// Who invites; None for the platform.
     pub inviter: Option<UserId>,
@@ -301,13 +298,11 @@ fn accepted(id: InvitationId) -> Error {
 /// What the mail of an invitation says besides its token.
 #[derive(Clone, Debug)]
 pub struct MailContent {
-    /// To whom.
     pub email: String,
     /// The tenant's name for people.
     pub tenant: String,
     /// The inviter's name for people; None for the platform.
     pub inviter: Option<String>,
-    /// When the invitation ends.
     pub expires_at: DateTime<Utc>,
 }
 
@@ -357,7 +352,6 @@ pub async fn set_sent(tx: &mut TenantTx<Write>, id: InvitationId, digest: &[u8])
 /// An invitation as who has its token sees it.
 #[derive(Clone, Debug)]
 pub struct Presented {
-    /// It is open.
     pub invitation: Invitation,
     /// The tenant it is to.
     pub tenant: TenantId,
@@ -384,11 +378,8 @@ pub async fn by_token(tx: &mut SystemTx, digest: &[u8]) -> Result<Presented> {
 /// What came of an accepted invitation.
 #[derive(Clone, Debug)]
 pub struct Joined {
-    /// The member.
     pub user: UserId,
-    /// The tenant.
     pub tenant: TenantId,
-    /// Address of the account.
     pub email: String,
 }
 

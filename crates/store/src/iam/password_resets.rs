@@ -20,11 +20,8 @@ const TERM: TimeDelta = TimeDelta::hours(1);
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = users)]
 pub struct Holder {
-    /// The account.
     pub id: AccountId,
-    /// Its address.
     pub email: String,
-    /// Its name for people.
     pub display_name: String,
 }
 

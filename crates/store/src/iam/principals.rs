@@ -29,7 +29,6 @@ use crate::tx::{Mode, SystemTx, TenantTx, Write};
 /// A verified caller.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// What they may do.
     pub access: Access,
     /// What they were authenticated by.
     pub credential: Credential,
@@ -272,7 +271,7 @@ pub async fn of_key(tx: &mut SystemTx, public_id: &str, digest: &[u8]) -> Result
 
 /// Makes changes of access in the tenant wait for one another, and reads anew what the caller may do: they may have
 /// waited behind a change that took it from them. Whoever changes access begins with this.
-pub async fn relook(tx: &mut TenantTx<Write>, scope: &TenantScope) -> Result<Access> {
+pub async fn reauthorize(tx: &mut TenantTx<Write>, scope: &TenantScope) -> Result<Access> {
     epoch::lock(tx).await?;
     let decide = async |system: &mut SystemTx| match &scope.credential {
         Credential::Session(session) | Credential::Support { session, .. } => {

@@ -17,7 +17,7 @@ extern "SQL" {
         bucket: Binary,
         rate: Double,
         burst: Double,
-        wanted: Double,
+        desired: Double,
         spent: Bool,
     ) -> Record<(Bool, Double, Double)>;
 
@@ -28,9 +28,7 @@ extern "SQL" {
 /// How much a bucket holds, and how fast it fills.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
-    /// Tokens a second.
     pub rate: f64,
-    /// Tokens at most.
     pub burst: f64,
 }
 
@@ -55,8 +53,8 @@ pub async fn settle(tx: &mut SystemTx, key: &[u8], limit: Limit, spent: f64) -> 
     call(tx, key, limit, spent, true).await
 }
 
-async fn call(tx: &mut SystemTx, key: &[u8], limit: Limit, wanted: f64, spent: bool) -> Result<Taken> {
-    let (granted, left, wait) = diesel::select(take_tokens(key, limit.rate, limit.burst, wanted, spent))
+async fn call(tx: &mut SystemTx, key: &[u8], limit: Limit, desired: f64, spent: bool) -> Result<Taken> {
+    let (granted, left, wait) = diesel::select(take_tokens(key, limit.rate, limit.burst, desired, spent))
         .get_result(tx.connection()?)
         .await
         .map_err(from_diesel)?;

@@ -1,6 +1,6 @@
 //! Roles: named sets of permissions, who holds them, and the catalogue of permissions.
 //!
-//! What depends on who holds what comes after [`crate::iam::principals::relook`], which makes such changes wait for one
+//! What depends on who holds what comes after [`crate::iam::principals::reauthorize`], which makes such changes wait for one
 //! another. A role that is taken into use elsewhere meanwhile is kept by its foreign keys.
 
 use std::collections::BTreeSet;
@@ -30,7 +30,6 @@ use crate::tx::{Mode, TenantTx, Write};
 /// A role as it is kept, with the codes of its permissions.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Role {
     pub id: RoleId,
     pub display_name: String,
@@ -60,7 +59,6 @@ impl Role {
 /// A permission of the catalogue.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = catalogue)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Permission {
     pub code: String,
     pub title: String,
@@ -71,7 +69,6 @@ pub struct Permission {
 /// Which role is meant: both stand in full names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// By id.
     Id(RoleId),
     /// A system role, by key.
     System(String),
@@ -213,16 +210,16 @@ async fn put_in(tx: &mut TenantTx<Write>, role: RoleId, permissions: &[String]) 
     Ok(())
 }
 
-/// Makes a locked role what `wanted` says: display name, description, permissions.
-pub async fn update(tx: &mut TenantTx<Write>, before: &Role, wanted: &Role) -> Result<Role> {
+/// Makes a locked role what `desired` says: display name, description, permissions.
+pub async fn update(tx: &mut TenantTx<Write>, before: &Role, desired: &Role) -> Result<Role> {
     let (tenant, id) = (tx.tenant(), before.id);
-    if wanted.display_name != before.display_name {
-        check_name(&wanted.display_name)?;
+    if desired.display_name != before.display_name {
+        check_name(&desired.display_name)?;
     }
     diesel::update(table::table.filter(table::tenant_id.eq(tenant.0).and(table::id.eq(id))))
         .set((
-            table::display_name.eq(&wanted.display_name),
-            table::description.eq(&wanted.description),
+            table::display_name.eq(&desired.display_name),
+            table::description.eq(&desired.description),
             table::updated_at.eq(Utc::now()),
             table::version.eq(before.version + 1),
         ))
@@ -232,13 +229,13 @@ pub async fn update(tx: &mut TenantTx<Write>, before: &Role, wanted: &Role) -> R
     diesel::delete(
         contents::table
             .filter(contents::tenant_id.eq(tenant.0).and(contents::role_id.eq(id.0)))
-            .filter(contents::permission.ne_all(&wanted.permissions)),
+            .filter(contents::permission.ne_all(&desired.permissions)),
     )
     .execute(tx.connection()?)
     .await
     .map_err(from_diesel)?;
-    put_in(tx, id, &wanted.permissions).await?;
-    if wanted.permissions != before.permissions {
+    put_in(tx, id, &desired.permissions).await?;
+    if desired.permissions != before.permissions {
         epoch::raise(tx).await?;
     }
     let role = get(tx, &Key::Id(id)).await?;

@@ -23,9 +23,7 @@ const LOST_REPLY: TimeDelta = TimeDelta::seconds(10);
 /// A tenant that an operator enters, and why.
 #[derive(Clone, Debug)]
 pub struct Support {
-    /// The tenant.
     pub tenant: TenantId,
-    /// Why.
     pub reason: String,
     /// The session that it is begun from, and ends with.
     pub parent: SessionId,
@@ -76,7 +74,6 @@ pub async fn extend(tx: &mut SystemTx, session: SessionId, lifetime: TimeDelta, 
 /// A session as its account sees it.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Session {
     pub id: SessionId,
     pub created_at: DateTime<Utc>,

@@ -12,7 +12,6 @@ use crate::tx::error::from_diesel;
 /// A key as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the migration says what the columns are")]
 pub struct SigningKey {
     pub kid: String,
     pub public_key: Vec<u8>,

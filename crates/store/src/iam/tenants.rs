@@ -19,7 +19,6 @@ use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
 /// A tenant as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Tenant {
     pub id: TenantId,
     pub slug: String,
@@ -55,7 +54,6 @@ impl Tenant {
 
 /// What an update may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Edit {
     pub display_name: String,
     pub settings: Settings,
@@ -64,9 +62,7 @@ pub struct Edit {
 /// Which tenant is meant: both stand in full names.
 #[derive(Clone, Debug)]
 pub enum Key {
-    /// By id.
     Id(TenantId),
-    /// By slug.
     Slug(String),
 }
 

@@ -1,6 +1,6 @@
 //! Users: accounts as members of one tenant. The tenant's rows carry address and name, so that no tenant reads accounts.
 //!
-//! What changes who may come in comes after [`crate::iam::principals::relook`], which makes such changes wait for one another.
+//! What changes who may come in comes after [`crate::iam::principals::reauthorize`], which makes such changes wait for one another.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
@@ -27,7 +27,6 @@ use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
 /// A member as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct User {
     pub id: UserId,
     pub account_id: AccountId,
@@ -52,7 +51,6 @@ impl User {
 /// A member with the roles they hold, by the roles' names.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = table)]
-#[expect(missing_docs, reason = "the contract says what the fields are")]
 pub struct Member {
     #[diesel(embed)]
     pub user: User,
@@ -71,13 +69,11 @@ fn held() -> SqlLiteral<Array<SqlUuid>> {
 /// A member to be.
 #[derive(Clone, Debug)]
 pub struct NewUser<'a> {
-    /// Normalised address.
     pub email: &'a str,
     /// Name for people, as the tenant sees it.
     pub display_name: &'a str,
     /// Hash of the password that a new account gets.
     pub password_hash: Option<&'a str>,
-    /// Roles to hold.
     pub roles: &'a [Role],
     /// Who adds them; none for the platform.
     pub inviter: Option<UserId>,

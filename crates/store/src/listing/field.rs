@@ -30,15 +30,11 @@ pub(crate) struct Field<QS> {
 pub(crate) enum Kind {
     /// Without case, with wildcards; `:` finds it anywhere in the text.
     Text,
-    /// One of these.
     Words(&'static [&'static str]),
     /// A stable word, as it is; with wildcards.
     Code,
-    /// RFC 3339.
     Time,
-    /// Integers.
     Number,
-    /// true or false.
     Bool,
     /// A full name of this collection; in SQL a uuid.
     Id(&'static str),

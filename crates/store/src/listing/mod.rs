@@ -69,7 +69,6 @@ pub struct ListRequest {
 /// A page of a list.
 #[derive(Clone, Debug)]
 pub struct Listed<T> {
-    /// The rows.
     pub rows: Vec<T>,
     /// Token of the next page; empty on the last one.
     pub next_page_token: String,
@@ -135,7 +134,7 @@ impl<QS> Listing<QS> {
         })
     }
 
-    /// The page, the query of its rows, and that of the total if it is wanted.
+    /// The page, the query of its rows, and that of the total if it is asked for.
     #[expect(clippy::type_complexity, reason = "it has one caller")]
     fn queries<Q, T>(
         &self,

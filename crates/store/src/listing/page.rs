@@ -10,7 +10,6 @@ use virtualstack_model::{Error, Result, page};
 /// Which page of a list a caller wants.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// Rows at most.
     size: i64,
     /// The keys of the last row of the page before, one for each field of the order.
     pub(crate) after: Option<Vec<Value>>,

@@ -46,10 +46,10 @@ table! {
         version -> BigInt,
         template_kind -> Text,
         hypervisor -> Text,
-        wanted_cpu_count -> Nullable<Integer>,
-        wanted_memory_mib -> Nullable<Integer>,
-        wanted_disk_gib -> Nullable<Integer>,
-        occupies -> Bool,
+        desired_cpu_count -> Nullable<Integer>,
+        desired_memory_mib -> Nullable<Integer>,
+        desired_disk_gib -> Nullable<Integer>,
+        counted -> Bool,
     }
 }
 

@@ -1,7 +1,5 @@
 //! The tables as diesel sees them, a file per schema. A test holds this equal to the migrated database.
 
-#![expect(missing_docs, reason = "the migrations say what columns are")]
-
 mod audit;
 mod compute;
 mod iam;

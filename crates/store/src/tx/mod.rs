@@ -23,7 +23,6 @@ use crate::tx::store::TxFn;
 /// How a transaction ends that worked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ending {
-    /// By a commit.
     #[default]
     Commit,
     /// By a rollback: everything is done, every check with it, and nothing of it is kept.
@@ -311,7 +310,6 @@ impl TenantTx<Write> {
 /// When a job is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Now.
     Now,
     /// When something else releases it.
     Held,

@@ -89,17 +89,17 @@ async fn find(tx: &mut SystemTx, field: &str, name: &str) -> Result<Tenant> {
 }
 
 /// Limits with those that an update names put in.
-fn merged(mut limits: Limits, wanted: Limits, fields: &[&str]) -> Limits {
+fn merged(mut limits: Limits, desired: Limits, fields: &[&str]) -> Limits {
     for field in fields {
         match *field {
-            "limits" => limits = wanted,
-            "limits.vms" => limits.vms = wanted.vms,
-            "limits.vcpus" => limits.vcpus = wanted.vcpus,
-            "limits.memory_mib" => limits.memory_mib = wanted.memory_mib,
-            "limits.disk_gib" => limits.disk_gib = wanted.disk_gib,
-            "limits.snapshots" => limits.snapshots = wanted.snapshots,
-            "limits.templates" => limits.templates = wanted.templates,
-            _ => limits.template_bytes = wanted.template_bytes,
+            "limits" => limits = desired,
+            "limits.vms" => limits.vms = desired.vms,
+            "limits.vcpus" => limits.vcpus = desired.vcpus,
+            "limits.memory_mib" => limits.memory_mib = desired.memory_mib,
+            "limits.disk_gib" => limits.disk_gib = desired.disk_gib,
+            "limits.snapshots" => limits.snapshots = desired.snapshots,
+            "limits.templates" => limits.templates = desired.templates,
+            _ => limits.template_bytes = desired.template_bytes,
         }
     }
     limits

@@ -129,7 +129,7 @@ impl Snapshots {
                 let size = Size { cpu_count, memory_mib, disk_gib: vm.disk_gib };
                 let message = "Going back to a snapshot was requested".to_owned();
                 let event = Event { reason: "VM_REVERT_REQUESTED", message, operation: Some(operation) };
-                vms::want_size(tx, &mut vm, state, size, event).await?;
+                vms::set_desired_size(tx, &mut vm, state, size, event).await?;
             }
             tx.audit_resource(snapshot.name());
             Ok(started)

@@ -93,7 +93,7 @@ impl VmService for Vms {
             }
             // A size that another operation is at work on is not there yet, and may never be.
             let sized =
-                fields.iter().any(|field| SIZES.contains(field)) && (size, size) != (vm.size(), vm.wanted_size());
+                fields.iter().any(|field| SIZES.contains(field)) && (size, size) != (vm.size(), vm.desired_size());
             if !sized {
                 return operations::record_done(tx, vms::operation(id, Verb::Update, target)).await;
             }
@@ -107,7 +107,7 @@ impl VmService for Vms {
             let Size { cpu_count, memory_mib, disk_gib } = size;
             let message = format!("A size of {cpu_count} CPUs, {memory_mib} MiB and {disk_gib} GiB was requested");
             let event = Event { reason: "VM_RESIZE_REQUESTED", message, operation: Some(id) };
-            vms::want_size(tx, &mut vm, state, size, event).await?;
+            vms::set_desired_size(tx, &mut vm, state, size, event).await?;
             Ok(started)
         };
         start(&call, &self.store, id, update).await
@@ -125,7 +125,7 @@ impl VmService for Vms {
                 return Err(Error::precondition("VM_DELETED", target.name(), message));
             }
             // Of what is not on the hypervisor, there is nothing to keep.
-            let force = request.force || !vm.occupies;
+            let force = request.force || !vm.counted;
             let new = vms::operation(id, Verb::Delete, target);
             let job = VmDelete { vm: target, operation: id, force };
             let started = operations::start_delete(tx, new, &job).await?;
@@ -144,7 +144,7 @@ impl VmService for Vms {
                 return Err(Error::exists("VM_NOT_DELETED", target.name(), "the VM is not deleted"));
             }
             let state = vm.state.begin(Verb::Undelete, target)?;
-            if !vm.occupies {
+            if !vm.counted {
                 let message = "nothing of the VM is left on the hypervisor, so it cannot be undeleted";
                 return Err(Error::precondition("VM_LOST", target.name(), message));
             }
@@ -250,13 +250,13 @@ fn graceful(request: &proto::StopVmRequest) -> Result<Option<Graceful>> {
 /// Puts the fields that an update names into a VM, but for its size, which it is to have later. The rules hold for the VM
 /// that comes of it, not for the part that was sent.
 fn merge(vm: &mut Vm, desired: &proto::Vm, fields: &[&str]) -> Result<Size> {
-    let mut size = vm.wanted_size();
+    let mut size = vm.desired_size();
     let mut violations = Vec::new();
-    let mut sized = |field: &str, wanted: i32, to: &mut i32| {
-        if wanted == 0 {
+    let mut sized = |field: &str, desired: i32, to: &mut i32| {
+        if desired == 0 {
             violations.push(Violation::new(&format!("vm.{field}"), "must be more than zero"));
         }
-        *to = wanted;
+        *to = desired;
     };
     for field in fields {
         match *field {
@@ -300,10 +300,10 @@ fn new_vm(caller: &TenantCaller, desired: &proto::Vm, template: templates::Templ
         let least = format!("must be at least the template's {} GiB", template.disk_gib);
         return Err(Error::invalid("vm.disk_gib", least));
     }
-    let or_template = |field: &str, wanted: i32, template: i32| match (wanted, template) {
+    let or_template = |field: &str, desired: i32, template: i32| match (desired, template) {
         (0, ..=0) => Err(Error::invalid(field, "is required: the template does not say")),
         (0, template) => Ok(template),
-        (wanted, _) => Ok(wanted),
+        (desired, _) => Ok(desired),
     };
     let now = Utc::now();
     Ok(Vm {
@@ -332,10 +332,10 @@ fn new_vm(caller: &TenantCaller, desired: &proto::Vm, template: templates::Templ
         version: 1,
         template_kind: template.kind,
         hypervisor: template.hypervisor,
-        wanted_cpu_count: None,
-        wanted_memory_mib: None,
-        wanted_disk_gib: None,
-        occupies: true,
+        desired_cpu_count: None,
+        desired_memory_mib: None,
+        desired_disk_gib: None,
+        counted: true,
     })
 }
 

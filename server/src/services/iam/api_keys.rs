@@ -176,9 +176,9 @@ fn own(caller: &TenantCaller, key: ApiKey) -> Result<ApiKey> {
 }
 
 /// Refuses permissions that there are not, or that the caller does not hold. Those in `kept` the key has already.
-fn check_permissions(caller: &TenantCaller, wanted: &[String], kept: &[String]) -> Result<()> {
+fn check_permissions(caller: &TenantCaller, desired: &[String], kept: &[String]) -> Result<()> {
     let catalogue: BTreeSet<_> = virtualstack_proto::permissions().map(|permission| permission.code).collect();
-    let added = || wanted.iter().enumerate().filter(|(_, code)| !kept.contains(code));
+    let added = || desired.iter().enumerate().filter(|(_, code)| !kept.contains(code));
     let unknown = added().filter(|(_, code)| !catalogue.contains(code.as_str()));
     let unknown: Vec<_> = unknown
         .map(|(index, _)| Violation::new(&format!("api_key.permissions[{index}]"), "there is no such permission"))
@@ -203,12 +203,12 @@ fn networks(texts: &[String]) -> Result<Vec<IpNetwork>> {
     texts.iter().enumerate().map(network).collect()
 }
 
-/// When a key that was made at `made` is to end: as it is wanted, within what the tenant allows.
-fn expiry(wanted: Option<Timestamp>, made: DateTime<Utc>, max_days: i32) -> Result<Option<DateTime<Utc>>> {
+/// When a key that was made at `made` is to end: as the caller says, within what the tenant allows.
+fn expiry(desired: Option<Timestamp>, made: DateTime<Utc>, max_days: i32) -> Result<Option<DateTime<Utc>>> {
     const FIELD: &str = "api_key.expire_time";
     let latest = (max_days > 0).then(|| made + TimeDelta::days(max_days.into()));
-    let wanted = wanted.map(|time| date_time(FIELD, time)).transpose()?;
-    let Some(end) = wanted.or(latest) else { return Ok(None) };
+    let desired = desired.map(|time| date_time(FIELD, time)).transpose()?;
+    let Some(end) = desired.or(latest) else { return Ok(None) };
     if end <= Utc::now() {
         return Err(Error::invalid(FIELD, "must be in the future"));
     }

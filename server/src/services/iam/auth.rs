@@ -21,7 +21,7 @@ use virtualstack_store::iam::tenants::{self, Key};
 use virtualstack_store::iam::{mail_tokens, password_resets, principals};
 use virtualstack_store::{AccountTx, Store, SystemPurpose, SystemScope, SystemTx, resources};
 
-use crate::auth::denials::Refusals;
+use crate::auth::denials::DeniedCalls;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::{Checked, Passwords, check_policy};
 use crate::auth::tokens::{self, Grant, Tokens};
@@ -44,7 +44,7 @@ pub(crate) struct Auth {
     tokens: Tokens,
     passwords: Passwords,
     limits: Limits,
-    refusals: Refusals,
+    denied_calls: DeniedCalls,
     session_lifetime: TimeDelta,
 }
 
@@ -64,9 +64,9 @@ const SUPPORT_SESSION: TimeDelta = TimeDelta::hours(8);
 
 impl Auth {
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
-        let Parts { store, tokens, passwords, limits, refusals, .. } = parts;
+        let Parts { store, tokens, passwords, limits, denied_calls, .. } = parts;
         let session_lifetime = TimeDelta::seconds(config.session_seconds);
-        Self { store, tokens, passwords, limits, refusals, session_lifetime }
+        Self { store, tokens, passwords, limits, denied_calls, session_lifetime }
     }
 
     async fn sign_in(&self, call: &PublicCall<LoginRequest>) -> Result<Granted> {
@@ -125,7 +125,7 @@ impl Auth {
         let actor = known.map_or(Actor::Nobody, |account| Actor::User { account, user: None, credential: None });
         let mut audit = info.audit(actor, known.map(AccountId::name).unwrap_or_default());
         audit.outcome = Outcome::Failed(reason.into());
-        self.refusals.record(None, audit);
+        self.denied_calls.record(None, audit);
     }
 
     async fn renew(&self, call: &PublicCall<RefreshRequest>) -> Result<Granted> {
@@ -399,14 +399,14 @@ fn new_refresh_token() -> Result<(String, Vec<u8>)> {
 const NOT_A_MEMBER: [&str; 2] = ["TENANT_NOT_YOURS", "MEMBERSHIP_INACTIVE"];
 
 /// The tenant to enter: the one asked for, the one used last, or the first by slug.
-fn choose(choices: &[Choice], wanted: &str, last: Option<TenantId>) -> Result<TenantId> {
-    let choice = if wanted.is_empty() {
+fn choose(choices: &[Choice], desired: &str, last: Option<TenantId>) -> Result<TenantId> {
+    let choice = if desired.is_empty() {
         let open = || choices.iter().filter(|choice| choice.is_open());
         // Where all are closed, the first says why.
         let choice = open().find(|choice| Some(choice.id) == last).or_else(|| open().next()).or(choices.first());
         choice.ok_or_else(|| Error::denied("NO_TENANT", "the account is not a member of any tenant"))?
     } else {
-        let matches = |choice: &&Choice| match Key::parse(wanted) {
+        let matches = |choice: &&Choice| match Key::parse(desired) {
             Key::Id(id) => choice.id == id,
             Key::Slug(slug) => choice.slug == slug,
         };

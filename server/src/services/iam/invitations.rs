@@ -196,8 +196,8 @@ async fn grantable<M: Mode>(caller: &TenantCaller, tx: &mut TenantTx<M>, role: &
 }
 
 /// When an invitation ends that says so.
-fn end(wanted: Timestamp) -> Result<DateTime<Utc>> {
-    let time = u32::try_from(wanted.nanos).ok().and_then(|nanos| DateTime::from_timestamp(wanted.seconds, nanos));
+fn end(desired: Timestamp) -> Result<DateTime<Utc>> {
+    let time = u32::try_from(desired.nanos).ok().and_then(|nanos| DateTime::from_timestamp(desired.seconds, nanos));
     let now = Utc::now();
     time.filter(|time| (now..=now + LONGEST).contains(time))
         .ok_or_else(|| Error::invalid("invitation.expire_time", "must be in the future, at most 90 days from now"))

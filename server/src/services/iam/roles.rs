@@ -149,16 +149,16 @@ impl Answer<TenantTx<Write>> for Role {
     }
 }
 
-/// Whether the caller may make the permissions of a role what is wanted: all of them exist, and those that come in are
+/// Whether the caller may make the permissions of a role what the caller says: all of them exist, and those that come in are
 /// the caller's too.
 async fn check_permissions(
     tx: &mut TenantTx<Write>,
     access: &Access,
     before: &[String],
-    wanted: &[String],
+    desired: &[String],
 ) -> Result<()> {
-    let known = roles::known(tx, wanted).await?;
-    let unknown = wanted.iter().enumerate().filter(|(_, code)| !known.contains(*code));
+    let known = roles::known(tx, desired).await?;
+    let unknown = desired.iter().enumerate().filter(|(_, code)| !known.contains(*code));
     let violations: Vec<_> = unknown
         .map(|(index, code)| {
             Violation::new(&format!("role.permissions[{index}]"), format!("there is no permission {code}"))
@@ -167,13 +167,13 @@ async fn check_permissions(
     if !violations.is_empty() {
         return Err(Error::invalid_all(violations));
     }
-    let sets: [BTreeSet<&str>; 2] = [before, wanted].map(|codes| codes.iter().map(String::as_str).collect());
-    let [before, wanted] = &sets;
-    if before == wanted {
+    let sets: [BTreeSet<&str>; 2] = [before, desired].map(|codes| codes.iter().map(String::as_str).collect());
+    let [before, desired] = &sets;
+    if before == desired {
         return Ok(());
     }
     access.authorize(ASSIGN_PERMISSIONS)?;
-    access.check_grant(wanted.difference(before).copied())
+    access.check_grant(desired.difference(before).copied())
 }
 
 pub(crate) struct Permissions {

@@ -39,7 +39,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn ask_to_shut_down(&self, vm: VmId) -> Result<(), Fault>;
 
     /// Resets a running VM. Without a stored task nobody knows whether an earlier call went through, and the VM is reset
-    /// again: that is harmless to whoever wanted a reset.
+    /// again: that is harmless to whoever asked for a reset.
     async fn reset(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault>;
 
     /// Gives a VM a size, while it runs where that is possible; where it has to be off for it, this is
@@ -90,7 +90,6 @@ pub trait Hypervisor: Send + Sync + 'static {
 /// A VM to make.
 #[derive(Clone, Debug)]
 pub struct VmSpec {
-    /// Our id of it.
     pub id: VmId,
     /// The tenant it belongs to.
     pub tenant: TenantId,
@@ -109,16 +108,13 @@ pub struct VmSpec {
 /// A snapshot to make.
 #[derive(Clone, Debug)]
 pub struct SnapshotSpec {
-    /// Our id of it.
     pub id: SnapshotId,
-    /// Name for people.
     pub display_name: String,
 }
 
 /// Enough to find a VM whatever state its creation is in.
 #[derive(Clone, Debug)]
 pub struct VmIdentity {
-    /// Our id of it.
     pub id: VmId,
     /// The template that it was, or may just be, made from.
     pub template: TemplateRef,
@@ -137,7 +133,6 @@ pub struct TaskRef(pub String);
 /// How far a wish is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It is true now.
     Done,
     /// The hypervisor works on it: store the reference, then ask again with it.
     Running {
@@ -151,7 +146,6 @@ pub enum Progress {
 /// What a hypervisor knows of a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// Its power state.
     pub power: PowerState,
     /// Its size, as far as it can be seen.
     pub size: Option<Size>,
@@ -164,15 +158,10 @@ pub struct Observation {
 pub struct TemplateInfo {
     /// How the hypervisor refers to it; stays the same across restarts.
     pub reference: TemplateRef,
-    /// Name for people.
     pub display_name: String,
-    /// What it is.
     pub kind: TemplateKind,
-    /// Guest operating system.
     pub guest_os: String,
-    /// Virtual CPUs.
     pub cpu_count: i32,
-    /// Memory in MiB.
     pub memory_mib: i32,
     /// Size of the first disk in GiB, rounded up.
     pub disk_gib: i32,
@@ -205,7 +194,6 @@ pub enum FaultClass {
 pub struct Fault {
     /// What to do about it.
     pub class: FaultClass,
-    /// Stable reason, UPPER_SNAKE.
     pub reason: &'static str,
     /// What a tenant may read: what happened and what they can do.
     pub message: String,

@@ -63,15 +63,11 @@ pub struct Simulated {
 /// A VM that there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Our id of it.
     pub id: VmId,
-    /// Its power state.
     pub power: PowerState,
-    /// Its size.
     pub size: Size,
     /// How often it was reset.
     pub resets: i32,
-    /// Its snapshots.
     pub snapshots: Vec<SnapshotId>,
 }
 

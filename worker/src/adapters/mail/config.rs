@@ -15,15 +15,12 @@ use crate::adapters::Password;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The adapter.
     pub kind: Kind,
-    /// Folder of [`Kind::File`].
     pub folder: Option<PathBuf>,
     /// Sender: an address, or a name and an address in angle brackets.
     pub from: String,
     /// What links in mails begin with: the console's address.
     pub link_base: String,
-    /// Relay of [`Kind::Smtp`].
     pub smtp_host: Option<String>,
     /// Its port; by default that of the security: 587, 465 or 25.
     pub smtp_port: Option<u16>,
@@ -31,7 +28,6 @@ pub struct Config {
     pub smtp_security: Security,
     /// Account at the relay; none where it asks for none.
     pub smtp_username: Option<String>,
-    /// Its password.
     pub smtp_password: Option<Password>,
     /// File with its password; read anew for each mail, so it can be changed without a restart.
     pub smtp_password_file: Option<PathBuf>,
@@ -63,7 +59,6 @@ impl Default for Config {
 pub enum Kind {
     /// Each mail becomes a file: for development.
     File,
-    /// A relay takes them.
     Smtp,
 }
 
@@ -71,7 +66,6 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Security {
-    /// TLS, after the greeting.
     StartTls,
     /// TLS from the first byte.
     Tls,
@@ -142,7 +136,6 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 #[error("mail.{key}: {problem}")]
 pub struct ConfigError {
-    /// Which setting.
     pub key: &'static str,
     /// What is wrong with it.
     pub problem: String,

@@ -16,11 +16,9 @@ pub trait Mailer: Send + Sync + 'static {
 /// A mail to one person.
 #[derive(Clone)]
 pub struct Message {
-    /// Address, without a name.
     pub to: String,
     /// One line; what is no text in it is encoded.
     pub subject: String,
-    /// Plain text.
     pub text: String,
 }
 
@@ -30,7 +28,6 @@ pub struct Message {
 pub struct Fault {
     /// Whether it can work later.
     pub retry: bool,
-    /// For the operator.
     pub message: String,
 }
 

@@ -22,7 +22,6 @@ const GUEST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A VM before a change.
 pub(super) enum Before {
-    /// Ask again later.
     Underway(Progress),
     /// It is at rest; with the stored task, if that has ended.
     AtRest(Box<Machine>, Option<Task>),

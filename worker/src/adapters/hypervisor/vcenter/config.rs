@@ -18,9 +18,7 @@ pub use crate::adapters::Password;
 pub struct Config {
     /// Address, e.g. `https://vcenter.example.com`; plain HTTP only on loopback.
     pub url: String,
-    /// Account, e.g. `virtualstack@vsphere.local`.
     pub username: String,
-    /// Its password.
     #[serde(default)]
     pub password: Option<Password>,
     /// File with its password; read anew at each login, so it can be changed without a restart.
@@ -165,7 +163,6 @@ const fn default_request_timeout_seconds() -> u64 {
 #[derive(Debug, thiserror::Error)]
 #[error("vcenter.{key}: {problem}")]
 pub struct ConfigError {
-    /// Which setting.
     pub key: &'static str,
     /// What is wrong with it.
     pub problem: String,

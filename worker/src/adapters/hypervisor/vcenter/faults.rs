@@ -15,10 +15,8 @@ pub(super) enum Error {
     NoAnswer {
         /// Whether it would have changed something.
         change: bool,
-        /// What happened.
         detail: String,
     },
-    /// The vCenter refused it.
     Vim(VimFault),
     /// The settings do not fit the vCenter.
     Setup(String),

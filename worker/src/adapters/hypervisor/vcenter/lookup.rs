@@ -17,7 +17,6 @@ const FORMING: TimeDelta = TimeDelta::seconds(60);
 pub(super) enum LookUp {
     /// The VM, with our marker.
     Present(Box<Machine>),
-    /// It is being made.
     Forming,
     /// Something that has the VM's instance UUID or name, but not its marker.
     Foreign {

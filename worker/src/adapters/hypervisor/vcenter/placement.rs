@@ -85,8 +85,8 @@ impl Session {
     async fn datacenter(self: &Arc<Self>) -> Result<Object, Error> {
         const PARTS: [&str; 4] = ["name", "vmFolder", "hostFolder", "datastoreFolder"];
         let login = self.login().await?;
-        let wanted = self.config().datacenter.as_deref();
-        if let Some(path) = wanted.filter(|name| name.contains('/')) {
+        let desired = self.config().datacenter.as_deref();
+        if let Some(path) = desired.filter(|name| name.contains('/')) {
             let arguments = Xml::new().text("inventoryPath", path.trim_matches('/'));
             let found =
                 self.call(&Call::read("FindByInventoryPath", &login.service("searchIndex")?, arguments)).await?;
@@ -94,7 +94,7 @@ impl Session {
             let found = found.ok_or_else(|| Error::Setup(format!("datacenter: there is none at {path}")))?;
             return the_one("datacenter", self.read_all(&[found], "Datacenter", &PARTS).await?, None);
         }
-        the_one("datacenter", self.list(&login.service("rootFolder")?, "Datacenter", &PARTS).await?, wanted)
+        the_one("datacenter", self.list(&login.service("rootFolder")?, "Datacenter", &PARTS).await?, desired)
     }
 
     async fn pool(self: &Arc<Self>, hosts: &ManagedRef) -> Result<ManagedRef, Error> {
@@ -103,15 +103,15 @@ impl Session {
             let root = cluster.get("resourcePool").and_then(Element::managed);
             root.ok_or_else(|| Error::Setup("resource_pool: the account may not see the cluster's pool".into()))
         };
-        let Some(wanted) = self.config().resource_pool.as_deref() else {
+        let Some(desired) = self.config().resource_pool.as_deref() else {
             return root(&the_one("resource_pool", clusters, None)?);
         };
-        if clusters.iter().any(|cluster| cluster.text("name") == Some(wanted)) {
-            return root(&the_one("resource_pool", clusters, Some(wanted))?);
+        if clusters.iter().any(|cluster| cluster.text("name") == Some(desired)) {
+            return root(&the_one("resource_pool", clusters, Some(desired))?);
         }
-        let (below, name) = match wanted.split_once('/') {
+        let (below, name) = match desired.split_once('/') {
             Some((cluster, name)) => (the_one("resource_pool", clusters, Some(cluster))?.reference, name),
-            None => (hosts.clone(), wanted),
+            None => (hosts.clone(), desired),
         };
         Ok(the_one("resource_pool", self.list(&below, "ResourcePool", &["name"]).await?, Some(name))?.reference)
     }

@@ -7,7 +7,7 @@ use super::session::Session;
 use super::soap::Call;
 use super::xml::{Element, ManagedRef, Xml};
 
-/// An object with those of the wanted properties that it has.
+/// An object with those of the desired properties that it has.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
     pub(super) reference: ManagedRef,

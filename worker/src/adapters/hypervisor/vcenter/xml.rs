@@ -12,9 +12,7 @@ const XSD: &str = "http://www.w3.org/2001/XMLSchema";
 /// A reference to a managed object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ManagedRef {
-    /// Its type, e.g. `VirtualMachine`.
     pub(super) kind: String,
-    /// Its id, e.g. `vm-42`.
     pub(super) id: String,
 }
 
@@ -115,7 +113,6 @@ fn escape(text: &str) -> String {
 /// An element that was read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Element {
-    /// Local name.
     pub(super) name: String,
     /// `xsi:type`, without a prefix unless it is one of XML Schema's own.
     pub(super) kind: Option<String>,
