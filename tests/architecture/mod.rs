@@ -146,7 +146,7 @@ fn is_there(path: &str) -> bool {
     let Ok(source) = source else { return false };
     let head = format!("\nimpl {of_type} {{\n");
     let blocks = source.split(&head).skip(1);
-    blocks.filter_map(|block| block.split("\n}\n").next()).any(|block| block.contains(&format!("pub fn {function}(")))
+    blocks.filter_map(|block| block.split("\n}\n").next()).any(|block| block.contains(&format!(" fn {function}(")))
 }
 
 #[test]
