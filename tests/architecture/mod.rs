@@ -128,17 +128,25 @@ fn what_clippy_is_told_of_our_functions_is_there() {
 
 /// Whether `crate::module::Type::function` stands in the source of that module.
 fn is_there(path: &str) -> bool {
-    let mut segments: Vec<_> = path.split("::").collect();
+    let mut segments: Vec<_> = path.split("::").map(str::to_owned).collect();
     let [function, of_type] = [segments.pop(), segments.pop()].map(|last| last.expect("a function of a type"));
     let package = segments.remove(0).replace('_', "-");
     let package = packages().into_iter().find(|known| known["name"] == package.as_str()).expect("a crate of ours");
     let manifest = Path::new(package["manifest_path"].as_str().expect("a path")).to_owned();
-    let module = manifest.with_file_name("src").join(segments.join("/"));
+    let root = manifest.with_file_name("src");
+    if segments.is_empty() {
+        // What the crate gives out under its own name.
+        let root = fs::read_to_string(root.join("lib.rs")).expect("a root");
+        let given =
+            root.lines().filter_map(|line| line.strip_prefix("pub use ")?.strip_suffix(&format!("::{of_type};")));
+        segments = given.flat_map(|module| module.split("::").map(str::to_owned)).collect();
+    }
+    let module = root.join(segments.join("/"));
     let source = fs::read_to_string(module.with_extension("rs")).or_else(|_| fs::read_to_string(module.join("mod.rs")));
     let Ok(source) = source else { return false };
     let head = format!("\nimpl {of_type} {{\n");
     let blocks = source.split(&head).skip(1);
-    blocks.filter_map(|block| block.split("\n}\n").next()).any(|block| block.contains(&format!("pub fn {function}(")))
+    blocks.filter_map(|block| block.split("\n}\n").next()).any(|block| block.contains(&format!(" fn {function}(")))
 }
 
 /// Fields and variants say what they are by their names; the lint missing_docs cannot tell them from items.

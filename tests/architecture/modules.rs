@@ -46,6 +46,7 @@ const HOMES: &[(&str, &str)] = &[
 /// Files that may use more, and why; `::*` is all that is in a folder.
 const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("virtualstack_store::targets", &["compute"], "lists what the operations of each module work on"),
+    ("virtualstack_store::tx", &["iam"], "keeps the access that iam decided again in a transaction"),
     ("virtualstack_server", &["iam"], "gives the binary the rules of passwords, for the first admin's"),
     ("virtualstack_server::auth::*", &["iam"], "checks the sessions, keys and passwords of iam for every call"),
     ("virtualstack_server::bootstrap", &["iam", "tenant_life"], "makes the provider's tenant and its first admin"),

@@ -9,15 +9,10 @@ mod compute;
 mod config;
 mod engine;
 mod iam;
+mod reconciler;
 mod tenant_life;
 mod worker;
 
 pub use config::Config;
 pub use engine::probe::{NoProbe, Point, Probe};
 pub use worker::{Deps, Worker, bind};
-
-/// Leave to look for what is due in all tenants.
-#[expect(clippy::disallowed_methods, reason = "reconcilers find the tenants by themselves")]
-fn reconciler() -> virtualstack_store::SystemScope {
-    virtualstack_store::SystemScope::new(virtualstack_store::SystemPurpose::Reconcile)
-}

@@ -37,7 +37,8 @@ impl Task for TenantPurge {
     /// Goes on with the purges that are due. One that fails does not stop the others.
     async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
         let store = context.store();
-        let due = store.system(crate::reconciler(), async |tx| tenant_life::purgeable(tx, TENANTS).await).await?;
+        let due =
+            store.system(crate::reconciler::reconciler(), async |tx| tenant_life::purgeable(tx, TENANTS).await).await?;
         for tenant in due {
             match purge(store, tenant).await {
                 Ok(true) => tracing::info!(%tenant, "the tenant was purged"),
@@ -51,16 +52,19 @@ impl Task for TenantPurge {
 
 /// Goes on with the purge of a tenant; whether it is done.
 async fn purge(store: &Store, tenant: TenantId) -> Result<bool> {
-    let vms = store.system(crate::reconciler(), async |tx| vms::of_tenant(tx, tenant, VMS).await).await?;
+    let vms = store.system(crate::reconciler::reconciler(), async |tx| vms::of_tenant(tx, tenant, VMS).await).await?;
     for vm in vms {
         if let Err(error) = delete(store, tenant, vm).await {
             tracing::warn!(%error, %vm, "cannot start the purge of a VM");
         }
     }
-    if store.system(crate::reconciler(), async |tx| vms::any_of_tenant(tx, tenant).await).await? {
+    if store.system(crate::reconciler::reconciler(), async |tx| vms::any_of_tenant(tx, tenant).await).await? {
         return Ok(false);
     }
-    while store.system(crate::reconciler(), async |tx| tenant_life::forget_history(tx, tenant, HISTORY).await).await? {}
+    while store
+        .system(crate::reconciler::reconciler(), async |tx| tenant_life::forget_history(tx, tenant, HISTORY).await)
+        .await?
+    {}
     let audit = Audit {
         action: "tenant_purge".to_owned(),
         actor: Actor::System("reconciler"),
@@ -70,13 +74,13 @@ async fn purge(store: &Store, tenant: TenantId) -> Result<bool> {
         traceparent: None,
         outcome: Outcome::Done,
     };
-    store.system(crate::reconciler(), async |tx| tenant_life::purge(tx, &audit, tenant).await).await
+    store.system(crate::reconciler::reconciler(), async |tx| tenant_life::purge(tx, &audit, tenant).await).await
 }
 
 /// Starts the forced delete of a VM. Behind another operation it waits, and asks that one to cancel.
 async fn delete(store: &Store, tenant: TenantId, id: VmId) -> Result<()> {
     store
-        .write_as_system(&crate::reconciler(), tenant, "vm_purge", async |tx| {
+        .write_as_system(&crate::reconciler::reconciler(), tenant, "vm_purge", async |tx| {
             if !tenant_life::is_due(tx).await? {
                 return Ok(());
             }

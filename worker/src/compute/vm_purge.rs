@@ -24,7 +24,7 @@ const PURGES: i64 = 100;
 impl Task for VmPurge {
     async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
         let store = context.store();
-        let due = store.system(crate::reconciler(), async |tx| vms::purgeable(tx, PURGES).await).await?;
+        let due = store.system(crate::reconciler::reconciler(), async |tx| vms::purgeable(tx, PURGES).await).await?;
         for (tenant, vm) in due {
             if let Err(error) = purge(store, tenant, vm).await {
                 tracing::warn!(%error, %vm, "cannot start a purge");
@@ -36,7 +36,7 @@ impl Task for VmPurge {
 
 async fn purge(store: &Store, tenant: TenantId, id: VmId) -> Result<()> {
     store
-        .write_as_system(&crate::reconciler(), tenant, "vm_purge", async |tx| {
+        .write_as_system(&crate::reconciler::reconciler(), tenant, "vm_purge", async |tx| {
             let Some(mut vm) = vms::find_locked(tx, id).await? else { return Ok(()) };
             // It may have been undeleted since it was found, and deleted again: then it has its window before it.
             if vm.state != VmState::Deleted || vm.purge_at.is_none_or(|due| due > Utc::now()) {

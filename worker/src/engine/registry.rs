@@ -77,7 +77,7 @@ impl Registry {
 
     /// Puts in the scheduled jobs, unless they are there.
     pub(crate) async fn schedule(&self, store: &Store) -> Result<()> {
-        let put = store.system(crate::reconciler(), async |tx| {
+        let put = store.system(crate::reconciler::reconciler(), async |tx| {
             for schedule in self.0.values().filter_map(|kind| kind.schedule.as_ref()) {
                 (schedule.put)(tx).await?;
             }

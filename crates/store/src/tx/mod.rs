@@ -5,6 +5,7 @@ mod log;
 pub mod metrics;
 pub mod scope;
 pub mod store;
+mod tx_fn;
 
 use std::marker::PhantomData;
 
@@ -18,7 +19,7 @@ use virtualstack_model::{Error, Result};
 use virtualstack_queue::NewJob;
 
 use crate::tx::error::{from_diesel, unavailable};
-use crate::tx::store::TxFn;
+use crate::tx::tx_fn::TxFn;
 
 /// How a transaction ends that worked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

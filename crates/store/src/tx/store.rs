@@ -1,6 +1,5 @@
 //! The pool and the ways to a transaction.
 
-use std::future::Future;
 use std::time::Duration;
 
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
@@ -16,27 +15,11 @@ use virtualstack_queue::{Lease, Outcome};
 use crate::tx::error::{CONFLICT, from_diesel, is_fatal, unavailable};
 use crate::tx::metrics::Action;
 use crate::tx::scope::{AccountScope, SystemPurpose, SystemScope, TenantScope};
+pub use crate::tx::tx_fn::TxFn;
 use crate::tx::{AccountTx, Connection, Ending, Read, SystemTx, TenantTx, Write};
 
 /// Tries of a transaction that met another one.
 const TRIES: u32 = 5;
-
-/// What a transaction does: an async closure that may be called again, whose future can move between threads.
-///
-/// `AsyncFn` alone cannot say that the future is `Send`, so the bound stands beside it in every signature; the
-/// implementation covers each closure, and nobody writes one.
-pub trait TxFn<A, R>: AsyncFn(A) -> R + Fn(A) -> <Self as TxFn<A, R>>::Fut + Send + Sync {
-    /// Its future.
-    type Fut: Future<Output = R> + Send;
-}
-
-impl<F, A, R, Fut> TxFn<A, R> for F
-where
-    F: AsyncFn(A) -> R + Fn(A) -> Fut + Send + Sync,
-    Fut: Future<Output = R> + Send,
-{
-    type Fut = Fut;
-}
 
 /// Repeats a transaction that met another one.
 macro_rules! retrying {

@@ -1,5 +1,6 @@
 //! VMs and what belongs to them.
 
+mod messages;
 pub(super) mod quotas;
 pub(super) mod snapshots;
 pub(super) mod targets;

@@ -10,15 +10,14 @@ use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
-use virtualstack_proto::virtualstack::compute::v1::snapshot;
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::snapshots::{self, Snapshot};
 use virtualstack_store::compute::vms;
 use virtualstack_store::{Read, Store, TenantTx, Write, operations};
 
+use super::messages::snapshot_message;
 use crate::call::TenantCall;
 use crate::call::list::{List as _, page};
-use crate::call::message::time;
 use crate::call::write::Mutation;
 use crate::generated::virtualstack::compute::v1::SnapshotService;
 use crate::services::mutations::{enter, start};
@@ -39,7 +38,7 @@ impl SnapshotService for Snapshots {
             snapshots::list(tx, vm, &request).await
         };
         let listed = self.store.read(&call.tenant(), read).await?;
-        Ok(page(listed, message))
+        Ok(page(listed, snapshot_message))
     }
 
     async fn get_snapshot(&self, call: TenantCall<proto::GetSnapshotRequest>) -> Result<proto::Snapshot> {
@@ -48,7 +47,7 @@ impl SnapshotService for Snapshots {
             vms::get(tx, vm).await?;
             snapshots::get(tx, vm, id).await
         };
-        self.store.read(&call.tenant(), read).await.map(message)
+        self.store.read(&call.tenant(), read).await.map(snapshot_message)
     }
 
     async fn create_snapshot(&self, call: TenantCall<proto::CreateSnapshotRequest>) -> Result<Operation> {
@@ -146,27 +145,5 @@ fn usable(snapshot: &Snapshot, verb: Verb) -> Result<()> {
             let message = format!("a snapshot that is {state} does not allow {}", work(verb));
             Err(Error::precondition("SNAPSHOT_STATE", snapshot.name(), message))
         }
-    }
-}
-
-/// A snapshot as clients see it.
-pub(crate) fn message(row: Snapshot) -> proto::Snapshot {
-    let state = match row.state {
-        SnapshotState::Creating => snapshot::State::Creating,
-        SnapshotState::Ready => snapshot::State::Ready,
-        SnapshotState::Deleting => snapshot::State::Deleting,
-        SnapshotState::Error => snapshot::State::Error,
-    };
-    proto::Snapshot {
-        name: row.name(),
-        uid: row.id.to_string(),
-        etag: row.etag(),
-        display_name: row.display_name,
-        description: row.description,
-        state: state.into(),
-        state_reason: row.state_reason,
-        creator: row.creator,
-        create_time: Some(time(row.created_at)),
-        update_time: Some(time(row.updated_at)),
     }
 }

@@ -15,8 +15,7 @@ use virtualstack_store::compute::vms::Vm;
 use virtualstack_store::compute::{console_tickets, snapshots, vms};
 use virtualstack_store::{MasterKey, Read, TenantTx, Write};
 
-use super::snapshots::message as snapshot_message;
-use super::vms::message as vm_message;
+use super::messages::{snapshot_message, vm_message};
 use crate::call::message::{any, time};
 use crate::services::target::{Once, Target};
 use crate::services::watched::Packed;

@@ -5,7 +5,7 @@ use serde_json::json;
 use virtualstack_model::compute::id::{TemplateId, VmId};
 use virtualstack_model::compute::jobs::{Graceful, VmConsole, VmCreate, VmDelete, VmPower, VmResize};
 use virtualstack_model::compute::template::TemplateState;
-use virtualstack_model::compute::vm::{PowerState, Size, VmState};
+use virtualstack_model::compute::vm::{Size, VmState};
 use virtualstack_model::error::Violation;
 use virtualstack_model::id::OperationId;
 use virtualstack_model::jobs::OperationJob;
@@ -13,18 +13,17 @@ use virtualstack_model::operation::Verb;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
-use virtualstack_proto::virtualstack::compute::v1::vm;
-use virtualstack_store::changes::events::RecordedEvent;
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Vm};
 use virtualstack_store::compute::{snapshots, templates};
 use virtualstack_store::{Read, Store, TenantTx, Write, operations};
 
+use super::messages::{event_message, vm_message};
 use crate::call::TenantCall;
 use crate::call::caller::TenantCaller;
 use crate::call::codec;
 use crate::call::list::{List as _, page};
-use crate::call::message::{time, update_mask};
+use crate::call::message::update_mask;
 use crate::call::write::Mutation;
 use crate::generated::virtualstack::compute::v1::VmService;
 use crate::services::mutations::{begin, start};
@@ -43,12 +42,12 @@ impl VmService for Vms {
     async fn list_vms(&self, call: TenantCall<proto::ListVmsRequest>) -> Result<proto::ListVmsResponse> {
         let (request, show_deleted) = (call.request.list(), call.request.show_deleted);
         let listed = self.store.read(&call.tenant(), async |tx| vms::list(tx, &request, show_deleted).await).await?;
-        Ok(page(listed, message))
+        Ok(page(listed, vm_message))
     }
 
     async fn get_vm(&self, call: TenantCall<proto::GetVmRequest>) -> Result<proto::Vm> {
         let id = VmId::parse("name", &call.request.name)?;
-        self.store.read(&call.tenant(), async |tx| vms::get(tx, id).await).await.map(message)
+        self.store.read(&call.tenant(), async |tx| vms::get(tx, id).await).await.map(vm_message)
     }
 
     async fn create_vm(&self, call: TenantCall<proto::CreateVmRequest>) -> Result<Operation> {
@@ -272,7 +271,7 @@ fn merge(vm: &mut Vm, desired: &proto::Vm, fields: &[&str]) -> Result<Size> {
         return Err(Error::invalid_all(violations));
     }
     let Size { cpu_count, memory_mib, disk_gib } = size;
-    let merged = proto::Vm { cpu_count, memory_mib, disk_gib, ..message(vm.clone()) };
+    let merged = proto::Vm { cpu_count, memory_mib, disk_gib, ..vm_message(vm.clone()) };
     codec::validate(&proto::CreateVmRequest { vm: Some(merged), ..Default::default() })?;
     if disk_gib < vm.disk_gib {
         return Err(Error::invalid("vm.disk_gib", format!("only grows; it is {} GiB", vm.disk_gib)));
@@ -337,65 +336,4 @@ fn new_vm(caller: &TenantCaller, desired: &proto::Vm, template: templates::Templ
         desired_disk_gib: None,
         counted: true,
     })
-}
-
-/// A VM as clients see it.
-pub(crate) fn message(row: Vm) -> proto::Vm {
-    let power = row.observed_power_state.map_or(vm::PowerState::Unspecified, |power| match power {
-        PowerState::On => vm::PowerState::On,
-        PowerState::Off => vm::PowerState::Off,
-        PowerState::Paused => vm::PowerState::Paused,
-    });
-    proto::Vm {
-        name: row.id.name(),
-        uid: row.id.to_string(),
-        etag: row.etag(),
-        labels: row.labels().into_iter().collect(),
-        display_name: row.display_name,
-        description: row.description,
-        state: state(row.state).into(),
-        state_reason: row.state_reason,
-        cpu_count: row.cpu_count,
-        memory_mib: row.memory_mib,
-        disk_gib: row.disk_gib,
-        template: row.template_id.name(),
-        template_display_name: row.template_display_name,
-        guest_os: row.guest_os,
-        ip_addresses: row.ip_addresses,
-        owner: row.owner_id.name(),
-        create_time: Some(time(row.created_at)),
-        update_time: Some(time(row.updated_at)),
-        observe_time: row.observed_at.map(time),
-        observed_power_state: power.into(),
-        delete_time: row.deleted_at.map(time),
-        purge_time: row.purge_at.map(time),
-    }
-}
-
-fn state(state: VmState) -> vm::State {
-    match state {
-        VmState::Provisioning => vm::State::Provisioning,
-        VmState::Running => vm::State::Running,
-        VmState::Stopped => vm::State::Stopped,
-        VmState::Suspended => vm::State::Suspended,
-        VmState::Starting => vm::State::Starting,
-        VmState::Stopping => vm::State::Stopping,
-        VmState::Updating => vm::State::Updating,
-        VmState::Deleting => vm::State::Deleting,
-        VmState::Deleted => vm::State::Deleted,
-        VmState::Error => vm::State::Error,
-    }
-}
-
-/// An event as clients see it.
-pub(crate) fn event_message(vm: VmId, row: RecordedEvent) -> proto::VmEvent {
-    proto::VmEvent {
-        name: format!("{}/events/{}", vm.name(), row.position),
-        create_time: Some(time(row.created_at)),
-        state: VmState::from_word(&row.state).map_or(vm::State::Unspecified, state).into(),
-        reason: row.reason,
-        message: row.message,
-        operation: row.operation_id.map(|id| id.name()).unwrap_or_default(),
-        actor: row.actor,
-    }
 }
