@@ -67,7 +67,7 @@ impl ApiKeyService for ApiKeys {
             let minted = key_format::mint(None)?;
             let secret = Secret { public_id: &minted.presented.public_id, digest: &minted.presented.digest };
             let row = keys::insert(tx, id, call.user(), secret, &terms).await?;
-            // Nothing of a dry run is kept, so its secret would be None.
+            // Nothing of a dry run is kept, so its secret would open nothing.
             let secret = if call.request.validate_only { String::new() } else { minted.text };
             Ok(proto::ApiKey { secret, ..message(row) })
         };
