@@ -65,9 +65,9 @@ CALL iam.tenant_table('compute.snapshots');
 ALTER TABLE compute.operations
     -- The snapshot that it works on; kept when the snapshot is gone.
     ADD COLUMN snapshot_id uuid,
-    -- When it ends at the latest, whatever the hypervisor does, but for the way back.
+    -- The deadline: only a rollback goes on after it.
     ADD COLUMN deadline_at timestamptz NOT NULL DEFAULT now() + interval '1 hour',
-    -- When its extra time began, for the way back and for what has none; it counts from the deadline if that is later.
+    -- When the grace began, of a rollback or of a step that has none. It counts from the deadline if that is later.
     ADD COLUMN grace_from timestamptz;
 ALTER TABLE compute.operations ALTER COLUMN deadline_at DROP DEFAULT;
 
