@@ -35,7 +35,7 @@ pub(super) enum Change {
 
 /// What happens to the next change of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum InjectedFault {
     /// It is carried out, and its reply is lost.
     LostReply(Change),
     /// Its task takes [`SLOW`].
@@ -52,7 +52,7 @@ pub(super) trait Lab: Send + Sync {
     /// An adapter as a worker has it that has just started: it remembers nothing.
     async fn adapter(&self) -> Box<dyn Hypervisor>;
     /// The same, in trouble with one change; only that change is asked of it.
-    async fn troubled(&self, trouble: Trouble) -> Box<dyn Hypervisor>;
+    async fn troubled(&self, trouble: InjectedFault) -> Box<dyn Hypervisor>;
     /// A template with 2 CPUs at most, 2 GiB of memory and a disk of 20 GiB, whose VMs grow while they run.
     fn template(&self) -> TemplateRef;
     /// A medium.
@@ -270,7 +270,7 @@ async fn two_calls_make_one_vm(lab: &dyn Lab) {
 }
 
 async fn adopts(lab: &dyn Lab, spec: &VmSpec, change: Change) {
-    let troubled = lab.troubled(Trouble::LostReply(change)).await;
+    let troubled = lab.troubled(InjectedFault::LostReply(change)).await;
     let fault = troubled.ensure_vm(spec, None).await.expect_err("no reply");
     assert_eq!(fault.class, FaultClass::Unknown, "{fault}");
     create(&*lab.adapter().await, spec).await;
@@ -294,7 +294,7 @@ async fn a_create_without_its_template_fails(lab: &dyn Lab) {
 
 async fn a_create_that_fails_leaves_nothing(lab: &dyn Lab) {
     let spec = spec(lab);
-    let troubled = lab.troubled(Trouble::Failing(Change::CreateFromTemplate)).await;
+    let troubled = lab.troubled(InjectedFault::Failing(Change::CreateFromTemplate)).await;
     let fault = drive(async |task| troubled.ensure_vm(&spec, task).await).await.expect_err("it fails");
     assert_eq!(fault.class, FaultClass::Permanent, "{fault}");
     let hypervisor = lab.adapter().await;
@@ -327,7 +327,7 @@ async fn power_goes_everywhere_twice(lab: &dyn Lab) {
 
 async fn power_survives_a_lost_reply(lab: &dyn Lab) {
     let (hypervisor, spec) = machine(lab).await;
-    let troubled = lab.troubled(Trouble::LostReply(Change::PowerOn)).await;
+    let troubled = lab.troubled(InjectedFault::LostReply(Change::PowerOn)).await;
     let fault = troubled.ensure_power(spec.id, PowerState::On, None).await.expect_err("no reply");
     assert_eq!(fault.class, FaultClass::Unknown, "{fault}");
     power(&*hypervisor, spec.id, PowerState::On).await;
@@ -393,7 +393,7 @@ async fn a_disk_only_grows(lab: &dyn Lab) {
 
 async fn a_resize_survives_a_lost_reply(lab: &dyn Lab) {
     let (hypervisor, spec) = machine(lab).await;
-    let (larger, troubled) = (size(4, 4096, 22), lab.troubled(Trouble::LostReply(Change::Resize)).await);
+    let (larger, troubled) = (size(4, 4096, 22), lab.troubled(InjectedFault::LostReply(Change::Resize)).await);
     let fault = troubled.ensure_size(spec.id, &larger, None).await.expect_err("no reply");
     assert_eq!(fault.class, FaultClass::Unknown, "{fault}");
     resize(&*hypervisor, spec.id, larger).await.expect("it is so, or is made so");
@@ -411,7 +411,7 @@ async fn two_calls_make_one_snapshot(lab: &dyn Lab) {
 async fn a_snapshot_survives_a_lost_reply(lab: &dyn Lab) {
     let (hypervisor, spec) = machine(lab).await;
     let made = SnapshotSpec { id: SnapshotId::new(), display_name: "mute".to_owned() };
-    let troubled = lab.troubled(Trouble::LostReply(Change::Snapshot)).await;
+    let troubled = lab.troubled(InjectedFault::LostReply(Change::Snapshot)).await;
     let fault = troubled.ensure_snapshot(spec.id, &made, None).await.expect_err("no reply");
     assert_eq!(fault.class, FaultClass::Unknown, "{fault}");
     drive(async |task| hypervisor.ensure_snapshot(spec.id, &made, task).await).await.expect("a snapshot");
@@ -468,7 +468,7 @@ async fn a_console_is_of_a_running_vm(lab: &dyn Lab) {
 async fn idle_ends_what_can_be_stopped(lab: &dyn Lab) {
     let (hypervisor, spec) = machine(lab).await;
     assert_eq!(hypervisor.ensure_idle(spec.id, None).await.expect("at rest"), Progress::Done);
-    let troubled = lab.troubled(Trouble::Slow(Change::Snapshot)).await;
+    let troubled = lab.troubled(InjectedFault::Slow(Change::Snapshot)).await;
     let made = SnapshotSpec { id: SnapshotId::new(), display_name: "slow".to_owned() };
     let started = troubled.ensure_snapshot(spec.id, &made, None).await.expect("started");
     assert!(matches!(started, Progress::Running { task: Some(_), .. }), "{started:?}");
@@ -484,7 +484,7 @@ async fn idle_ends_what_can_be_stopped(lab: &dyn Lab) {
 
 async fn idle_awaits_what_cannot_be_stopped(lab: &dyn Lab) {
     let (hypervisor, spec) = machine(lab).await;
-    let troubled = lab.troubled(Trouble::Slow(Change::PowerOn)).await;
+    let troubled = lab.troubled(InjectedFault::Slow(Change::PowerOn)).await;
     let Ok(Progress::Running { task: Some(task), .. }) = troubled.ensure_power(spec.id, PowerState::On, None).await
     else {
         panic!("not started");
@@ -497,7 +497,7 @@ async fn idle_awaits_what_cannot_be_stopped(lab: &dyn Lab) {
 
 async fn absent_ends_a_create_that_runs(lab: &dyn Lab) {
     let spec = spec(lab);
-    let troubled = lab.troubled(Trouble::Slow(Change::CreateFromTemplate)).await;
+    let troubled = lab.troubled(InjectedFault::Slow(Change::CreateFromTemplate)).await;
     let Ok(Progress::Running { task: Some(task), .. }) = troubled.ensure_vm(&spec, None).await else {
         panic!("not started");
     };
@@ -509,7 +509,7 @@ async fn absent_ends_a_create_that_runs(lab: &dyn Lab) {
 
 async fn absent_ends_a_create_that_nobody_stored(lab: &dyn Lab) {
     for (spec, change) in [(spec(lab), Change::CreateFromTemplate), (from_medium(lab), Change::CreateFromMedium)] {
-        let troubled = lab.troubled(Trouble::Slow(change)).await;
+        let troubled = lab.troubled(InjectedFault::Slow(change)).await;
         troubled.ensure_vm(&spec, None).await.expect("started");
         destroy(&*lab.adapter().await, &spec).await;
         tokio::time::sleep(SLOW * 3 / 2).await;
@@ -533,7 +533,7 @@ async fn absent_takes_everything_and_twice(lab: &dyn Lab) {
 
 async fn absent_survives_a_lost_reply(lab: &dyn Lab) {
     let (hypervisor, spec) = machine(lab).await;
-    let troubled = lab.troubled(Trouble::LostReply(Change::Destroy)).await;
+    let troubled = lab.troubled(InjectedFault::LostReply(Change::Destroy)).await;
     let fault = troubled.ensure_absent(&identity(&spec), None).await.expect_err("no reply");
     assert_eq!(fault.class, FaultClass::Unknown, "{fault}");
     destroy(&*hypervisor, &spec).await;
@@ -565,7 +565,7 @@ async fn a_lost_vm_is_lost_everywhere(lab: &dyn Lab) {
 
 async fn a_busy_hypervisor_is_tried_again(lab: &dyn Lab) {
     let (hypervisor, spec) = machine(lab).await;
-    let troubled = lab.troubled(Trouble::Busy(Change::PowerOn)).await;
+    let troubled = lab.troubled(InjectedFault::Busy(Change::PowerOn)).await;
     let fault = troubled.ensure_power(spec.id, PowerState::On, None).await.expect_err("busy");
     assert_eq!(fault.class, FaultClass::Retry, "{fault}");
     assert_eq!(observe(&*hypervisor, spec.id).await.power, PowerState::Off, "nothing happened");
@@ -574,7 +574,7 @@ async fn a_busy_hypervisor_is_tried_again(lab: &dyn Lab) {
 
 async fn a_failure_for_good_is_told(lab: &dyn Lab) {
     let (hypervisor, spec) = machine(lab).await;
-    let troubled = lab.troubled(Trouble::Failing(Change::Resize)).await;
+    let troubled = lab.troubled(InjectedFault::Failing(Change::Resize)).await;
     let larger = size(4, 4096, 20);
     let fault = drive(async |task| troubled.ensure_size(spec.id, &larger, task).await).await.expect_err("it fails");
     assert_eq!(fault.class, FaultClass::Permanent, "{fault}");

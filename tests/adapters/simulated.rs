@@ -6,7 +6,7 @@ use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::simulated::{Config, Machine, Simulated};
 use virtualstack_worker::adapters::hypervisor::{Hypervisor, TemplateRef, VmSpec};
 
-use super::conformance::{Lab, SLOW, Trouble, run};
+use super::conformance::{InjectedFault, Lab, SLOW, run};
 use crate::support::Database;
 
 struct Rows(Database);
@@ -32,13 +32,13 @@ impl Lab for Rows {
         Box::new(self.with(quick()))
     }
 
-    async fn troubled(&self, trouble: Trouble) -> Box<dyn Hypervisor> {
+    async fn troubled(&self, trouble: InjectedFault) -> Box<dyn Hypervisor> {
         let slow = u64::try_from(SLOW.as_millis()).expect("short");
         Box::new(self.with(match trouble {
-            Trouble::LostReply(_) => Config { lost_reply_rate: 1.0, ..quick() },
-            Trouble::Slow(_) => Config { create_ms: slow, power_ms: slow, ..quick() },
-            Trouble::Busy(_) => Config { fault_rate: 1.0, ..quick() },
-            Trouble::Failing(_) => Config { task_fault_rate: 1.0, ..quick() },
+            InjectedFault::LostReply(_) => Config { lost_reply_rate: 1.0, ..quick() },
+            InjectedFault::Slow(_) => Config { create_ms: slow, power_ms: slow, ..quick() },
+            InjectedFault::Busy(_) => Config { fault_rate: 1.0, ..quick() },
+            InjectedFault::Failing(_) => Config { task_fault_rate: 1.0, ..quick() },
         }))
     }
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use virtualstack_model::compute::id::VmId;
 use virtualstack_worker::adapters::hypervisor::{Hypervisor, TemplateRef, VmSpec};
 
-use super::conformance::{Change, Lab, SLOW, Trouble, run};
+use super::conformance::{Change, InjectedFault, Lab, SLOW, run};
 use super::vcsim::{Machine, NETINST, UBUNTU, Vcsim};
 
 impl Vcsim {
@@ -30,12 +30,14 @@ impl Lab for Vcsim {
         Box::new(self.connect())
     }
 
-    async fn troubled(&self, trouble: Trouble) -> Box<dyn Hypervisor> {
+    async fn troubled(&self, trouble: InjectedFault) -> Box<dyn Hypervisor> {
         let request = match trouble {
-            Trouble::LostReply(change) => format!("lose?method={}&count=1", method(change)),
-            Trouble::Slow(change) => format!("slow?method={}&count=1&ms={}", method(change), SLOW.as_millis()),
-            Trouble::Busy(change) => format!("fault?method={}&count=1&type=TaskInProgress", method(change)),
-            Trouble::Failing(change) => format!("fail?method={}&count=1&type=GenericVmConfigFault", method(change)),
+            InjectedFault::LostReply(change) => format!("lose?method={}&count=1", method(change)),
+            InjectedFault::Slow(change) => format!("slow?method={}&count=1&ms={}", method(change), SLOW.as_millis()),
+            InjectedFault::Busy(change) => format!("fault?method={}&count=1&type=TaskInProgress", method(change)),
+            InjectedFault::Failing(change) => {
+                format!("fail?method={}&count=1&type=GenericVmConfigFault", method(change))
+            }
         };
         self.test(&format!("POST /test/{request}")).await;
         self.adapter().await

@@ -7,15 +7,15 @@
 //! makes nothing of them. VIRTUALSTACK_SOAK_SECONDS says how long it goes on, VIRTUALSTACK_SOAK_VCENTER_SECONDS how long on a
 //! vCenter; `make soak` is the long run.
 
+mod actor;
 mod agreement;
+mod barrier;
+mod injected;
 mod lab;
-mod lane;
 mod model;
 mod program;
 mod quota;
 mod replay;
-mod stage;
-mod troubles;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -29,10 +29,10 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use virtualstack_proto::virtualstack::compute::v1::template::Kind;
 
+use self::actor::{Actor, Templates};
+use self::injected::InjectedFaults;
 use self::lab::{Lab, SimulatedLab, VcsimLab};
-use self::lane::{Actor, Templates};
 use self::program::{Climate, Program};
-use self::troubles::Troubles;
 use self::workers::Workers;
 use crate::support::{ControlPlane, Seed, Session, setting};
 
@@ -77,7 +77,7 @@ async fn templates(plane: &ControlPlane, session: &Session) -> Templates {
 /// Lets VMs live for so long.
 async fn soak(plane: &ControlPlane, lab: Arc<dyn Lab>, climate: Climate, duration: Duration) {
     let seed = Seed::new();
-    let troubles = Troubles::new(Arc::clone(&lab));
+    let troubles = InjectedFaults::new(Arc::clone(&lab));
     let mut workers = Workers::start(plane, Arc::clone(&lab), Arc::clone(&troubles)).await;
     let sessions = [plane.tenant("acme").await, plane.tenant("rival").await];
     let templates = templates(plane, &sessions[0]).await;
@@ -98,7 +98,7 @@ async fn soak(plane: &ControlPlane, lab: Arc<dyn Lab>, climate: Climate, duratio
     let failed = AtomicBool::new(false);
     while started.elapsed() < duration || (rounds < ROUNDS && lacking(&lanes).is_some()) {
         let end = CancellationToken::new();
-        let mut weather = seed.split(1_000 + rounds);
+        let mut faults = seed.split(1_000 + rounds);
         let living = async {
             // All of them come to the end of their part, or fail.
             let parts = lanes.iter_mut().map(|lane| {
@@ -118,7 +118,7 @@ async fn soak(plane: &ControlPlane, lab: Arc<dyn Lab>, climate: Climate, duratio
             end.cancel();
             parts
         };
-        let (parts, ()) = tokio::join!(living, workers.disturb(&mut weather, &end, &mut disturbances));
+        let (parts, ()) = tokio::join!(living, workers.disturb(&mut faults, &end, &mut disturbances));
         for (lane, part) in lanes.iter().zip(parts) {
             if let Err(panic) = part {
                 fail(plane, lane).await;

@@ -39,7 +39,7 @@ pub(super) enum Stop {
 
 /// What goes wrong with the VM that is asked for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum InjectedFault {
     /// A call fails so often, before it does anything or after it has done its work.
     Fault { call: Call, when: When, class: FaultClass, times: u32 },
     /// A call takes its time to answer.
@@ -50,7 +50,7 @@ pub(super) enum Trouble {
     FailingTask,
 }
 
-impl Trouble {
+impl InjectedFault {
     /// Whether a repeat of what failed cannot help.
     pub(super) fn is_final(self) -> bool {
         match self {
@@ -90,7 +90,7 @@ pub(super) struct Step {
     pub(super) twice: bool,
     /// Whether it is only validated before.
     pub(super) validated: bool,
-    pub(super) trouble: Option<Trouble>,
+    pub(super) trouble: Option<InjectedFault>,
     pub(super) meanwhile: Option<(Moment, Meanwhile)>,
 }
 
@@ -166,7 +166,7 @@ impl Program {
         let interrupted = matches!(meanwhile, Some((_, Meanwhile::Cancel | Meanwhile::Delete { .. })));
         if interrupted && self.climate.spoils && self.seed.percent(50) {
             // So that there is something to interrupt.
-            trouble = Some(Trouble::SlowTask);
+            trouble = Some(InjectedFault::SlowTask);
         }
         let (twice, validated) = (self.seed.percent(15), self.seed.percent(10));
         let step = Step { ask, twice, validated, trouble, meanwhile };
@@ -333,21 +333,21 @@ fn calls(ask: &Ask) -> &'static [Call] {
     }
 }
 
-/// Trouble that an operation can meet.
-fn trouble(seed: &mut Seed, ask: &Ask) -> Trouble {
+/// InjectedFault that an operation can meet.
+fn trouble(seed: &mut Seed, ask: &Ask) -> InjectedFault {
     let (call, when) = (seed.pick(calls(ask)), seed.pick(&[When::Before, When::After]));
     match seed.below(10) {
-        0 => Trouble::SlowTask,
-        1 => Trouble::FailingTask,
-        2 => Trouble::SlowCall { call, when },
+        0 => InjectedFault::SlowTask,
+        1 => InjectedFault::FailingTask,
+        2 => InjectedFault::SlowCall { call, when },
         3..7 => {
             let class = seed.pick(&[FaultClass::Retry, FaultClass::Unknown]);
             // Each time, the step waits longer before it is tried again.
-            Trouble::Fault { call, when, class, times: seed.pick(&[1, 1, 1, 2]) }
+            InjectedFault::Fault { call, when, class, times: seed.pick(&[1, 1, 1, 2]) }
         }
         _ => {
             let class = seed.pick(&[FaultClass::Permanent, FaultClass::Capacity, FaultClass::Conflict]);
-            Trouble::Fault { call, when, class, times: 1 }
+            InjectedFault::Fault { call, when, class, times: 1 }
         }
     }
 }

@@ -15,11 +15,11 @@ use virtualstack_proto::virtualstack::compute::v1::{
     CreateVmRequest, GetQuotaRequest, Quota, QuotaAmounts, UpdateTenantQuotaRequest, Vm,
 };
 
+use super::actor::{Actor, excess, metadata};
 use super::agreement::{self, Usage};
+use super::injected::InjectedFaults;
 use super::lab::{Lab, SimulatedLab};
-use super::lane::{Actor, excess, metadata};
 use super::program::{Climate, Program};
-use super::troubles::Troubles;
 use super::workers::Workers;
 use super::{fail, looking, plane, templates};
 use crate::support::{ControlPlane, Seed, Session, reason, rounds};
@@ -115,7 +115,7 @@ async fn round(seed: &Seed) -> Tally {
     let mut tally = Tally::new();
     let plane = plane().await;
     let lab: Arc<dyn Lab> = Arc::new(SimulatedLab::new(&plane));
-    let troubles = Troubles::new(Arc::clone(&lab));
+    let troubles = InjectedFaults::new(Arc::clone(&lab));
     let workers = Workers::start(&plane, Arc::clone(&lab), Arc::clone(&troubles)).await;
     let session = plane.tenant("acme").await;
     let templates = templates(&plane, &session).await;
@@ -152,7 +152,7 @@ async fn round(seed: &Seed) -> Tally {
         lanes.push(lane);
     }
     let mut workers = Workers::start(&plane, Arc::clone(&lab), Arc::clone(&troubles)).await;
-    let (end, mut weather) = (CancellationToken::new(), seed.split(1_000));
+    let (end, mut faults) = (CancellationToken::new(), seed.split(1_000));
     let living = async {
         let parts = lanes.iter_mut().zip(begun).map(|(lane, (step, operation))| {
             let part = async move {
@@ -167,7 +167,7 @@ async fn round(seed: &Seed) -> Tally {
         end.cancel();
         parts
     };
-    let (parts, ()) = tokio::join!(living, workers.disturb(&mut weather, &end, &mut tally));
+    let (parts, ()) = tokio::join!(living, workers.disturb(&mut faults, &end, &mut tally));
     for (lane, part) in lanes.iter().zip(parts) {
         if let Err(panic) = part {
             fail(&plane, lane).await;

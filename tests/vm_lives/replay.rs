@@ -11,12 +11,12 @@ use futures::FutureExt as _;
 use virtualstack_model::compute::id::VmId;
 use virtualstack_worker::adapters::hypervisor::{Fault, Hypervisor, simulated};
 
+use super::actor::Actor;
+use super::barrier::Barrier;
+use super::injected::InjectedFaults;
 use super::lab::{Lab, Machine, SimulatedLab, Spoil};
-use super::lane::Actor;
 use super::model::Rules;
 use super::program::{Climate, POINTS, Program};
-use super::stage::Barrier;
-use super::troubles::Troubles;
 use super::{agreement, fail, plane, templates};
 use crate::support::{ControlPlane, Database, Hook, Intercepted, Passing, Seed, When, rounds};
 
@@ -127,7 +127,7 @@ async fn story(seed: &Seed) -> Vec<String> {
     plane.lease_ms = 60_000;
     let plane = plane;
     let lab: Arc<dyn Lab> = Arc::new(ByLooks::new(&plane));
-    let troubles = Troubles::new(Arc::clone(&lab));
+    let troubles = InjectedFaults::new(Arc::clone(&lab));
     let stage = Arc::new(Barrier::new());
     let hire =
         || plane.work_on(Arc::clone(&stage) as _, Arc::new(Intercepted::behind(Arc::clone(&troubles), lab.connect())));

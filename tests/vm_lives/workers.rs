@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use virtualstack_worker::{NoProbe, Point, Probe};
 
+use super::injected::InjectedFaults;
 use super::lab::Lab;
-use super::troubles::Troubles;
 use crate::support::{ControlPlane, Intercepted, Seed, WorkerTask};
 
 /// Stops a worker in its tracks after it has passed so many points of workflows.
@@ -38,13 +38,13 @@ impl Probe for Mine {
 pub(super) struct Workers<'a> {
     plane: &'a ControlPlane,
     lab: Arc<dyn Lab>,
-    troubles: Arc<Troubles>,
+    troubles: Arc<InjectedFaults>,
     at_work: Option<WorkerTask>,
 }
 
 impl<'a> Workers<'a> {
     /// One.
-    pub(super) async fn start(plane: &'a ControlPlane, lab: Arc<dyn Lab>, troubles: Arc<Troubles>) -> Self {
+    pub(super) async fn start(plane: &'a ControlPlane, lab: Arc<dyn Lab>, troubles: Arc<InjectedFaults>) -> Self {
         let mut workers = Self { plane, lab, troubles, at_work: None };
         workers.at_work = Some(workers.another(Arc::new(NoProbe)).await);
         workers

@@ -49,7 +49,7 @@ pub struct Operation {
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
     pub deadline_at: DateTime<Utc>,
-    /// Rows of the change log from before have it not.
+    /// Older rows of the change log do not have it.
     #[serde(default)]
     pub grace_from: Option<DateTime<Utc>>,
 }
@@ -314,8 +314,8 @@ pub async fn cancel(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
     request_cancel(tx, &operation).await
 }
 
-/// Its job need not wait for its next try. In its rollback it does: that is where a cancel would lead, and a call of before
-/// may still have to arrive.
+/// Asks an operation to cancel, and makes its waiting job due. The job of a rollback keeps waiting: a cancel would lead
+/// there anyway, and a call that was sent before may still arrive.
 async fn request_cancel(tx: &mut TenantTx<Write>, operation: &Operation) -> Result<()> {
     let waits =
         operation.state == OperationState::Open && !operation.cancel_requested && operation.grace_from.is_none();
@@ -347,7 +347,7 @@ pub async fn progress(tx: &mut TenantTx<Write>, id: OperationId, step: &str, per
     update(tx, id, changes, "OPERATION_PROGRESS").await.map(|_| ())
 }
 
-/// Notes that its extra time begins: that of the rollback, or again where no worker was there to use it.
+/// Begins the grace of an operation: when its rollback begins, and again when no worker was there to use it.
 pub async fn begin_grace(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
     let mine = table::tenant_id.eq(tx.tenant()).and(table::id.eq(id));
     let noted = diesel::update(table::table.filter(mine)).set(table::grace_from.eq(Utc::now()));

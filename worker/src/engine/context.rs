@@ -135,7 +135,7 @@ impl<'a> StepContext<'a> {
         result
     }
 
-    /// Calls the outside within bounds. A call that hangs is left alone in time, and so is one of a job that somebody else
+    /// Calls the outside within bounds. A call that hangs is abandoned in time, and so is one of a job that another worker
     /// has now.
     pub(crate) async fn ask<T, F, E>(&self, call: impl Future<Output = Result<T, F>>) -> Result<T, StepError<E>>
     where

@@ -16,8 +16,8 @@ pub trait VmJob: OperationJob {
     fn vm(&self) -> VmId;
 }
 
-/// Tries of one step of an operation. What can be tried again is, until the operation's deadline, which comes long before
-/// this; this is for jobs that kill their worker.
+/// Tries of one step of an operation. The operation's deadline ends retries long before this. The limit stops a job that
+/// kills each worker that runs it.
 const VM_ATTEMPTS: i32 = 1_000;
 
 macro_rules! vm_jobs {

@@ -15,7 +15,7 @@ pub(crate) async fn lock(tx: &mut TenantTx<Write>) -> Result<()> {
     Ok(())
 }
 
-/// Makes every decision about access in the tenant be made again, from the next request on.
+/// Invalidates every decision about access in the tenant, from the next request on.
 pub(crate) async fn raise(tx: &mut TenantTx<Write>) -> Result<()> {
     let tenant = tx.tenant();
     diesel::update(table::table.find(tenant))

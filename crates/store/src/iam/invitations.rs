@@ -155,7 +155,7 @@ pub async fn role<M: Mode>(tx: &mut TenantTx<M>, name: &str) -> Result<(RoleId, 
     Ok((role, codes))
 }
 
-/// State of the member who has a normalised address; none where nobody has it, or no more.
+/// State of the member with a normalised address. None if there is no such member, or they were removed.
 pub async fn member_state<M: Mode>(tx: &mut TenantTx<M>, email: &str) -> Result<Option<MembershipState>> {
     let tenant = tx.tenant();
     let member = memberships::by_email(tx.connection()?, tenant, email).await?;

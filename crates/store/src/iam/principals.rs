@@ -1,4 +1,4 @@
-//! Who a credential is in a tenant, and what that rests on.
+//! Principals: the account, membership and roles behind a credential in a tenant, and the epoch that they rest on.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -80,8 +80,8 @@ pub struct Listed<T> {
 pub(crate) struct Listing<QS: 'static> {
     /// The collection; page tokens are bound to it.
     pub(crate) collection: &'static str,
-    /// What is unique: the default order and the end of every other. What rises with time comes newest first, texts as
-    /// in a dictionary. Without a name it is no field that a caller may name.
+    /// A unique field: the default order, and the last key of every other order. Ids and positions are listed newest first,
+    /// texts alphabetically. A caller can name it only if it has a name.
     pub(crate) id: Field<QS>,
     /// What filters and orders may name besides.
     pub(crate) fields: &'static [Field<QS>],

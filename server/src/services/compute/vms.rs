@@ -90,7 +90,7 @@ impl VmService for Vms {
             if vm != before {
                 vms::update_metadata(tx, &before, &mut vm, id).await?;
             }
-            // A size that another operation is at work on is not there yet, and may never be.
+            // Another operation may be changing the size, and may fail: both sizes have to be what is asked for.
             let sized =
                 fields.iter().any(|field| SIZES.contains(field)) && (size, size) != (vm.size(), vm.desired_size());
             if !sized {
@@ -123,7 +123,7 @@ impl VmService for Vms {
                 let message = "the VM is deleted already; force purges it";
                 return Err(Error::precondition("VM_DELETED", target.name(), message));
             }
-            // Of what is not on the hypervisor, there is nothing to keep.
+            // A VM of which nothing is on the hypervisor has nothing to undelete.
             let force = request.force || !vm.counted;
             let new = vms::operation(id, Verb::Delete, target);
             let job = VmDelete { vm: target, operation: id, force };

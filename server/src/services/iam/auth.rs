@@ -185,7 +185,7 @@ impl Auth {
             .system(authentication(), async |tx: &mut SystemTx| {
                 let choices = accounts::choices(tx, account).await?;
                 let tenant = match choose(&choices, &request.tenant, None) {
-                    // Not as a member, then.
+                    // The caller is no member there, and may enter as an operator.
                     Err(error) if NOT_A_MEMBER.contains(&error.reason()) && operator.is_some() => {
                         return Ok(None);
                     }

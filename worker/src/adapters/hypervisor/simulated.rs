@@ -96,7 +96,7 @@ impl Simulated {
     }
 
     /// Fails now and then, as the settings say, before anything is done.
-    fn weather(&self) -> Result<(), Fault> {
+    fn draw_fault(&self) -> Result<(), Fault> {
         if chance(self.config.fault_rate) {
             return Err(Fault::new(FaultClass::Retry, "HOST_BUSY", "the hypervisor is busy", "simulated fault"));
         }
@@ -129,7 +129,7 @@ impl Simulated {
         ms: u64,
         so: impl Fn(&SimulatedVm) -> Result<bool, Fault> + Send,
     ) -> Result<Progress, Fault> {
-        self.weather()?;
+        self.draw_fault()?;
         if let Some(progress) = self.stored(task).await? {
             return Ok(progress);
         }
@@ -192,7 +192,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn ensure_vm(&self, spec: &VmSpec, task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.weather()?;
+        self.draw_fault()?;
         if let Some(progress) = self.stored(task).await? {
             return Ok(progress);
         }
@@ -313,7 +313,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn open_console(&self, vm: VmId) -> Result<ConsoleTicket, Fault> {
-        self.weather()?;
+        self.draw_fault()?;
         let (found, _) = self.simulation.look(vm.0).await.map_err(unreachable)?;
         must_run(&found.ok_or_else(|| lost(vm))?)?;
         let ticket = Uuid::new_v4().simple().to_string();
@@ -326,14 +326,14 @@ impl Hypervisor for Simulated {
     }
 
     async fn ensure_idle(&self, vm: VmId, _task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.weather()?;
+        self.draw_fault()?;
         // One task of a VM runs at a time, so whatever is stored, this is it.
         let (_, running) = self.simulation.look(vm.0).await.map_err(unreachable)?;
         Ok(self.stop(running).await?.map_or(Progress::Done, |running| underway(&running)))
     }
 
     async fn ensure_absent(&self, vm: &VmIdentity, _task: Option<&TaskRef>) -> Result<Progress, Fault> {
-        self.weather()?;
+        self.draw_fault()?;
         let (found, running) = self.simulation.look(vm.id.0).await.map_err(unreachable)?;
         match (found, self.stop(running).await?) {
             (_, Some(running)) => Ok(underway(&running)),
@@ -343,7 +343,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn observe_vm(&self, vm: VmId) -> Result<Option<Observation>, Fault> {
-        self.weather()?;
+        self.draw_fault()?;
         let (found, _) = self.simulation.look(vm.0).await.map_err(unreachable)?;
         Ok(found.map(|vm| {
             let power = power(&vm.power);

@@ -10,8 +10,8 @@ use super::change::{busy, must_run};
 use super::soap::Call;
 use super::xml::Xml;
 
-/// The reference of AcquireTicket says that a ticket is good once and not for how long. Two minutes is what consumers
-/// count on; we count less, as it is better to say too early than too late that it is taken no more.
+/// How long we say that a ticket is good. The reference of AcquireTicket gives no time; consumers count on two minutes. We
+/// say less: a ticket that is refused too early costs less than one that fails late.
 const LIFETIME: TimeDelta = TimeDelta::seconds(110);
 
 impl VCenter {

@@ -24,10 +24,10 @@ use virtualstack_proto::virtualstack::compute::v1::{
 };
 use virtualstack_proto::virtualstack::operations::v1::OperationMetadata;
 
+use super::barrier::Barrier;
+use super::injected::InjectedFaults;
 use super::model::{End, Possible, Prospect, Rules, Seen, Verdict};
-use super::program::{Ask, Meanwhile, Program, Step, Stop, Trouble};
-use super::stage::Barrier;
-use super::troubles::Troubles;
+use super::program::{Ask, InjectedFault, Meanwhile, Program, Step, Stop};
 use crate::support::{Seed, Session, reason};
 
 /// How long an operation may take here, where tasks take milliseconds, workers that die a second, and steps that fail as
@@ -81,7 +81,7 @@ pub(super) struct Actor {
     session: Session,
     templates: Templates,
     rules: Rules,
-    troubles: Arc<Troubles>,
+    troubles: Arc<InjectedFaults>,
     name: String,
     program: Program,
     pace: Pace,
@@ -101,7 +101,7 @@ impl Actor {
         session: Session,
         templates: Templates,
         rules: Rules,
-        troubles: Arc<Troubles>,
+        troubles: Arc<InjectedFaults>,
         program: Program,
         ids: Seed,
     ) -> Self {
@@ -247,7 +247,7 @@ impl Actor {
         };
         let ((done, met), second) = tokio::join!(waiting, self.interfere(step, &operation));
         let end = end(&done);
-        let is_final = met > 0 && step.trouble.is_some_and(Trouble::is_final);
+        let is_final = met > 0 && step.trouble.is_some_and(InjectedFault::is_final);
         let meanwhile = second.as_ref().map(|(ask, answer)| (ask, answer.as_ref().map(|_| ()).map_err(reason)));
         self.note(&format!("{end:?}, met trouble {met} times, meanwhile {meanwhile:?}"));
         self.count(format!("{} {}", verb(ask), ending(&end)));
@@ -313,7 +313,7 @@ impl Actor {
         let (moment, what) = step.meanwhile?;
         match &self.pace {
             Pace::Clock => {
-                if step.trouble == Some(Trouble::SlowTask) {
+                if step.trouble == Some(InjectedFault::SlowTask) {
                     // What is interrupted is that task, on machines that are slow, too.
                     self.troubles.met(&self.life.display_name).await;
                 }

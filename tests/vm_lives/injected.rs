@@ -1,4 +1,4 @@
-//! Trouble for one VM at a time: what is drawn for a step waits here until a worker makes the call that it is for.
+//! InjectedFault for one VM at a time: what is drawn for a step waits here until a worker makes the call that it is for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use virtualstack_model::compute::id::VmId;
 use virtualstack_worker::adapters::hypervisor::Fault;
 
 use super::lab::{Lab, Spoil};
-use super::program::Trouble;
+use super::program::InjectedFault;
 use crate::support::{Call, Hook, Passing, When, test_fault};
 
 /// How long a slow call takes.
@@ -17,7 +17,7 @@ const SLOW_CALL: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug)]
 struct Armed {
-    trouble: Trouble,
+    trouble: InjectedFault,
     left: u32,
 }
 
@@ -30,12 +30,12 @@ struct Waiting {
 }
 
 /// Stands in front of a lab's hypervisor, whichever worker calls it.
-pub(super) struct Troubles {
+pub(super) struct InjectedFaults {
     lab: Arc<dyn Lab>,
     waiting: Mutex<Waiting>,
 }
 
-impl Troubles {
+impl InjectedFaults {
     pub(super) fn new(lab: Arc<dyn Lab>) -> Arc<Self> {
         Arc::new(Self { lab, waiting: Mutex::default() })
     }
@@ -45,12 +45,12 @@ impl Troubles {
     }
 
     /// Makes a VM meet trouble.
-    pub(super) fn arm(&self, name: &str, trouble: Option<Trouble>) {
+    pub(super) fn arm(&self, name: &str, trouble: Option<InjectedFault>) {
         let mut waiting = self.waiting();
         waiting.met.remove(name);
         waiting.armed.remove(name);
         if let Some(trouble) = trouble {
-            let left = if let Trouble::Fault { times, .. } = trouble { times } else { 1 };
+            let left = if let InjectedFault::Fault { times, .. } = trouble { times } else { 1 };
             waiting.armed.insert(name.to_owned(), Armed { trouble, left });
         }
     }
@@ -78,7 +78,7 @@ impl Troubles {
     }
 
     /// What the call meets.
-    fn meet(&self, passing: &Passing<'_>) -> Option<(String, Trouble)> {
+    fn meet(&self, passing: &Passing<'_>) -> Option<(String, InjectedFault)> {
         let mut waiting = self.waiting();
         if let Some(name) = passing.display_name {
             waiting.names.insert(passing.vm, name.to_owned());
@@ -87,8 +87,8 @@ impl Troubles {
         let trouble = waiting.armed.get(&name)?.trouble;
         let here = (passing.call, passing.when);
         let meets = match trouble {
-            Trouble::Fault { call, when, .. } | Trouble::SlowCall { call, when } => here == (call, when),
-            Trouble::SlowTask | Trouble::FailingTask => {
+            InjectedFault::Fault { call, when, .. } | InjectedFault::SlowCall { call, when } => here == (call, when),
+            InjectedFault::SlowTask | InjectedFault::FailingTask => {
                 let starts_none = matches!(passing.call, Call::Observe | Call::Console | Call::ShutDown | Call::Idle);
                 passing.when == When::After && !starts_none
             }
@@ -109,21 +109,21 @@ impl Troubles {
 }
 
 #[async_trait]
-impl Hook for Arc<Troubles> {
+impl Hook for Arc<InjectedFaults> {
     async fn pass(&self, passing: Passing<'_>) -> Result<(), Fault> {
         let Some((name, trouble)) = self.meet(&passing) else { return Ok(()) };
         match trouble {
-            Trouble::Fault { class, .. } => {
+            InjectedFault::Fault { class, .. } => {
                 self.happened(&name);
                 Err(test_fault(class))
             }
-            Trouble::SlowCall { .. } => {
+            InjectedFault::SlowCall { .. } => {
                 self.happened(&name);
                 tokio::time::sleep(SLOW_CALL).await;
                 Ok(())
             }
-            Trouble::SlowTask | Trouble::FailingTask => {
-                let how = if trouble == Trouble::SlowTask { Spoil::Slow } else { Spoil::Fail };
+            InjectedFault::SlowTask | InjectedFault::FailingTask => {
+                let how = if trouble == InjectedFault::SlowTask { Spoil::Slow } else { Spoil::Fail };
                 if self.lab.spoil(passing.vm, how).await {
                     self.happened(&name);
                 }
