@@ -14,7 +14,7 @@ use virtualstack_model::{Error, Result};
 
 use crate::schema::quotas as table;
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, SystemTx, TenantTx, Write};
+use crate::tx::{Mode, SystemTx, TenantTx, Write, etag};
 
 /// What a tenant may have and has.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Quota {
     /// Changes with each change of a limit.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version)
+        etag(self.version)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::operations::NewOperation;
 use crate::schema::snapshots as table;
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, TenantTx, Write};
+use crate::tx::{Mode, TenantTx, Write, etag};
 
 /// A snapshot as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl Snapshot {
     /// Changes with each change.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version)
+        etag(self.version)
     }
 
     /// The full name.

@@ -25,7 +25,7 @@ use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::operations::NewOperation;
 use crate::schema::{changes, virtual_machines as table};
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, SystemTx, TenantTx, Write};
+use crate::tx::{Mode, SystemTx, TenantTx, Write, etag};
 
 /// A VM as it is kept.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable, AsChangeset, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl Vm {
     /// Changes with each change.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version)
+        etag(self.version)
     }
 
     /// Its size.

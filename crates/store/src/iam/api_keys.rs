@@ -15,7 +15,7 @@ use virtualstack_model::{Error, Result};
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::api_keys as table;
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, SystemTx, TenantTx, Write};
+use crate::tx::{Mode, SystemTx, TenantTx, Write, etag};
 
 /// A key as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -60,7 +60,7 @@ impl ApiKey {
     /// Changes with each change.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version)
+        etag(self.version)
     }
 
     /// Address that it was last used from.

@@ -25,7 +25,7 @@ use crate::schema::{
     tenant_roles as table, user_tenant_roles as holders,
 };
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, TenantTx, Write};
+use crate::tx::{Mode, TenantTx, Write, etag};
 
 /// A role as it is kept, with the codes of its permissions.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
@@ -52,7 +52,7 @@ impl Role {
     /// Changes with each change.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version)
+        etag(self.version)
     }
 }
 

@@ -14,7 +14,7 @@ use virtualstack_model::log::{Audit, Change, changed_fields};
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::tenants as table;
 use crate::tx::error::from_diesel;
-use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
+use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write, etag};
 
 /// A tenant as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -36,7 +36,7 @@ impl Tenant {
     /// Changes with each change.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version)
+        etag(self.version)
     }
 
     /// What its admins have set.

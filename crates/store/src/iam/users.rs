@@ -22,7 +22,7 @@ use crate::iam::{accounts, epoch, system_roles};
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::{api_keys, memberships as table, user_tenant_roles, users as account_rows};
 use crate::tx::error::from_diesel;
-use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write};
+use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write, etag};
 
 /// A member as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
@@ -44,7 +44,7 @@ impl User {
     /// Changes with each change.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version)
+        etag(self.version)
     }
 }
 

@@ -114,6 +114,11 @@ impl Drop for Connection {
     }
 }
 
+/// The etag of a row: it changes with each change of the row.
+pub(crate) fn etag(version: i64) -> String {
+    format!("\"{version}\"")
+}
+
 /// Whether a tenant transaction may write.
 pub trait Mode: Send + Sync + 'static {}
 
