@@ -275,7 +275,7 @@ fn sockets_folder(folder: &Path) -> PathBuf {
     std::env::temp_dir().join(format!("virtualstack-{name}"))
 }
 
-/// The folder of the installed server binaries, the newest version first.
+/// The folder of the installed server binaries: that of `pg_config`, else the last one by name.
 fn find_binaries() -> Result<PathBuf> {
     let mut candidates = Vec::new();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {

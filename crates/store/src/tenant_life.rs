@@ -115,7 +115,7 @@ pub async fn is_due(tx: &mut TenantTx<Write>) -> Result<bool> {
 }
 
 /// Forgets up to `limit` operations and as many changes of a tenant that is to be purged: the two tables that may be too
-/// large for one statement. Whether any were left.
+/// large for one statement. Returns whether it removed any.
 pub async fn forget_history(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> Result<bool> {
     let mut forgotten = 0;
     for (history, key) in [("compute.operations", "id"), ("audit.changes", "position")] {
@@ -129,7 +129,8 @@ pub async fn forget_history(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> 
     Ok(forgotten > 0)
 }
 
-/// Tables whose rows go with a tenant, what refers first. A test holds them against the schema. Its audit log stays, and so do the accounts of its members.
+/// Tables whose rows go with a tenant; a table comes before those that it refers to. A test holds them against the schema.
+/// The audit log stays, and so do the accounts of members.
 pub const PURGED: &[&str] = &[
     "iam.api_keys",
     "iam.invitations",

@@ -84,7 +84,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Where it was last signed in or refreshed from.
+    /// The address of the last login or refresh; of the login alone for support sessions, which no refresh extends.
     #[must_use]
     pub fn client_address(&self) -> Option<IpAddr> {
         self.client_address.map(|network| network.ip())
