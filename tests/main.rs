@@ -3,6 +3,7 @@
 mod adapters;
 mod api;
 mod architecture;
+mod database;
 mod listing;
 mod processes;
 mod schema;

@@ -9,7 +9,7 @@ pub(crate) const PASSWORD: &str = "correct horse battery";
 pub(crate) const DEMO: &str = "demo";
 
 /// Address of the platform's admin.
-pub(super) const ADMIN: &str = "admin@example.com";
+pub(crate) const ADMIN: &str = "admin@example.com";
 
 /// The platform's admin, who is the demo tenant's too.
 pub(super) fn first_admin() -> FirstAdmin {

@@ -11,14 +11,16 @@ mod scopes;
 mod seed;
 mod session;
 mod settings;
+mod wire;
 
 pub(crate) use control_plane::{ControlPlane, WorkerTask, master_key};
 pub(crate) use database::Database;
-pub(crate) use first_admin::{DEMO, PASSWORD};
+pub(crate) use first_admin::{ADMIN, DEMO, PASSWORD};
 pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};
 pub(crate) use mails::Mails;
 pub(crate) use probes::{Crash, CrashProbe, Gate};
-pub(crate) use scopes::system;
+pub(crate) use scopes::{member_scope, system};
 pub(crate) use seed::Seed;
 pub(crate) use session::{Rest, Session, reason};
 pub(crate) use settings::{rounds, setting};
+pub(crate) use wire::Wire;

@@ -110,6 +110,12 @@ impl Pattern {
 }
 
 impl Filter {
+    /// Whether every row is like it, since it asks nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::All(parts) if parts.is_empty())
+    }
+
     /// Reads a filter.
     ///
     /// # Errors

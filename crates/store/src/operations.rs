@@ -21,6 +21,7 @@ use crate::listing::{Field, Kind, ListRequest, Listed, Listing};
 use crate::schema::operations as table;
 use crate::targets;
 use crate::tx::error::{delete_in_progress, from_diesel};
+use crate::tx::reader::TenantReader;
 use crate::tx::{Due, Mode, TenantTx, Write};
 
 /// An operation as it is kept.
@@ -240,16 +241,10 @@ pub async fn record_done(tx: &mut TenantTx<Write>, new: NewOperation) -> Result<
 }
 
 /// Reads an operation.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: OperationId) -> Result<Operation> {
-    let tenant = tx.tenant();
-    table::table
-        .filter(table::tenant_id.eq(tenant).and(table::id.eq(id)))
-        .select(Operation::as_select())
-        .first(tx.connection()?)
-        .await
-        .optional()
-        .map_err(from_diesel)?
-        .ok_or_else(|| missing(id))
+pub async fn get(reader: &mut impl TenantReader, id: OperationId) -> Result<Operation> {
+    let tenant = reader.tenant();
+    let one = move || table::table.find((tenant, id)).select(Operation::as_select());
+    reader.find(one).await?.ok_or_else(|| missing(id))
 }
 
 /// Whether somebody has asked an operation to cancel. Who does so now waits until this transaction has ended.
@@ -300,9 +295,9 @@ const LISTING: Listing<table::table> = Listing {
 };
 
 /// Lists operations, newest first.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Operation>> {
-    let tenant = tx.tenant();
-    LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant)).into_boxed()).await
+pub async fn list(reader: &mut impl TenantReader, request: &ListRequest) -> Result<Listed<Operation>> {
+    let tenant = reader.tenant();
+    LISTING.read(reader, request, "", move || table::table.filter(table::tenant_id.eq(tenant)).into_boxed()).await
 }
 
 /// Asks an operation to cancel; done ones stay as they are.

@@ -1,15 +1,14 @@
 //! Event lists: the change log, read for one resource.
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use virtualstack_model::Result;
 use virtualstack_model::id::OperationId;
 
-use crate::listing::{Field, ListRequest, Listed, Listing};
+use crate::listing::{Field, ListRequest, Listed, Listing, literal};
 use crate::schema::changes as table;
-use crate::tx::{Mode, TenantTx};
+use crate::tx::reader::TenantReader;
 
 /// An event as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -39,17 +38,18 @@ pub(crate) const fn fields(state: Field<table::table>) -> [Field<table::table>; 
 
 /// Lists what happened to a resource, newest first. `collection` is the condition of the collection's indexes in their own
 /// words.
-pub(crate) async fn list<M: Mode>(
-    tx: &mut TenantTx<M>,
+pub(crate) async fn list(
+    reader: &mut impl TenantReader,
     listing: &Listing<table::table>,
     request: &ListRequest,
     collection: &'static str,
     resource: &str,
 ) -> Result<Listed<RecordedEvent>> {
-    let tenant = tx.tenant();
-    let events = || {
-        let own = table::tenant_id.eq(tenant.0).and(table::resource.eq(resource.to_owned()));
-        table::table.filter(own).filter(sql::<Bool>(collection)).into_boxed()
+    let tenant = reader.tenant();
+    let name = resource.to_owned();
+    let events = move || {
+        let own = table::tenant_id.eq(tenant.0).and(table::resource.eq(name.clone()));
+        table::table.filter(own).filter(literal::<_, Bool>(collection)).into_boxed()
     };
-    listing.read(tx, request, resource, events).await
+    listing.read(reader, request, resource, events).await
 }

@@ -14,7 +14,8 @@ use virtualstack_model::{Error, Result};
 
 use crate::schema::quotas as table;
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, SystemTx, TenantTx, Write, etag};
+use crate::tx::reader::TenantReader;
+use crate::tx::{SystemTx, TenantTx, Write, etag};
 
 /// What a tenant may have and has.
 #[derive(Clone, Debug)]
@@ -101,10 +102,10 @@ pub(crate) async fn create(tx: &mut SystemTx, tenant: TenantId) -> Result<()> {
 }
 
 /// Reads the tenant's quota.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>) -> Result<Quota> {
-    let row: Row =
-        table::table.find(tx.tenant()).select(Row::as_select()).first(tx.connection()?).await.map_err(from_diesel)?;
-    Ok(row.into())
+pub async fn get(reader: &mut impl TenantReader) -> Result<Quota> {
+    let tenant = reader.tenant();
+    let row: Option<Row> = reader.find(move || table::table.find(tenant).select(Row::as_select())).await?;
+    there(tenant, row)
 }
 
 /// Reads any tenant's quota.

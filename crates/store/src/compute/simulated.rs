@@ -15,7 +15,7 @@ use virtualstack_model::Result;
 
 use crate::tx::error::{from_diesel, unavailable};
 use crate::tx::store::{Config, TxFn, pool};
-use crate::tx::{Connection, Ending};
+use crate::tx::{Connection, Ending, Leased, Opening};
 
 /// The memory of the simulated hypervisor.
 #[derive(Clone)]
@@ -244,8 +244,8 @@ impl Simulation {
         F: AsyncFn(&mut AsyncPgConnection) -> QueryResult<T> + for<'r> TxFn<&'r mut AsyncPgConnection, QueryResult<T>>,
     {
         let connection = self.pool.get().await.map_err(unavailable)?;
-        let lock = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('virtualstack.simulated_hypervisor'))";
-        let mut tx = Connection::open(connection, lock).await?;
+        let opened = Connection::open(Leased::new(connection, None), &Opening::simulator()).await;
+        let mut tx = opened.map_err(|(error, _)| error)?;
         let done = async {
             diesel::sql_query(SETTLE).execute(tx.get()?).await.map_err(from_diesel)?;
             f(tx.get()?).await.map_err(from_diesel)

@@ -19,6 +19,7 @@ use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::operations::NewOperation;
 use crate::schema::snapshots as table;
 use crate::tx::error::from_diesel;
+use crate::tx::reader::TenantReader;
 use crate::tx::{Mode, TenantTx, Write, etag};
 
 /// A snapshot as it is kept.
@@ -69,21 +70,16 @@ pub fn operation(id: OperationId, verb: Verb, vm: VmId, snapshot: SnapshotId) ->
 }
 
 /// Reads a snapshot of a VM.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>, vm: VmId, id: SnapshotId) -> Result<Snapshot> {
-    let found = find(tx, id).await?.filter(|snapshot| snapshot.vm_id == vm);
+pub async fn get(reader: &mut impl TenantReader, vm: VmId, id: SnapshotId) -> Result<Snapshot> {
+    let found = find(reader, id).await?.filter(|snapshot| snapshot.vm_id == vm);
     found.ok_or_else(|| Error::not_found("SNAPSHOT_NOT_FOUND", id.name_in(vm)))
 }
 
 /// Reads a snapshot that may be gone.
-pub async fn find<M: Mode>(tx: &mut TenantTx<M>, id: SnapshotId) -> Result<Option<Snapshot>> {
-    let tenant = tx.tenant();
-    table::table
-        .filter(table::tenant_id.eq(tenant).and(table::id.eq(id)))
-        .select(Snapshot::as_select())
-        .first(tx.connection()?)
-        .await
-        .optional()
-        .map_err(from_diesel)
+pub async fn find(reader: &mut impl TenantReader, id: SnapshotId) -> Result<Option<Snapshot>> {
+    let tenant = reader.tenant();
+    let one = move || table::table.find((tenant, id)).select(Snapshot::as_select());
+    reader.find(one).await
 }
 
 /// Reads several snapshots at once; those that are gone are left out.
@@ -112,10 +108,10 @@ const LISTING: Listing<table::table> = Listing {
 };
 
 /// Lists the snapshots of a VM.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, vm: VmId, request: &ListRequest) -> Result<Listed<Snapshot>> {
-    let tenant = tx.tenant();
-    let of_vm = || table::table.filter(table::tenant_id.eq(tenant).and(table::vm_id.eq(vm))).into_boxed();
-    LISTING.read(tx, request, &vm.name(), of_vm).await
+pub async fn list(reader: &mut impl TenantReader, vm: VmId, request: &ListRequest) -> Result<Listed<Snapshot>> {
+    let tenant = reader.tenant();
+    let of_vm = move || table::table.filter(table::tenant_id.eq(tenant).and(table::vm_id.eq(vm))).into_boxed();
+    LISTING.read(reader, request, &vm.name(), of_vm).await
 }
 
 /// How many snapshots a VM has, those included that are being made or deleted.

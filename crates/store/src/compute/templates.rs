@@ -9,8 +9,9 @@ use virtualstack_model::{Error, Result};
 
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::provider_templates as table;
+use crate::tx::SystemTx;
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, SystemTx, TenantTx};
+use crate::tx::reader::TenantReader;
 
 /// A template as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
@@ -43,13 +44,13 @@ pub struct Seen {
 }
 
 /// Reads a template.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: TemplateId) -> Result<Template> {
-    find(tx, id).await?.ok_or_else(|| Error::not_found("TEMPLATE_NOT_FOUND", id.name()))
+pub async fn get(reader: &mut impl TenantReader, id: TemplateId) -> Result<Template> {
+    find(reader, id).await?.ok_or_else(|| Error::not_found("TEMPLATE_NOT_FOUND", id.name()))
 }
 
 /// Reads a template that may not be there.
-pub async fn find<M: Mode>(tx: &mut TenantTx<M>, id: TemplateId) -> Result<Option<Template>> {
-    table::table.find(id).select(Template::as_select()).first(tx.connection()?).await.optional().map_err(from_diesel)
+pub async fn find(reader: &mut impl TenantReader, id: TemplateId) -> Result<Option<Template>> {
+    reader.find(move || table::table.find(id).select(Template::as_select())).await
 }
 
 /// What filters and orders of templates may name.
@@ -70,8 +71,8 @@ const LISTING: Listing<table::table> = Listing {
 };
 
 /// Lists templates.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Template>> {
-    LISTING.read(tx, request, "", || table::table.into_boxed()).await
+pub async fn list(reader: &mut impl TenantReader, request: &ListRequest) -> Result<Listed<Template>> {
+    LISTING.read(reader, request, "", || table::table.into_boxed()).await
 }
 
 /// Makes the catalogue say what one hypervisor has: new ones come in, known ones follow, missing ones become unavailable.

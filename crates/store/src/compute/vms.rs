@@ -25,6 +25,7 @@ use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::operations::NewOperation;
 use crate::schema::{changes, virtual_machines as table};
 use crate::tx::error::from_diesel;
+use crate::tx::reader::TenantReader;
 use crate::tx::{Mode, SystemTx, TenantTx, Write, etag};
 
 /// A VM as it is kept.
@@ -158,20 +159,15 @@ fn missing(id: VmId) -> Error {
 }
 
 /// Reads a VM.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: VmId) -> Result<Vm> {
-    find(tx, id).await?.ok_or_else(|| missing(id))
+pub async fn get(reader: &mut impl TenantReader, id: VmId) -> Result<Vm> {
+    find(reader, id).await?.ok_or_else(|| missing(id))
 }
 
 /// Reads a VM that may be gone.
-pub async fn find<M: Mode>(tx: &mut TenantTx<M>, id: VmId) -> Result<Option<Vm>> {
-    let tenant = tx.tenant();
-    table::table
-        .filter(table::tenant_id.eq(tenant).and(table::id.eq(id)))
-        .select(Vm::as_select())
-        .first(tx.connection()?)
-        .await
-        .optional()
-        .map_err(from_diesel)
+pub async fn find(reader: &mut impl TenantReader, id: VmId) -> Result<Option<Vm>> {
+    let tenant = reader.tenant();
+    let one = move || table::table.find((tenant, id)).select(Vm::as_select());
+    reader.find(one).await
 }
 
 /// Reads a VM and locks it until the end of the transaction.
@@ -230,14 +226,14 @@ const LISTING: Listing<table::table> = Listing {
 };
 
 /// Lists VMs.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest, show_deleted: bool) -> Result<Listed<Vm>> {
-    let tenant = tx.tenant();
+pub async fn list(reader: &mut impl TenantReader, request: &ListRequest, show_deleted: bool) -> Result<Listed<Vm>> {
+    let tenant = reader.tenant();
     let variant = if show_deleted { "showDeleted" } else { "" };
-    let base = || {
+    let base = move || {
         let vms = table::table.filter(table::tenant_id.eq(tenant)).into_boxed();
         if show_deleted { vms } else { vms.filter(table::deleted_at.is_null()) }
     };
-    LISTING.read(tx, request, variant, base).await
+    LISTING.read(reader, request, variant, base).await
 }
 
 /// What filters and orders of a VM's events may name.
@@ -248,12 +244,12 @@ const EVENTS: Listing<changes::table> = Listing {
 };
 
 /// Lists what happened to a VM, newest first.
-pub async fn list_events<M: Mode>(
-    tx: &mut TenantTx<M>,
+pub async fn list_events(
+    reader: &mut impl TenantReader,
     request: &ListRequest,
     vm: VmId,
 ) -> Result<Listed<RecordedEvent>> {
-    events::list(tx, &EVENTS, request, "resource LIKE 'vms/%'", &vm.name()).await
+    events::list(reader, &EVENTS, request, "resource LIKE 'vms/%'", &vm.name()).await
 }
 
 /// Puts a new VM in, within the quota, with the change that says so.

@@ -15,7 +15,8 @@ use virtualstack_model::{Error, Result};
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::api_keys as table;
 use crate::tx::error::from_diesel;
-use crate::tx::{Mode, SystemTx, TenantTx, Write, etag};
+use crate::tx::reader::TenantReader;
+use crate::tx::{SystemTx, TenantTx, Write, etag};
 
 /// A key as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -77,11 +78,10 @@ pub fn missing(id: ApiKeyId) -> Error {
 }
 
 /// Reads a key.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: ApiKeyId) -> Result<ApiKey> {
-    let tenant = tx.tenant();
-    let found = table::table.find((tenant.0, id.0)).select(ApiKey::as_select());
-    let found = found.first(tx.connection()?).await.optional().map_err(from_diesel)?;
-    found.ok_or_else(|| missing(id))
+pub async fn get(reader: &mut impl TenantReader, id: ApiKeyId) -> Result<ApiKey> {
+    let tenant = reader.tenant();
+    let one = move || table::table.find((tenant.0, id.0)).select(ApiKey::as_select());
+    reader.find(one).await?.ok_or_else(|| missing(id))
 }
 
 /// Reads a key and locks it until the end of the transaction.
@@ -106,21 +106,21 @@ const LISTING: Listing<table::table> = Listing {
 };
 
 /// Lists keys: those of `owner`, or all.
-pub async fn list<M: Mode>(
-    tx: &mut TenantTx<M>,
+pub async fn list(
+    reader: &mut impl TenantReader,
     request: &ListRequest,
     owner: Option<UserId>,
 ) -> Result<Listed<ApiKey>> {
-    let tenant = tx.tenant();
+    let tenant = reader.tenant();
     let variant = owner.map(UserId::name).unwrap_or_default();
-    let base = || {
+    let base = move || {
         let keys = table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed();
         match owner {
             None => keys,
             Some(owner) => keys.filter(table::owner_id.eq(owner.0)),
         }
     };
-    LISTING.read(tx, request, &variant, base).await
+    LISTING.read(reader, request, &variant, base).await
 }
 
 /// What a new key is known by: the public part that finds it, and the SHA-256 of its secret.

@@ -2,8 +2,6 @@
 //! they hash to.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::dsl::sql;
-use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
@@ -20,9 +18,10 @@ use crate::iam::accounts::{self, Invited};
 use crate::iam::epoch;
 use crate::iam::memberships::{self, Edit, Membership, NewMembership};
 use crate::iam::tenants::{self, Key};
-use crate::listing::{Field, Kind, ListRequest, Listed, Listing};
+use crate::listing::{Field, Fragment, Kind, ListRequest, Listed, Listing, literal};
 use crate::schema::{invitations as table, memberships as members, tenant_role_permissions, tenant_roles};
 use crate::tx::error::{CONFLICT, from_diesel};
+use crate::tx::reader::TenantReader;
 use crate::tx::{Due, Mode, SystemTx, TenantTx, Write};
 
 /// Where an invitation stands, in SQL: nobody writes down that its time has run out.
@@ -37,7 +36,7 @@ pub struct Invitation {
     pub email: String,
     pub role_id: Option<RoleId>,
     pub user_id: Option<UserId>,
-    #[diesel(select_expression = sql(STATE), select_expression_type = SqlLiteral<Text>)]
+    #[diesel(select_expression = literal(STATE), select_expression_type = Fragment<table::table, Text>)]
     pub state: InvitationState,
     pub inviter_id: Option<UserId>,
     pub expires_at: DateTime<Utc>,
@@ -163,16 +162,10 @@ pub async fn member_state<M: Mode>(tx: &mut TenantTx<M>, email: &str) -> Result<
 }
 
 /// Reads an invitation.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: InvitationId) -> Result<Invitation> {
-    let tenant = tx.tenant();
-    table::table
-        .find((tenant.0, id.0))
-        .select(Invitation::as_select())
-        .first(tx.connection()?)
-        .await
-        .optional()
-        .map_err(from_diesel)?
-        .ok_or_else(|| not_found(id))
+pub async fn get(reader: &mut impl TenantReader, id: InvitationId) -> Result<Invitation> {
+    let tenant = reader.tenant();
+    let one = move || table::table.find((tenant.0, id.0)).select(Invitation::as_select());
+    reader.find(one).await?.ok_or_else(|| not_found(id))
 }
 
 /// Reads an invitation and keeps others from changing it.
@@ -209,9 +202,9 @@ const LISTING: Listing<table::table> = Listing {
 };
 
 /// Lists invitations.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Invitation>> {
-    let tenant = tx.tenant();
-    LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed()).await
+pub async fn list(reader: &mut impl TenantReader, request: &ListRequest) -> Result<Listed<Invitation>> {
+    let tenant = reader.tenant();
+    LISTING.read(reader, request, "", move || table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed()).await
 }
 
 /// Ends an invitation that was not accepted, and its token.

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, select, sql};
-use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Text};
 use diesel_async::RunQueryDsl;
@@ -19,12 +18,13 @@ use virtualstack_model::log::{Change, changed_fields};
 use virtualstack_model::{Error, Result};
 
 use crate::iam::{epoch, memberships};
-use crate::listing::{Field, ListRequest, Listed, Listing};
+use crate::listing::{Field, Fragment, ListRequest, Listed, Listing, literal};
 use crate::schema::{
     invitations, memberships as members, permissions as catalogue, tenant_role_permissions as contents,
     tenant_roles as table, user_tenant_roles as holders,
 };
 use crate::tx::error::from_diesel;
+use crate::tx::reader::TenantReader;
 use crate::tx::{Mode, TenantTx, Write, etag};
 
 /// A role as it is kept, with the codes of its permissions.
@@ -38,14 +38,16 @@ pub struct Role {
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub version: i64,
-    #[diesel(select_expression = codes(), select_expression_type = SqlLiteral<Array<Text>>)]
+    #[diesel(select_expression = codes(), select_expression_type = Fragment<table::table, Array<Text>>)]
     pub permissions: Vec<String>,
 }
 
 /// Permissions of the role of a row, by code.
-fn codes() -> SqlLiteral<Array<Text>> {
-    sql("ARRAY(SELECT rp.permission FROM iam.tenant_role_permissions rp \
-         WHERE rp.tenant_id = iam.tenant_roles.tenant_id AND rp.role_id = iam.tenant_roles.id ORDER BY rp.permission COLLATE \"C\")")
+fn codes() -> Fragment<table::table, Array<Text>> {
+    literal(
+        "ARRAY(SELECT rp.permission FROM iam.tenant_role_permissions rp \
+         WHERE rp.tenant_id = iam.tenant_roles.tenant_id AND rp.role_id = iam.tenant_roles.id ORDER BY rp.permission COLLATE \"C\")",
+    )
 }
 
 impl Role {
@@ -91,18 +93,19 @@ impl Key {
 }
 
 /// The role that is meant.
-fn by_key(tenant: TenantId, key: &Key) -> table::BoxedQuery<'_, diesel::pg::Pg> {
+fn by_key(tenant: TenantId, key: &Key) -> table::BoxedQuery<'static, diesel::pg::Pg> {
     let query = table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed();
     match key {
         Key::Id(id) => query.filter(table::id.eq(*id)),
-        Key::System(key) => query.filter(table::system.and(table::display_name.eq(key))),
+        Key::System(key) => query.filter(table::system.and(table::display_name.eq(key.clone()))),
     }
 }
 
 /// Reads a role.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>, key: &Key) -> Result<Role> {
-    let found = by_key(tx.tenant(), key).select(Role::as_select()).first(tx.connection()?).await;
-    found.optional().map_err(from_diesel)?.ok_or_else(|| Error::not_found("ROLE_NOT_FOUND", key.name()))
+pub async fn get(reader: &mut impl TenantReader, key: &Key) -> Result<Role> {
+    let tenant = reader.tenant();
+    let one = || by_key(tenant, key).select(Role::as_select());
+    reader.find(one).await?.ok_or_else(|| Error::not_found("ROLE_NOT_FOUND", key.name()))
 }
 
 /// Reads a custom role to change or delete it, and locks it until the end of the transaction.
@@ -133,9 +136,9 @@ const LISTING: Listing<table::table> = Listing {
 };
 
 /// Lists roles.
-pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Role>> {
-    let tenant = tx.tenant();
-    LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed()).await
+pub async fn list(reader: &mut impl TenantReader, request: &ListRequest) -> Result<Listed<Role>> {
+    let tenant = reader.tenant();
+    LISTING.read(reader, request, "", move || table::table.filter(table::tenant_id.eq(tenant.0)).into_boxed()).await
 }
 
 /// What filters and orders of permissions may name.
@@ -150,8 +153,8 @@ const CATALOGUE: Listing<catalogue::table> = Listing {
 };
 
 /// Lists the catalogue, by code.
-pub async fn list_permissions<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Permission>> {
-    CATALOGUE.read(tx, request, "", || catalogue::table.into_boxed()).await
+pub async fn list_permissions(reader: &mut impl TenantReader, request: &ListRequest) -> Result<Listed<Permission>> {
+    CATALOGUE.read(reader, request, "", || catalogue::table.into_boxed()).await
 }
 
 /// Those of these codes that are in the catalogue.

@@ -124,7 +124,7 @@ const LISTING: Listing<table::table> = Listing {
 /// Lists the sessions of the account.
 pub async fn list(tx: &mut AccountTx, request: &ListRequest) -> Result<Listed<Session>> {
     let account = tx.account;
-    LISTING.read(tx, request, "", || open(account)).await
+    LISTING.read(tx, request, "", move || open(account)).await
 }
 
 /// Ends a session of the account. Says whether there was one to end.

@@ -6,15 +6,16 @@ use diesel::prelude::*;
 use diesel::sql_types::{Bool, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::{Value, json};
-use virtualstack_model::Result;
 use virtualstack_model::iam::tenant::{Settings, TenantState};
 use virtualstack_model::id::TenantId;
 use virtualstack_model::log::{Audit, Change, changed_fields};
+use virtualstack_model::{Error, Result};
 
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::tenants as table;
 use crate::tx::error::from_diesel;
-use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write, etag};
+use crate::tx::reader::TenantReader;
+use crate::tx::{AccountTx, SystemTx, TenantTx, Write, etag};
 
 /// A tenant as it is kept.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -129,9 +130,10 @@ pub async fn find_mine(tx: &mut AccountTx, key: &Key) -> Result<Option<Tenant>> 
 }
 
 /// Reads the tenant that a transaction is in.
-pub async fn current<M: Mode>(tx: &mut TenantTx<M>) -> Result<Tenant> {
-    let tenant = tx.tenant();
-    table::table.find(tenant).select(Tenant::as_select()).first(tx.connection()?).await.map_err(from_diesel)
+pub async fn current(reader: &mut impl TenantReader) -> Result<Tenant> {
+    let tenant = reader.tenant();
+    let one = move || table::table.find(tenant).select(Tenant::as_select());
+    reader.find(one).await?.ok_or_else(|| Error::internal("a tenant's transaction does not see the tenant"))
 }
 
 /// Reads the tenant that a transaction is in and locks it until the end of the transaction.
@@ -159,13 +161,13 @@ pub async fn list_any(tx: &mut SystemTx, request: &ListRequest, show_deleted: bo
     let hidden = if show_deleted { TenantState::Purged } else { TenantState::Deleted };
     let variant = if show_deleted { "deleted too" } else { "" };
     let rows =
-        || table::table.filter(table::state.ne_all([hidden.as_str(), TenantState::Purged.as_str()])).into_boxed();
+        move || table::table.filter(table::state.ne_all([hidden.as_str(), TenantState::Purged.as_str()])).into_boxed();
     LISTING.read(tx, request, variant, rows).await
 }
 
 /// Lists the tenant that a transaction is in: to an API key there is no other.
-pub async fn list_current<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Tenant>> {
-    LISTING.read(tx, request, "", || table::table.into_boxed()).await
+pub async fn list_current(reader: &mut impl TenantReader, request: &ListRequest) -> Result<Listed<Tenant>> {
+    LISTING.read(reader, request, "", || table::table.into_boxed()).await
 }
 
 /// Lists the tenants that the account can enter.

@@ -3,8 +3,6 @@
 //! What changes who may come in comes after [`crate::iam::principals::reauthorize`], which makes such changes wait for one another.
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::sql;
-use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
@@ -19,9 +17,10 @@ use crate::iam::invitations::{self, InvitationGrant, Invite};
 use crate::iam::memberships::{self, Edit, Membership, NewMembership};
 use crate::iam::roles::{Admins, Role};
 use crate::iam::{accounts, epoch, system_roles};
-use crate::listing::{Field, ListRequest, Listed, Listing};
+use crate::listing::{Field, Fragment, ListRequest, Listed, Listing, literal};
 use crate::schema::{api_keys, memberships as table, user_tenant_roles, users as account_rows};
 use crate::tx::error::from_diesel;
+use crate::tx::reader::TenantReader;
 use crate::tx::{AccountTx, Mode, SystemTx, TenantTx, Write, etag};
 
 /// A member as it is kept.
@@ -54,16 +53,18 @@ impl User {
 pub struct Member {
     #[diesel(embed)]
     pub user: User,
-    #[diesel(select_expression = held(), select_expression_type = SqlLiteral<Array<SqlUuid>>)]
+    #[diesel(select_expression = held(), select_expression_type = Fragment<table::table, Array<SqlUuid>>)]
     pub roles: Vec<RoleId>,
 }
 
 /// Roles of the member of a row.
-fn held() -> SqlLiteral<Array<SqlUuid>> {
-    sql("ARRAY(SELECT r.id FROM iam.user_tenant_roles ur \
+fn held() -> Fragment<table::table, Array<SqlUuid>> {
+    literal(
+        "ARRAY(SELECT r.id FROM iam.user_tenant_roles ur \
          JOIN iam.tenant_roles r ON r.tenant_id = ur.tenant_id AND r.id = ur.role_id \
          WHERE ur.tenant_id = iam.memberships.tenant_id AND ur.membership_id = iam.memberships.id \
-         ORDER BY r.display_name)")
+         ORDER BY r.display_name)",
+    )
 }
 
 /// A member to be.
@@ -128,9 +129,10 @@ fn missing(id: UserId) -> Error {
 }
 
 /// Reads a member.
-pub async fn get<M: Mode>(tx: &mut TenantTx<M>, id: UserId) -> Result<Member> {
-    let found = present(tx.tenant()).filter(table::id.eq(id)).select(Member::as_select());
-    found.first(tx.connection()?).await.optional().map_err(from_diesel)?.ok_or_else(|| missing(id))
+pub async fn get(reader: &mut impl TenantReader, id: UserId) -> Result<Member> {
+    let tenant = reader.tenant();
+    let one = move || present(tenant).filter(table::id.eq(id)).select(Member::as_select());
+    reader.find(one).await?.ok_or_else(|| missing(id))
 }
 
 /// Reads a member and locks them until the end of the transaction.
@@ -155,14 +157,14 @@ const LISTING: Listing<table::table> = Listing {
 };
 
 /// Lists members: all, or those who hold a role.
-pub async fn list<M: Mode>(
-    tx: &mut TenantTx<M>,
+pub async fn list(
+    reader: &mut impl TenantReader,
     request: &ListRequest,
     holding: Option<RoleId>,
 ) -> Result<Listed<Member>> {
-    let tenant = tx.tenant();
+    let tenant = reader.tenant();
     let variant = holding.map(RoleId::name).unwrap_or_default();
-    let base = || match holding {
+    let base = move || match holding {
         None => present(tenant),
         Some(role) => {
             let holders = user_tenant_roles::table
@@ -170,7 +172,7 @@ pub async fn list<M: Mode>(
             present(tenant).filter(table::id.eq_any(holders.select(user_tenant_roles::membership_id)))
         }
     };
-    LISTING.read(tx, request, &variant, base).await
+    LISTING.read(reader, request, &variant, base).await
 }
 
 /// Refuses ids that are not those of members, by the first of them.

@@ -21,14 +21,16 @@ pub(super) enum Piece {
 }
 
 /// SQL of type `ST` over the columns of `QS`.
-pub(crate) struct Fragment<QS, ST> {
+pub struct Fragment<QS, ST> {
     pub(super) pieces: Vec<Piece>,
+    /// How often it looks into texts without an index.
+    pub(super) scans: usize,
     of: PhantomData<fn() -> (QS, ST)>,
 }
 
 impl<QS, ST> Fragment<QS, ST> {
     pub(super) const fn new() -> Self {
-        Self { pieces: Vec::new(), of: PhantomData }
+        Self { pieces: Vec::new(), scans: 0, of: PhantomData }
     }
 
     pub(super) fn sql(&mut self, text: &'static str) -> &mut Self {
@@ -81,6 +83,7 @@ impl<QS, ST> Fragment<QS, ST> {
 
     /// What stands before it, as a text that is like `pattern`.
     pub(super) fn like(&mut self, pattern: String) -> &mut Self {
+        self.scans += 1;
         self.sql(COLLATION).sql(" ILIKE ").bind(Value::Text(pattern))
     }
 
@@ -89,6 +92,7 @@ impl<QS, ST> Fragment<QS, ST> {
     /// which is a K, comes last among those. Other scripts may weigh letters in another order than they are written in,
     /// so this is for what begins in ASCII.
     pub(super) fn matching(&mut self, field: &Field<QS>, pattern: &Pattern) -> &mut Self {
+        let scans = self.scans;
         if let Some(beginning) = pattern.parts().first().filter(|part| !part.is_empty() && part.is_ascii()) {
             let first = beginning.to_ascii_lowercase();
             let last = match pattern.parts() {
@@ -97,6 +101,9 @@ impl<QS, ST> Fragment<QS, ST> {
             };
             self.ordered(field).sql(" >= ").bind(Value::Text(first)).sql(" AND ");
             self.ordered(field).sql(" <= ").bind(Value::Text(last)).sql(" AND ");
+            self.column(field).like(like(pattern));
+            self.scans = scans;
+            return self;
         }
         self.column(field).like(like(pattern))
     }

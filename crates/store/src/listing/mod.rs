@@ -13,9 +13,9 @@
 //!     ],
 //! };
 //!
-//! pub async fn list<M: Mode>(tx: &mut TenantTx<M>, request: &ListRequest) -> Result<Listed<Disk>> {
-//!     let tenant = tx.tenant();
-//!     LISTING.read(tx, request, "", || table::table.filter(table::tenant_id.eq(tenant)).into_boxed()).await
+//! pub async fn list(reader: &mut impl TenantReader, request: &ListRequest) -> Result<Listed<Disk>> {
+//!     let tenant = reader.tenant();
+//!     LISTING.read(reader, request, "", move || table::table.filter(table::tenant_id.eq(tenant)).into_boxed()).await
 //! }
 //! ```
 //!
@@ -35,21 +35,26 @@ use diesel::pg::Pg;
 use diesel::query_dsl::methods::{FilterDsl, LimitDsl, OrderDsl, SelectDsl};
 use diesel::sql_types as sql;
 use diesel::{Selectable, SelectableHelper as _};
+use diesel_async::AsyncPgConnection;
 use diesel_async::methods::LoadQuery;
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use serde_json::Value as Json;
 use virtualstack_model::filter::{Filter, Operator, Restriction, error_at};
 use virtualstack_model::{Error, Result};
 
 use self::field::Value;
 pub(crate) use self::field::{Field, Kind};
-use self::fragment::{Fragment, Piece, like};
+pub use self::fragment::Fragment;
+use self::fragment::{Piece, like};
 use crate::listing::page::Page;
-use crate::tx::Transaction;
-use crate::tx::error::from_diesel;
+use crate::tx::reader::Reader;
+use crate::tx::statement::Cost;
 
 /// Fields that a list is ordered by at most, its id not counted.
 const MAX_ORDER: usize = 3;
+
+/// How often a filter may look into texts, each row's, as no index does that: a term in each field that is searched, a
+/// part of a text, something of a map or list.
+const MAX_SCANS: usize = 16;
 
 /// What a caller wants of a list, as the contract has it.
 #[derive(Clone, Debug, Default)]
@@ -89,11 +94,36 @@ pub(crate) struct Listing<QS: 'static> {
 
 type Condition<QS> = Fragment<QS, sql::Bool>;
 type Count<QS> = Fragment<QS, sql::BigInt>;
+
+/// SQL that stands in this program. Unlike diesel's own literal it leaves the query one that is kept prepared.
+pub(crate) fn literal<QS, ST>(sql: &'static str) -> Fragment<QS, ST> {
+    let mut literal = Fragment::new();
+    literal.sql(sql);
+    literal
+}
+
 /// Rows, each with its keys of the order as a JSON array.
 type Rows<QS, T> = (diesel::dsl::AsSelect<T, Pg>, Fragment<QS, sql::Jsonb>);
 
 /// A field that a list is ordered by, and whether falling.
 type By<'a, QS> = (&'a Field<QS>, bool);
+
+/// What is asked of a list.
+struct Question<'l, QS: 'static> {
+    page: Page,
+    filter: Filter,
+    order: Vec<By<'l, QS>>,
+    is_default_order: bool,
+    show_total: bool,
+}
+
+impl<QS> Question<'_, QS> {
+    /// Newest first needs no more rows than it shows; anything else may need all there are.
+    fn cost(&self) -> Cost {
+        let reads_a_page = self.filter.is_empty() && self.is_default_order && !self.show_total;
+        if reads_a_page { Cost::Usual } else { Cost::Bounded }
+    }
+}
 
 impl<QS> Listing<QS> {
     /// Reads a page of what `base` gives, a boxed query without order; `variant` says what else that depends on, since
@@ -105,62 +135,74 @@ impl<QS> Listing<QS> {
     ///
     /// INVALID_ARGUMENT on `filter`, `orderBy` or `pageToken`.
     pub(crate) fn read<'t, Q, T>(
-        &self,
-        tx: &'t mut impl Transaction,
+        &'t self,
+        reader: &'t mut impl Reader,
         request: &ListRequest,
         variant: &str,
-        base: impl Fn() -> Q,
+        base: impl Fn() -> Q + Send + Sync + 't,
     ) -> Pin<Box<dyn Future<Output = Result<Listed<T>>> + Send + 't>>
     where
         T: Selectable<Pg> + Send + 'static,
         Rows<QS, T>: Expression,
         Q: FilterDsl<Condition<QS>, Output = Q> + OrderDsl<Condition<QS>, Output = Q> + LimitDsl<Output = Q>,
-        Q: SelectDsl<Rows<QS, T>, Output: LoadQuery<'static, AsyncPgConnection, (T, Json)> + Send + 'static>,
-        Q: SelectDsl<Count<QS>, Output: LoadQuery<'static, AsyncPgConnection, i64> + Send + 'static>,
+        Q: SelectDsl<
+                Rows<QS, T>,
+                Output: for<'c> LoadQuery<'static, &'c AsyncPgConnection, (T, Json)> + Send + 'static,
+            >,
+        Q: SelectDsl<Count<QS>, Output: for<'c> LoadQuery<'static, &'c AsyncPgConnection, i64> + Send + 'static>,
     {
-        let queries = self.queries(&tx.scope(), request, variant, base);
+        let question = self.question(&reader.scope(), request, variant);
         Box::pin(async move {
-            let (page, rows, count) = queries?;
-            let rows: Vec<(T, Json)> = rows.load(tx.connection()?).await.map_err(from_diesel)?;
-            let (rows, next_page_token) = page.cut(rows, |(_, keys)| keys.as_array().cloned().unwrap_or_default())?;
-            let total_size = match count {
-                Some(count) => {
-                    let total: i64 = count.get_result(tx.connection()?).await.map_err(from_diesel)?;
-                    Some(i32::try_from(total).unwrap_or(i32::MAX))
-                }
-                None => None,
+            let question = question?;
+            let cost = question.cost();
+            let rows: Vec<(T, Json)> = reader.load(cost, || self.rows::<Q, T>(&question, base())).await?;
+            let keys = |(_, keys): &(T, Json)| keys.as_array().cloned().unwrap_or_default();
+            let (rows, next_page_token) = question.page.cut(rows, keys)?;
+            let total_size = if question.show_total {
+                let total: Vec<i64> = reader.load(cost, || self.count(&question, base())).await?;
+                total.first().map(|total| i32::try_from(*total).unwrap_or(i32::MAX))
+            } else {
+                None
             };
             Ok(Listed { rows: rows.into_iter().map(|(row, _)| row).collect(), next_page_token, total_size })
         })
     }
 
-    /// The page, the query of its rows, and that of the total if it is asked for.
-    #[expect(clippy::type_complexity, reason = "it has one caller")]
-    fn queries<Q, T>(
-        &self,
-        scope: &str,
-        request: &ListRequest,
-        variant: &str,
-        base: impl Fn() -> Q,
-    ) -> Result<(Page, <Q as SelectDsl<Rows<QS, T>>>::Output, Option<<Q as SelectDsl<Count<QS>>>::Output>)>
+    /// What a request asks, if that can be asked.
+    fn question(&self, scope: &str, request: &ListRequest, variant: &str) -> Result<Question<'_, QS>> {
+        let ListRequest { page_size, page_token, filter, order_by, show_total } = request;
+        let page = Page::read(*page_size, page_token, &[scope, self.collection, variant, filter, order_by])?;
+        let question = Question {
+            page,
+            filter: Filter::parse(filter)?,
+            order: self.order(order_by)?,
+            is_default_order: order_by.is_empty(),
+            show_total: *show_total,
+        };
+        // What is wrong with it shows when its conditions are made.
+        if let Some(keys) = &question.page.after {
+            after(&question.order, keys)?;
+        }
+        self.condition(&question.filter)?;
+        Ok(question)
+    }
+
+    fn matching<Q: FilterDsl<Condition<QS>, Output = Q>>(&self, filter: &Filter, base: Q) -> Result<Q> {
+        if filter.is_empty() { Ok(base) } else { self.condition(filter).map(|condition| base.filter(condition)) }
+    }
+
+    /// The query of the page's rows.
+    fn rows<Q, T>(&self, question: &Question<'_, QS>, base: Q) -> Result<<Q as SelectDsl<Rows<QS, T>>>::Output>
     where
         T: Selectable<Pg>,
         Rows<QS, T>: Expression,
         Q: FilterDsl<Condition<QS>, Output = Q> + OrderDsl<Condition<QS>, Output = Q> + LimitDsl<Output = Q>,
-        Q: SelectDsl<Rows<QS, T>> + SelectDsl<Count<QS>>,
+        Q: SelectDsl<Rows<QS, T>>,
     {
-        let ListRequest { page_size, page_token, filter, order_by, show_total } = request;
-        let question = [scope, self.collection, variant, filter, order_by];
-        let page = Page::read(*page_size, page_token, &question)?;
-        let (filter, order) = (Filter::parse(filter)?, self.order(order_by)?);
-        let matching = || match &filter {
-            Filter::All(parts) if parts.is_empty() => Ok(base()),
-            filter => self.condition(filter).map(|condition| base().filter(condition)),
-        };
-
-        let mut rows = matching()?;
+        let Question { page, filter, order, .. } = question;
+        let mut rows = self.matching(filter, base)?;
         if let Some(keys) = &page.after {
-            rows = rows.filter(after(&order, keys)?);
+            rows = rows.filter(after(order, keys)?);
         }
         let (mut by, mut keys) = (Fragment::new(), Fragment::new());
         for (index, (field, falling)) in order.iter().enumerate() {
@@ -168,16 +210,20 @@ impl<QS> Listing<QS> {
             keys.sql(if index == 0 { "jsonb_build_array(" } else { ", " }).column(field);
         }
         keys.sql(")");
-        if !order_by.is_empty() {
+        if !question.is_default_order {
             by.pieces.push(Piece::Unprepared);
         }
-        let rows = SelectDsl::select(rows.order(by).limit(page.limit()), (T::as_select(), keys));
-        let count = || {
-            let mut count = Count::new();
-            count.sql("count(*)");
-            matching().map(|rows| SelectDsl::select(rows, count))
-        };
-        Ok((page, rows, show_total.then(count).transpose()?))
+        Ok(SelectDsl::select(rows.order(by).limit(page.limit()), (T::as_select(), keys)))
+    }
+
+    /// The query of the total.
+    fn count<Q>(&self, question: &Question<'_, QS>, base: Q) -> Result<<Q as SelectDsl<Count<QS>>>::Output>
+    where
+        Q: FilterDsl<Condition<QS>, Output = Q> + SelectDsl<Count<QS>>,
+    {
+        let mut count = Count::new();
+        count.sql("count(*)");
+        Ok(SelectDsl::select(self.matching(&question.filter, base)?, count))
     }
 
     fn all(&self) -> impl Iterator<Item = &Field<QS>> {
@@ -229,6 +275,10 @@ impl<QS> Listing<QS> {
         let mut sql = Fragment::new();
         sql.pieces.push(Piece::Unprepared);
         self.push(filter, &mut sql)?;
+        if sql.scans > MAX_SCANS {
+            let what = format!("looks into too many texts: {} times, and {MAX_SCANS} is the most", sql.scans);
+            return Err(Error::invalid("filter", what));
+        }
         Ok(sql)
     }
 
@@ -392,7 +442,8 @@ mod tests {
             let on = tenants::id.eq(user_tenant_roles::tenant_id);
             tenants::table.inner_join(user_tenant_roles::table.on(on)).into_boxed()
         };
-        let (_, rows, _) = LISTING.queries::<_, Row>("tenants/1", request, "", base).expect("queries");
+        let question = LISTING.question("tenants/1", request, "").expect("a question");
+        let rows = LISTING.rows::<_, Row>(&question, base()).expect("a query");
         diesel::debug_query::<Pg, _>(&rows).to_string()
     }
 

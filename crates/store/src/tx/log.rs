@@ -17,7 +17,7 @@ use crate::schema::logs;
 use crate::tx::error::from_diesel;
 
 pub(crate) async fn append_audit(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     tenant: Option<TenantId>,
     audit: &Audit,
     changes: &[Change],
@@ -54,7 +54,7 @@ pub(crate) async fn append_audit(
             logs::client_address.eq(audit.client_address.map(IpNetwork::from)),
             logs::fields.eq(json!(fields)),
         ))
-        .execute(connection)
+        .execute(&mut connection)
         .await
         .map_err(from_diesel)?;
     Ok(())
@@ -122,7 +122,7 @@ impl QueryFragment<Pg> for Append<'_> {
 }
 
 pub(crate) async fn append(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     tenant: TenantId,
     actor: &str,
     rows: &[Change],
@@ -145,6 +145,6 @@ pub(crate) async fn append(
         kinds: each(rows, |change| change.watched.as_ref().map(|(kind, _)| kind.as_str())),
         after: each(rows, |change| change.watched.as_ref().map(|(_, after)| after)),
     };
-    append.execute(connection).await.map_err(from_diesel)?;
+    append.execute(&mut connection).await.map_err(from_diesel)?;
     Ok(())
 }

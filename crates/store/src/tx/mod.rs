@@ -1,15 +1,21 @@
 //! Transactions: what query functions take as their first parameter.
 
+mod connection;
+mod ending;
 pub mod error;
 mod log;
 pub mod metrics;
+mod opening;
+pub mod reader;
 pub mod scope;
+mod shares;
+mod single;
+pub mod statement;
 pub mod store;
 mod tx_fn;
 
 use std::marker::PhantomData;
 
-use diesel_async::pooled_connection::deadpool::Object;
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::{AccountId, JobId, TenantId};
@@ -18,101 +24,11 @@ use virtualstack_model::log::{Audit, Change};
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::NewJob;
 
-use crate::tx::error::{from_diesel, unavailable};
+pub(crate) use crate::tx::connection::{Connection, Leased};
+pub use crate::tx::ending::Ending;
+use crate::tx::error::from_diesel;
+pub(crate) use crate::tx::opening::Opening;
 use crate::tx::tx_fn::TxFn;
-
-/// How a transaction ends that worked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ending {
-    #[default]
-    Commit,
-    /// By a rollback: everything is done, every check with it, and nothing of it is kept.
-    DryRun,
-}
-
-impl Ending {
-    /// For a request that may be only to be validated.
-    #[must_use]
-    pub fn of(validate_only: bool) -> Self {
-        if validate_only { Self::DryRun } else { Self::Commit }
-    }
-}
-
-/// A connection in an open transaction. Dropped without an end, it is closed instead of going back to the pool:
-/// nobody may inherit its role.
-pub(crate) struct Connection {
-    open: Option<Object<AsyncPgConnection>>,
-}
-
-impl Connection {
-    /// Sends the statements that open a transaction and switch its role, as one message.
-    pub(crate) async fn open(connection: Object<AsyncPgConnection>, statements: &str) -> Result<Self> {
-        let mut opened = Self { open: Some(connection) };
-        match opened.get()?.batch_execute(statements).await.map_err(from_diesel) {
-            Ok(()) => Ok(opened),
-            Err(error) => {
-                opened.rollback().await;
-                Err(error)
-            }
-        }
-    }
-
-    pub(crate) fn get(&mut self) -> Result<&mut AsyncPgConnection> {
-        self.open.as_deref_mut().ok_or_else(|| unavailable("the connection is gone"))
-    }
-
-    pub(crate) async fn end(mut self, ending: Ending) -> Result<()> {
-        let statements = match ending {
-            Ending::Commit => "COMMIT",
-            // A dry run meets the checks that wait for the commit, too.
-            Ending::DryRun => "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK",
-        };
-        self.get()?.batch_execute(statements).await.map_err(from_diesel)?;
-        self.release();
-        Ok(())
-    }
-
-    pub(crate) async fn rollback(mut self) {
-        if let Ok(connection) = self.get()
-            && connection.batch_execute("ROLLBACK").await.is_ok()
-        {
-            self.release();
-        }
-    }
-
-    /// Hands the open transaction on, with its role switched by `statements`. It must come back by [`Self::resume`]:
-    /// without it the transaction is lost, and its connection closed.
-    async fn switch(&mut self, statements: &str) -> Result<Self> {
-        self.get()?.batch_execute(statements).await.map_err(from_diesel)?;
-        Ok(self.take())
-    }
-
-    /// Hands the open transaction on, in its role.
-    fn take(&mut self) -> Self {
-        Self { open: self.open.take() }
-    }
-
-    /// Goes on with a transaction that was handed on, in `role` again, also when what was done in it failed: who handles
-    /// that error must not go on in the other role. Where the transaction itself has failed, it can only be rolled back.
-    async fn resume<T>(&mut self, inner: Self, role: &str, done: Result<T>) -> Result<T> {
-        *self = inner;
-        let back = self.get()?.batch_execute(&format!("SET LOCAL ROLE {role}")).await.map_err(from_diesel);
-        done.and_then(|value| back.map(|()| value))
-    }
-
-    /// Back to the pool.
-    fn release(&mut self) {
-        drop(self.open.take());
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if let Some(connection) = self.open.take() {
-            drop(Object::take(connection));
-        }
-    }
-}
 
 /// The etag of a row: it changes with each change of the row.
 pub(crate) fn etag(version: i64) -> String {
@@ -132,45 +48,6 @@ pub struct Write;
 
 impl Mode for Read {}
 impl Mode for Write {}
-
-/// A transaction that lists are read in, whatever its scope.
-pub(crate) trait Transaction: Send {
-    /// Whose data it sees; page tokens are bound to it.
-    fn scope(&self) -> String;
-
-    /// The connection.
-    fn connection(&mut self) -> Result<&mut AsyncPgConnection>;
-}
-
-impl<M: Mode> Transaction for TenantTx<M> {
-    fn scope(&self) -> String {
-        self.tenant.name()
-    }
-
-    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
-        self.connection.get()
-    }
-}
-
-impl Transaction for AccountTx {
-    fn scope(&self) -> String {
-        self.account.name()
-    }
-
-    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
-        self.connection.get()
-    }
-}
-
-impl Transaction for SystemTx {
-    fn scope(&self) -> String {
-        "system".to_owned()
-    }
-
-    fn connection(&mut self) -> Result<&mut AsyncPgConnection> {
-        self.connection.get()
-    }
-}
 
 /// A transaction on the data of one tenant.
 pub struct TenantTx<M> {
@@ -289,27 +166,67 @@ impl TenantTx<Write> {
 
     /// Releases jobs and writes the logs; last the change log, whose head others wait for until the commit.
     pub(crate) async fn conclude(&mut self) -> Result<()> {
-        if !self.releases.is_empty() {
-            // A tenant may put jobs in, and no more.
-            self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_queue").await.map_err(from_diesel)?;
-            for job in std::mem::take(&mut self.releases) {
-                virtualstack_queue::release(self.connection()?, job.0).await.map_err(from_diesel)?;
-            }
-            self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_tenant").await.map_err(from_diesel)?;
+        self.release_jobs().await?;
+        let logs = self.logs()?;
+        let connection = self.connection.get()?;
+        logs.append(connection).await
+    }
+
+    /// The same, and the end of the transaction, in one round trip.
+    pub(crate) async fn end(mut self, ending: Ending) -> Result<()> {
+        self.release_jobs().await?;
+        let logs = self.logs()?;
+        let sent = self.connection.shared()?;
+        let (logged, ended) = futures::join!(logs.append(sent), ending.send(sent));
+        self.connection.ended(logged, ended)
+    }
+
+    async fn release_jobs(&mut self) -> Result<()> {
+        if self.releases.is_empty() {
+            return Ok(());
         }
-        let actor = self.actor();
-        if let Some(audit) = self.audit.take() {
-            if audit.resource.is_empty() {
-                // A log that does not say what was done to which resource is of no use to anybody.
-                tracing::error!(action = audit.action, "an audit row names no resource");
-                if cfg!(debug_assertions) {
-                    return Err(Error::internal(format!("the audit row of {} names no resource", audit.action)));
-                }
-            }
-            log::append_audit(self.connection.get()?, Some(self.tenant), &audit, &self.changes).await?;
+        // A tenant may put jobs in, and no more.
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_queue").await.map_err(from_diesel)?;
+        for job in std::mem::take(&mut self.releases) {
+            virtualstack_queue::release(self.connection()?, job.0).await.map_err(from_diesel)?;
         }
-        let changes = std::mem::take(&mut self.changes);
-        log::append(self.connection.get()?, self.tenant, &actor, &changes).await
+        self.connection()?.batch_execute("SET LOCAL ROLE virtualstack_tenant").await.map_err(from_diesel)
+    }
+
+    /// The rows of the logs, which are written once.
+    fn logs(&mut self) -> Result<Logs> {
+        let (actor, audit, changes) = (self.actor(), self.audit.take(), std::mem::take(&mut self.changes));
+        if let Some(audit) = audit.as_ref().filter(|audit| audit.resource.is_empty()) {
+            // A log that does not say what was done to which resource is of no use to anybody.
+            tracing::error!(action = audit.action, "an audit row names no resource");
+            if cfg!(debug_assertions) {
+                return Err(Error::internal(format!("the audit row of {} names no resource", audit.action)));
+            }
+        }
+        Ok(Logs { tenant: self.tenant, actor, audit, changes })
+    }
+}
+
+/// What a write appends to the logs.
+struct Logs {
+    tenant: TenantId,
+    actor: String,
+    audit: Option<Audit>,
+    changes: Vec<Change>,
+}
+
+impl Logs {
+    /// Appends all of it, in one round trip.
+    async fn append(&self, connection: &AsyncPgConnection) -> Result<()> {
+        let audit = async {
+            match &self.audit {
+                Some(audit) => log::append_audit(connection, Some(self.tenant), audit, &self.changes).await,
+                None => Ok(()),
+            }
+        };
+        let changes = log::append(connection, self.tenant, &self.actor, &self.changes);
+        let (audit, changes) = futures::join!(audit, changes);
+        audit.and(changes)
     }
 }
 
@@ -344,7 +261,7 @@ impl AccountTx {
 
     /// Appends an audit row, in this commit, with what was changed.
     pub async fn audit(&mut self, audit: &Audit, rows: &[Change]) -> Result<()> {
-        log::append_audit(self.connection()?, None, audit, rows).await
+        log::append_audit(self.connection.get()?, None, audit, rows).await
     }
 }
 
@@ -414,12 +331,12 @@ impl SystemTx {
 
     /// Appends an audit row, in this commit.
     pub async fn audit(&mut self, tenant: Option<TenantId>, audit: &Audit) -> Result<()> {
-        log::append_audit(self.connection()?, tenant, audit, &[]).await
+        log::append_audit(self.connection.get()?, tenant, audit, &[]).await
     }
 
     /// Appends an audit row and change rows of a tenant, in this commit.
     pub async fn log(&mut self, tenant: TenantId, audit: &Audit, rows: &[Change]) -> Result<()> {
-        log::append_audit(self.connection()?, Some(tenant), audit, rows).await?;
+        log::append_audit(self.connection.get()?, Some(tenant), audit, rows).await?;
         log::append(self.connection()?, tenant, &audit.actor.name(), rows).await
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::methods::LoadQuery;
+use diesel_async::pooled_connection::deadpool::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use serde::Deserialize;
-use virtualstack_model::credential::Credential;
 use virtualstack_model::id::{JobId, TenantId};
 use virtualstack_model::log::{Actor, Audit, Outcome as AuditOutcome};
 use virtualstack_model::{Error, Result};
@@ -15,8 +15,10 @@ use virtualstack_queue::{Lease, Outcome};
 use crate::tx::error::{CONFLICT, from_diesel, is_fatal, unavailable};
 use crate::tx::metrics::Action;
 use crate::tx::scope::{AccountScope, SystemPurpose, SystemScope, TenantScope};
+use crate::tx::shares::{Share, Shares};
+use crate::tx::statement::Cost;
 pub use crate::tx::tx_fn::TxFn;
-use crate::tx::{AccountTx, Connection, Ending, Read, SystemTx, TenantTx, Write};
+use crate::tx::{AccountTx, Connection, Ending, Leased, Opening, Read, SystemTx, TenantTx, Write};
 
 /// Tries of a transaction that met another one.
 const TRIES: u32 = 5;
@@ -91,6 +93,7 @@ impl Config {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool<AsyncPgConnection>,
+    shares: Shares,
     queue_url: String,
     listen_url: String,
     /// How long the first answer of a connection may take.
@@ -108,7 +111,8 @@ impl Store {
         let wait = Duration::from_millis(config.acquire_timeout_ms);
         let queue_url = config.connect_as("virtualstack_queue", "-c statement_timeout=10000");
         let listen_url = config.connect_as("virtualstack_login", "");
-        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url, listen_url, patience: wait })
+        let shares = Shares::new(config.max_connections);
+        Ok(Self { pool: pool(url, config.max_connections, wait)?, shares, queue_url, listen_url, patience: wait })
     }
 
     /// Where the queue's runner connects: as the role that works on jobs and sees nothing else.
@@ -124,12 +128,13 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
-        self.open("BEGIN READ ONLY", &Action::of("ping")).await?.end(Ending::Commit).await
+        self.open(&Opening::bare().reading(), None, &Action::of("ping")).await?.end(Ending::Commit).await
     }
 
     /// Refuses a database whose messages are not in English: some errors are told by their text.
     pub async fn check_language(&self) -> Result<()> {
-        let mut connection = self.open("BEGIN READ ONLY", &Action::of("check_language")).await?;
+        let action = Action::of("check_language");
+        let mut connection = self.open(&Opening::bare().reading(), None, &action).await?;
         let setting = diesel::sql_query("SELECT current_setting('lc_messages') AS language");
         let read = async { setting.get_result::<Language>(connection.get()?).await.map_err(from_diesel) };
         let read = read.await;
@@ -154,7 +159,7 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
-        self.read_by("BEGIN READ ONLY", scope, f).await
+        self.read_by(&Opening::tenant(scope).reading(), scope, f).await
     }
 
     /// Reads a tenant's data as it was at one moment, however many queries `f` makes.
@@ -163,18 +168,43 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
-        self.read_by("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", scope, f).await
+        self.read_by(&Opening::tenant(scope).reading_consistently(), scope, f).await
     }
 
-    async fn read_by<T, F>(&self, begin: &str, scope: &TenantScope, f: F) -> Result<T>
+    /// See [`Self::single`].
+    pub(crate) async fn read_one<T, Q>(
+        &self,
+        scope: &TenantScope,
+        cost: Cost,
+        query: impl Fn() -> Result<Q> + Send,
+    ) -> Result<Vec<T>>
+    where
+        T: Send,
+        Q: for<'c> LoadQuery<'static, &'c AsyncPgConnection, T> + Send + 'static,
+    {
+        let (opening, action) = (Opening::tenant(scope).reading(), Action::of("read"));
+        let mut left = self.pool.status().max_size;
+        loop {
+            let query = query()?;
+            let leased = self.lease(Some(self.shares.of_member(scope).await?), &action).await?;
+            let read = Connection::read_one(leased, &opening, cost, query);
+            match read.await {
+                // The connection died in the pool.
+                Err(error) if is_fatal(&error) && left > 0 => left -= 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn read_by<T, F>(&self, opening: &Opening, scope: &TenantScope, f: F) -> Result<T>
     where
         T: Send,
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
-        let opening = format!("{begin}; {}", tenant_opening(scope));
         let action = Action::of("read");
         retrying!(action, {
-            let mut tx = TenantTx::<Read>::new(self.open(&opening, &action).await?, scope.tenant);
+            let share = self.shares.of_member(scope).await?;
+            let mut tx = TenantTx::<Read>::new(self.open(opening, Some(share), &action).await?, scope.tenant);
             tx.account = Some(scope.account);
             let done = f(&mut tx).await;
             end(tx.connection, Ending::Commit, done).await
@@ -188,18 +218,15 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
     {
-        let opening = format!("BEGIN; {}", tenant_opening(scope));
+        let opening = Opening::tenant(scope);
         let action = Action::of(&audit.action);
         retrying!(action, {
-            let mut tx = TenantTx::<Write>::new(self.open(&opening, &action).await?, scope.tenant);
+            let share = self.shares.of_member(scope).await?;
+            let mut tx = TenantTx::<Write>::new(self.open(&opening, Some(share), &action).await?, scope.tenant);
             tx.account = Some(scope.account);
             tx.traceparent.clone_from(&audit.traceparent);
             tx.audit = Some(audit.clone());
-            let done = match f(&mut tx).await {
-                Ok(value) => tx.conclude().await.map(|()| value),
-                Err(error) => Err(error),
-            };
-            end(tx.connection, ending, done).await
+            finish(tx, ending, &f).await
         })
     }
 
@@ -218,14 +245,12 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut AccountTx) -> Result<T> + for<'r> TxFn<&'r mut AccountTx, Result<T>>,
     {
-        let opening = format!(
-            "BEGIN; {} SET LOCAL ROLE virtualstack_account; SET LOCAL virtualstack.account_id = '{}'",
-            check(&scope.access),
-            scope.account()
-        );
+        let opening = Opening::account(scope);
         let action = Action::of("account");
         retrying!(action, {
-            let mut tx = AccountTx { connection: self.open(&opening, &action).await?, account: scope.account() };
+            let share = self.shares.of_member(&scope.access).await?;
+            let connection = self.open(&opening, Some(share), &action).await?;
+            let mut tx = AccountTx { connection, account: scope.account() };
             let done = f(&mut tx).await;
             end(tx.connection, ending, done).await
         })
@@ -248,12 +273,13 @@ impl Store {
     {
         let SystemScope { purpose } = scope;
         let opening = match &purpose {
-            SystemPurpose::Platform(access) => format!("BEGIN; {}", check(access)),
-            _ => "BEGIN; SET LOCAL ROLE virtualstack_system".to_owned(),
+            SystemPurpose::Platform(access) => Opening::platform(access),
+            _ => Opening::system(),
         };
         let action = Action::of(purpose.label());
         retrying!(action, {
-            let mut tx = SystemTx { connection: self.open(&opening, &action).await? };
+            let share = self.shares.of_purpose(&purpose).await?;
+            let mut tx = SystemTx { connection: self.open(&opening, share, &action).await? };
             let done = f(&mut tx).await;
             end(tx.connection, ending, done).await
         })
@@ -266,10 +292,10 @@ impl Store {
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
         let tenant = job_tenant(lease)?;
-        let opening = format!("BEGIN READ ONLY; {}", tenant_role(tenant));
+        let opening = Opening::system_in(tenant).reading();
         let action = Action::of(&lease.kind);
         retrying!(action, {
-            let mut tx = TenantTx::<Read>::new(self.open(&opening, &action).await?, tenant);
+            let mut tx = TenantTx::<Read>::new(self.open(&opening, None, &action).await?, tenant);
             let done = f(&mut tx).await;
             end(tx.connection, Ending::Commit, done).await
         })
@@ -284,12 +310,7 @@ impl Store {
             + for<'r> TxFn<&'r mut TenantTx<Write>, Result<(T, Outcome)>>,
     {
         let tenant = job_tenant(lease)?;
-        let opening = format!(
-            "BEGIN; SET LOCAL ROLE virtualstack_queue; SELECT background_jobs.fence('{}', {}); {}",
-            lease.id,
-            lease.token,
-            tenant_role(tenant)
-        );
+        let opening = Opening::job(lease, Some(tenant));
         let audit = Audit {
             action: action.to_owned(),
             actor: Actor::System("worker"),
@@ -301,7 +322,7 @@ impl Store {
         };
         let action = Action::of(action);
         retrying!(action, {
-            let mut tx = TenantTx::<Write>::new(self.open(&opening, &action).await?, tenant);
+            let mut tx = TenantTx::<Write>::new(self.open(&opening, None, &action).await?, tenant);
             tx.audit = Some(audit.clone());
             tx.traceparent.clone_from(&lease.traceparent);
             let done = match f(&mut tx).await {
@@ -318,13 +339,10 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut SystemTx) -> Result<(T, Outcome)> + for<'r> TxFn<&'r mut SystemTx, Result<(T, Outcome)>>,
     {
-        let opening = format!(
-            "BEGIN; SET LOCAL ROLE virtualstack_queue; SELECT background_jobs.fence('{}', {}); SET LOCAL ROLE virtualstack_system",
-            lease.id, lease.token
-        );
+        let opening = Opening::job(lease, None);
         let action = Action::of(&lease.kind);
         retrying!(action, {
-            let mut tx = SystemTx { connection: self.open(&opening, &action).await? };
+            let mut tx = SystemTx { connection: self.open(&opening, None, &action).await? };
             let done = match f(&mut tx).await {
                 Ok((value, outcome)) => settle_job(&mut tx.connection, lease, &outcome).await.map(|()| value),
                 Err(error) => Err(error),
@@ -339,7 +357,7 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
     {
-        let opening = format!("BEGIN; {}", tenant_role(tenant));
+        let opening = Opening::system_in(tenant);
         let audit = Audit {
             action: action.to_owned(),
             actor: Actor::System("reconciler"),
@@ -351,38 +369,46 @@ impl Store {
         };
         let action = Action::of(action);
         retrying!(action, {
-            let mut tx = TenantTx::<Write>::new(self.open(&opening, &action).await?, tenant);
+            let mut tx = TenantTx::<Write>::new(self.open(&opening, None, &action).await?, tenant);
             tx.audit = Some(audit.clone());
-            let done = match f(&mut tx).await {
-                Ok(value) => tx.conclude().await.map(|()| value),
-                Err(error) => Err(error),
-            };
-            end(tx.connection, Ending::Commit, done).await
+            finish(tx, Ending::Commit, &f).await
         })
     }
 
     /// Opens a transaction. Connections that died in the pool are thrown away on the way, as many as there can be. A
     /// database that hangs cannot enforce its own time-outs, so this one is ours.
-    async fn open(&self, statements: &str, action: &Action) -> Result<Connection> {
+    async fn open(&self, opening: &Opening, mut share: Option<Share>, action: &Action) -> Result<Connection> {
         let mut left = self.pool.status().max_size;
         loop {
-            let mut connection = self.acquire().await?;
-            action.time(&mut connection);
-            let opening = Connection::open(connection, statements);
-            match tokio::time::timeout(self.patience, opening).await {
-                Ok(Err(error)) if is_fatal(&error) && left > 0 => left -= 1,
-                Ok(opened) => return opened,
-                Err(late) => return Err(unavailable(late)),
+            let leased = self.lease(share.take(), action).await?;
+            let opened = tokio::time::timeout(self.patience, Connection::open(leased, opening)).await;
+            match opened.unwrap_or_else(|late| Err((unavailable(late), None))) {
+                Err((error, kept)) if is_fatal(&error) && left > 0 => {
+                    left -= 1;
+                    share = kept;
+                }
+                Err((error, _)) => return Err(error),
+                Ok(opened) => return Ok(opened),
             }
         }
     }
 
-    async fn acquire(&self) -> Result<Object<AsyncPgConnection>> {
+    /// A connection of the pool, for whoever has this share of it.
+    async fn lease(&self, share: Option<Share>, action: &Action) -> Result<Leased> {
         let wait = metrics::histogram!("virtualstack_database_acquire_seconds");
         let start = std::time::Instant::now();
-        let connection = self.pool.get().await.map_err(unavailable);
+        let connection = if self.pool.status().available > 0 {
+            self.pool.get().await.map_err(unavailable)
+        } else {
+            // To connect takes longer than some callers wait: who goes away must not take the connection along.
+            let pool = self.pool.clone();
+            let connecting = tokio::spawn(async move { pool.get().await });
+            connecting.await.map_err(Error::internal).and_then(|got| got.map_err(unavailable))
+        };
         wait.record(start.elapsed().as_secs_f64());
-        connection
+        let mut connection = connection?;
+        action.time(&mut connection);
+        Ok(Leased::new(connection, share))
     }
 }
 
@@ -417,6 +443,20 @@ async fn end<T>(connection: Connection, ending: Ending, done: Result<T>) -> Resu
     }
 }
 
+/// Does `f`, writes the logs and ends the transaction.
+async fn finish<T, F>(mut tx: TenantTx<Write>, ending: Ending, f: &F) -> Result<T>
+where
+    F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
+{
+    match f(&mut tx).await {
+        Ok(value) => tx.end(ending).await.map(|()| value),
+        Err(error) => {
+            tx.connection.rollback().await;
+            Err(error)
+        }
+    }
+}
+
 async fn settle(tx: &mut TenantTx<Write>, lease: &Lease, outcome: &Outcome) -> Result<()> {
     // A step that only looked again, or got a little further, changes nothing that anybody would ask about.
     if tx.changes.iter().all(|change| change.fields.is_null()) {
@@ -431,29 +471,6 @@ async fn settle_job(connection: &mut Connection, lease: &Lease, outcome: &Outcom
     let connection = connection.get()?;
     connection.batch_execute("SET LOCAL ROLE virtualstack_queue").await.map_err(from_diesel)?;
     virtualstack_queue::settle(connection, lease, outcome).await.map_err(from_diesel)
-}
-
-/// Statements that check the access a decision rests on, then enter the tenant. Values are typed ids and numbers, so
-/// they can stand in the text; one message does it all.
-fn tenant_opening(scope: &TenantScope) -> String {
-    format!("{} {}", check(scope), tenant_role(scope.tenant))
-}
-
-fn check(access: &TenantScope) -> String {
-    let TenantScope { tenant, account, user, epoch, .. } = access;
-    let assertion = match &access.credential {
-        Credential::Session(session) | Credential::Support { session, .. } => {
-            format!("iam.assert_access('{session}', '{account}', '{user}', '{tenant}', {epoch})")
-        }
-        Credential::ApiKey { id, generation, version } => {
-            format!("iam.assert_key('{id}', {generation}, {version}, '{account}', '{user}', '{tenant}', {epoch})")
-        }
-    };
-    format!("SET LOCAL ROLE virtualstack_system; SELECT {assertion};")
-}
-
-fn tenant_role(tenant: TenantId) -> String {
-    format!("SET LOCAL ROLE virtualstack_tenant; SET LOCAL virtualstack.tenant_id = '{tenant}'")
 }
 
 /// Jobs of tenants are grouped by tenant.

@@ -30,7 +30,7 @@ pub(crate) struct Quotas {
 
 impl QuotaService for Quotas {
     async fn get_quota(&self, call: TenantCall<proto::GetQuotaRequest>) -> Result<proto::Quota> {
-        let found = self.store.read(&call.tenant(), async |tx| quotas::get(tx).await).await;
+        let found = quotas::get(&mut self.store.single(&call.tenant())).await;
         found.map(|row| message(&row))
     }
 

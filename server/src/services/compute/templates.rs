@@ -22,13 +22,13 @@ pub(crate) struct Templates {
 impl TemplateService for Templates {
     async fn list_templates(&self, call: TenantCall<ListTemplatesRequest>) -> Result<ListTemplatesResponse> {
         let request = call.request.list();
-        let listed = self.store.read(&call.tenant(), async |tx| templates::list(tx, &request).await).await?;
+        let listed = templates::list(&mut self.store.single(&call.tenant()), &request).await?;
         Ok(page(listed, message))
     }
 
     async fn get_template(&self, call: TenantCall<GetTemplateRequest>) -> Result<Template> {
         let id = TemplateId::parse("name", &call.request.name)?;
-        self.store.read(&call.tenant(), async |tx| templates::get(tx, id).await).await.map(message)
+        templates::get(&mut self.store.single(&call.tenant()), id).await.map(message)
     }
 }
 

@@ -41,13 +41,13 @@ pub(crate) struct Vms {
 impl VmService for Vms {
     async fn list_vms(&self, call: TenantCall<proto::ListVmsRequest>) -> Result<proto::ListVmsResponse> {
         let (request, show_deleted) = (call.request.list(), call.request.show_deleted);
-        let listed = self.store.read(&call.tenant(), async |tx| vms::list(tx, &request, show_deleted).await).await?;
+        let listed = vms::list(&mut self.store.single(&call.tenant()), &request, show_deleted).await?;
         Ok(page(listed, vm_message))
     }
 
     async fn get_vm(&self, call: TenantCall<proto::GetVmRequest>) -> Result<proto::Vm> {
         let id = VmId::parse("name", &call.request.name)?;
-        self.store.read(&call.tenant(), async |tx| vms::get(tx, id).await).await.map(vm_message)
+        vms::get(&mut self.store.single(&call.tenant()), id).await.map(vm_message)
     }
 
     async fn create_vm(&self, call: TenantCall<proto::CreateVmRequest>) -> Result<Operation> {

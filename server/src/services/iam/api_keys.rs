@@ -41,13 +41,13 @@ impl ApiKeyService for ApiKeys {
     async fn list_api_keys(&self, call: TenantCall<proto::ListApiKeysRequest>) -> Result<proto::ListApiKeysResponse> {
         let request = call.request.list();
         let owner = (!call.holds(SEE_ALL)).then_some(call.user());
-        let listed = self.store.read(&call.tenant(), async |tx| keys::list(tx, &request, owner).await).await?;
+        let listed = keys::list(&mut self.store.single(&call.tenant()), &request, owner).await?;
         Ok(page(listed, message))
     }
 
     async fn get_api_key(&self, call: TenantCall<proto::GetApiKeyRequest>) -> Result<proto::ApiKey> {
         let id = ApiKeyId::parse("name", &call.request.name)?;
-        let key = self.store.read(&call.tenant(), async |tx| keys::get(tx, id).await).await?;
+        let key = keys::get(&mut self.store.single(&call.tenant()), id).await?;
         if sees(&call, &key) { Ok(message(key)) } else { Err(keys::missing(id)) }
     }
 

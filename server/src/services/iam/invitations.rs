@@ -41,13 +41,13 @@ impl InvitationService for Invitations {
         call: TenantCall<proto::ListInvitationsRequest>,
     ) -> Result<proto::ListInvitationsResponse> {
         let request = call.request.list();
-        let listed = self.store.read(&call.tenant(), async |tx| invitations::list(tx, &request).await).await?;
+        let listed = invitations::list(&mut self.store.single(&call.tenant()), &request).await?;
         Ok(page(listed, message))
     }
 
     async fn get_invitation(&self, call: TenantCall<proto::GetInvitationRequest>) -> Result<proto::Invitation> {
         let id = InvitationId::parse("name", &call.request.name)?;
-        self.store.read(&call.tenant(), async |tx| invitations::get(tx, id).await).await.map(message)
+        invitations::get(&mut self.store.single(&call.tenant()), id).await.map(message)
     }
 
     async fn create_invitation(&self, call: TenantCall<proto::CreateInvitationRequest>) -> Result<proto::Invitation> {

@@ -37,13 +37,13 @@ pub(crate) struct Roles {
 impl RoleService for Roles {
     async fn list_roles(&self, call: TenantCall<ListRolesRequest>) -> Result<ListRolesResponse> {
         let request = call.request.list();
-        let listed = self.store.read(&call.tenant(), async |tx| roles::list(tx, &request).await).await?;
+        let listed = roles::list(&mut self.store.single(&call.tenant()), &request).await?;
         Ok(page(listed, message))
     }
 
     async fn get_role(&self, call: TenantCall<GetRoleRequest>) -> Result<Role> {
         let key = Key::parse("name", &call.request.name)?;
-        self.store.read(&call.tenant(), async |tx| roles::get(tx, &key).await).await.map(message)
+        roles::get(&mut self.store.single(&call.tenant()), &key).await.map(message)
     }
 
     async fn create_role(&self, call: TenantCall<CreateRoleRequest>) -> Result<Role> {
@@ -183,7 +183,7 @@ pub(crate) struct Permissions {
 impl PermissionService for Permissions {
     async fn list_permissions(&self, call: TenantCall<ListPermissionsRequest>) -> Result<ListPermissionsResponse> {
         let request = call.request.list();
-        let listed = self.store.read(&call.tenant(), async |tx| roles::list_permissions(tx, &request).await).await?;
+        let listed = roles::list_permissions(&mut self.store.single(&call.tenant()), &request).await?;
         Ok(page(listed, permission_message))
     }
 }

@@ -53,7 +53,7 @@ impl TenantService for Tenants {
             let list = async |tx: &mut SystemTx| tenants::list_any(tx, &request, show_deleted).await;
             self.store.system(operator.platform(), list).await?
         } else if call.is_api_key() {
-            self.store.read(&call.own_tenant(), async |tx| tenants::list_current(tx, &request).await).await?
+            tenants::list_current(&mut self.store.single(&call.own_tenant()), &request).await?
         } else {
             self.store.account(&call.account(), async |tx| tenants::list_mine(tx, &request).await).await?
         };
@@ -64,7 +64,7 @@ impl TenantService for Tenants {
         let name = &call.request.name;
         let key = if name == CURRENT { Key::Id(call.tenant_id()) } else { Key::parse(name) };
         // Also for who is in it without being a member, by an API key or to help out.
-        let current = self.store.read(&call.own_tenant(), async |tx| tenants::current(tx).await).await?;
+        let current = tenants::current(&mut self.store.single(&call.own_tenant())).await?;
         let found = if key.is_of(&current) {
             Some(current)
         } else if let Some(operator) = call.as_operator(READ_ALL) {

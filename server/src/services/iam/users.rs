@@ -33,13 +33,13 @@ pub(crate) struct Users {
 impl UserService for Users {
     async fn list_users(&self, call: TenantCall<ListUsersRequest>) -> Result<ListUsersResponse> {
         let request = call.request.list();
-        let listed = self.store.read(&call.tenant(), async |tx| users::list(tx, &request, None).await).await?;
+        let listed = users::list(&mut self.store.single(&call.tenant()), &request, None).await?;
         Ok(page(listed, message))
     }
 
     async fn get_user(&self, call: TenantCall<GetUserRequest>) -> Result<User> {
         let id = UserId::parse("name", &call.request.name)?;
-        self.store.read(&call.tenant(), async |tx| users::get(tx, id).await).await.map(message)
+        users::get(&mut self.store.single(&call.tenant()), id).await.map(message)
     }
 
     async fn create_user(&self, mut call: TenantCall<CreateUserRequest>) -> Result<User> {
