@@ -186,6 +186,12 @@ fn calls(methods: &[Served]) -> Result<String> {
     for Served { method, .. } in methods.iter().filter(|served| served.method.is_client_streaming()) {
         writeln!(code, "    {:?},", path(method))?;
     }
+    code.push_str(
+        "];\n\n/// Methods that are answered by streams, by path.\npub(crate) const SERVER_STREAMS: &[&str] = &[\n",
+    );
+    for Served { method, .. } in methods.iter().filter(|served| served.method.is_server_streaming()) {
+        writeln!(code, "    {:?},", path(method))?;
+    }
     code.push_str("];\n\n/// The scope of each method, by path.\n#[cfg(test)]\npub(crate) const SCOPES: &[(&str, virtualstack_proto::Scope)] = &[\n");
     for Served { method, scope } in methods {
         writeln!(code, "    ({:?}, virtualstack_proto::Scope::{scope}),", path(method))?;

@@ -7,7 +7,7 @@ use figment::providers::{Format as _, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::Deserialize;
-use virtualstack_server::{MasterKey, password};
+use virtualstack_server::{GatewaySecret, MasterKey, password};
 use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
 use virtualstack_worker::adapters::mail;
 
@@ -37,6 +37,8 @@ pub(crate) struct Config {
     data_dir: Option<PathBuf>,
     master_key: Option<String>,
     master_key_file: Option<PathBuf>,
+    gateway_secret: Option<String>,
+    gateway_secret_file: Option<PathBuf>,
     pub(crate) admin: Admin,
     pub(crate) database: virtualstack_store::Config,
     pub(crate) server: virtualstack_server::Config,
@@ -152,6 +154,21 @@ impl Config {
         self.master_key()?.ok_or_else(|| Wrong(missing.to_owned()))
     }
 
+    /// What gateways show the server, so that it believes what they say of their clients; None where nobody is believed.
+    pub(crate) fn gateway_secret(&self) -> Result<Option<String>, Wrong> {
+        let text = match (&self.gateway_secret, &self.gateway_secret_file) {
+            (Some(_), Some(_)) => {
+                return Err(Wrong("gateway_secret and gateway_secret_file are both set; set one".to_owned()));
+            }
+            (Some(secret), None) => secret.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .map_err(|error| Wrong(format!("gateway_secret_file: cannot read {}: {error}", file.display())))?,
+            (None, None) => return Ok(None),
+        };
+        let text = text.trim().to_owned();
+        GatewaySecret::new(&text).map_err(|error| Wrong(error.to_string())).map(|_| Some(text))
+    }
+
     /// The database, which roles that run apart cannot do without.
     pub(crate) fn required_database(&self) -> Result<&virtualstack_store::Config, Wrong> {
         if self.database.url.is_empty() {
@@ -240,8 +257,9 @@ impl Provider for Variables {
 
 /// A variable's value: numbers, booleans and lists as such, but what is text stays text, even a password of digits.
 fn value(key: &str, text: String) -> Value {
-    let is_text =
-        ["password", "key", "username", "email", "url", "file", "from", "host"].iter().any(|kind| key.ends_with(kind));
+    let is_text = ["password", "key", "secret", "username", "email", "url", "file", "from", "host"]
+        .iter()
+        .any(|kind| key.ends_with(kind));
     if is_text { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) }
 }
 

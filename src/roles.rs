@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use virtualstack_server::HashCost;
+use virtualstack_server::{GatewaySecret, HashCost};
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_store::{MasterKey, Store};
 use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
@@ -24,7 +24,9 @@ use crate::ops::{self, Readiness};
 pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     let store = Store::new(config.required_database()?)?;
     let master_key = config.required_master_key()?;
-    let deps = virtualstack_server::Deps { store: store.clone(), master_key, hash_cost: HashCost::default() };
+    let gateway_secret = config.gateway_secret()?.as_deref().map(GatewaySecret::new).transpose()?;
+    let hash_cost = HashCost::default();
+    let deps = virtualstack_server::Deps { store: store.clone(), master_key, hash_cost, gateway_secret };
     let server = bind_server(config.server, deps).await?;
     tracing::info!(address = %server.address(), "serving gRPC");
     alone(config.ops.listen, metrics, database_ready(store), async |stop| {
@@ -35,7 +37,11 @@ pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow:
 
 /// The gateway.
 pub(crate) async fn gateway(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
-    let gateway = bind_gateway(config.gateway).await?;
+    let secret = config.gateway_secret()?;
+    if secret.is_none() {
+        tracing::warn!("gateway_secret is not set: the server takes all clients of this gateway for one");
+    }
+    let gateway = bind_gateway(config.gateway, secret.as_deref()).await?;
     tracing::info!(address = %gateway.local_addr(), "serving REST");
     let readiness = gateway.readiness();
     let ready: Readiness = Arc::new(move || {
@@ -72,8 +78,11 @@ pub(crate) async fn bind_server(
 /// Binds a gateway; all that can fail is about its settings.
 pub(crate) async fn bind_gateway(
     config: virtualstack_gateway::Config,
+    secret: Option<&str>,
 ) -> anyhow::Result<virtualstack_gateway::Gateway> {
-    let bound = virtualstack_gateway::bind(config, virtualstack_gateway::Deps::default()).await;
+    let secret = secret.map(str::parse).transpose()?;
+    let deps = virtualstack_gateway::Deps { secret, ..Default::default() };
+    let bound = virtualstack_gateway::bind(config, deps).await;
     bound.map_err(|error| Wrong(format!("gateway: {error}")).into())
 }
 

@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use virtualstack_postgres::PrivatePostgres;
-use virtualstack_server::{FirstAdmin, HashCost, MasterKey, bootstrap};
+use virtualstack_server::{FirstAdmin, GatewaySecret, HashCost, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::schema::migrate;
 
@@ -59,12 +59,16 @@ async fn serve(
     let hash_cost = HashCost::default();
     let first_start = bootstrap(&store, &admin, hash_cost).await?;
 
-    let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key.clone(), hash_cost };
+    // Known to nobody but these two, and made anew at each start.
+    let secret = MasterKey::generate()?.to_hex();
+    let gateway_secret = Some(GatewaySecret::new(&secret)?);
+    let deps =
+        virtualstack_server::Deps { store: store.clone(), master_key: master_key.clone(), hash_cost, gateway_secret };
     let server = roles::bind_server(config.server.clone(), deps).await?;
     let grpc = format!("http://{}", server.address());
     let mut gateway_config = config.gateway.clone();
     gateway_config.upstream.clone_from(&grpc);
-    let gateway = roles::bind_gateway(gateway_config).await?;
+    let gateway = roles::bind_gateway(gateway_config, Some(&secret)).await?;
     let http = format!("http://{}", gateway.local_addr());
     let deps = roles::worker_deps(config, store.clone(), master_key)?;
     let worker = virtualstack_worker::bind(config.worker.clone(), deps).await?;

@@ -4,6 +4,7 @@ mod adapters;
 mod api;
 mod architecture;
 mod database;
+mod limits;
 mod listing;
 mod processes;
 mod schema;

@@ -1,6 +1,5 @@
 //! The way of a request: limits → route → body → message → gRPC → JSON.
 
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +12,14 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
+use virtualstack_connections::Peer;
 
 use crate::body::{self, Reply};
 use crate::config::Config;
+use crate::places::{Place, Places};
 use crate::problem::Problem;
 use crate::routes::{Found, Routes};
 use crate::rules::{Route, Rpc};
@@ -40,18 +40,22 @@ pub(crate) struct App {
     pub(crate) routes: Routes,
     pub(crate) upstream: Upstream,
     pub(crate) stopping: CancellationToken,
-    pub(crate) calls: Arc<Semaphore>,
-    pub(crate) streams: Arc<Semaphore>,
+    /// What the server is shown, so that it believes who the client is.
+    pub(crate) secret: Option<HeaderValue>,
+    /// Requests whose bodies are read, calls and streams.
+    pub(crate) reading: Places,
+    pub(crate) calls: Places,
+    pub(crate) streams: Places,
 }
 
 impl App {
     /// Answers a request, whatever happens.
-    pub(crate) async fn answer(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+    pub(crate) async fn answer(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Reply {
         let start = Instant::now();
         let (parts, mut body) = request.into_parts();
         // The rpc's name for the metrics: paths are endless, rpcs are not.
         let mut label = String::new();
-        let handled = AssertUnwindSafe(self.handle(&parts, &mut body, peer, start, &mut label)).catch_unwind().await;
+        let handled = AssertUnwindSafe(self.handle(&parts, &mut body, &peer, start, &mut label)).catch_unwind().await;
         let mut reply = match handled {
             Ok(Ok(reply)) => reply,
             Ok(Err(problem)) => problem.into(),
@@ -69,7 +73,7 @@ impl App {
         &self,
         parts: &Parts,
         body: &mut Incoming,
-        peer: SocketAddr,
+        peer: &Peer,
         start: Instant,
         label: &mut String,
     ) -> Result<Reply, Problem> {
@@ -91,25 +95,32 @@ impl App {
         };
         route.rpc.name.clone_into(label);
         let asked = headers::timeout(&parts.headers)?.map(|asked| asked.min(self.config.max_timeout));
-        let slot = self.slot(&route.rpc)?;
+        if !peer.reads() {
+            return Err(Problem::unread());
+        }
+        let client = headers::client(&parts.headers, peer.address().ip(), &self.config.trusted_proxies);
 
-        // The body is taken within the deadline too, or a slow client could hold on for ever.
+        // The body has seconds of its own: a deadline for the answer is none for the question.
+        let reading = self.reading.take(client)?;
         let limits = (self.config.max_json_body, self.config.max_raw_body);
         let taken = body::take(route, &parts.headers, body, limits.0, limits.1);
-        let patience = start + asked.unwrap_or(self.config.default_timeout);
-        let content = timeout_at(patience, taken).await.map_err(|_| Problem::deadline())??;
+        let patience = self.config.body_timeout;
+        let content = timeout_at(start + patience, taken).await.map_err(|_| Problem::too_slow(patience))??;
+        drop(reading);
+        let places = if route.rpc.streams_out { &self.streams } else { &self.calls };
+        let place = places.take(client)?;
         let resume = headers::last_event_id(&parts.headers);
         let message = transcode::request(route, values, parts.uri.query(), content, resume.as_deref())?;
 
         let deadline = asked.or_else(|| self.default_timeout(route, &message)).map(|timeout| start + timeout);
-        let metadata = headers::to_server(&parts.headers, peer, &self.config.trusted_proxies);
+        let metadata = headers::to_server(&parts.headers, client, self.secret.as_ref());
         let messages = futures::stream::iter([message.encode_to_vec().into()]);
         let mut call = tonic::Request::from_parts(metadata, tonic::Extensions::new(), messages);
         if let Some(deadline) = deadline {
             call.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
         match route.rpc.streams_out {
-            true => self.stream(&route.rpc, call, deadline, Format::accepted(&parts.headers), slot).await,
+            true => self.stream(&route.rpc, call, deadline, Format::accepted(&parts.headers), place).await,
             false => self.unary(&route.rpc, call, deadline).await,
         }
     }
@@ -136,7 +147,7 @@ impl App {
         call: tonic::Request<S>,
         deadline: Option<Instant>,
         format: Format,
-        slot: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Reply, Problem>
     where
         S: futures::Stream<Item = bytes::Bytes> + Send + 'static,
@@ -151,7 +162,7 @@ impl App {
             format,
             deadline,
             stopping: self.stopping.clone(),
-            _slot: slot,
+            _place: place,
         };
         let mut reply = body::stream(format.media_type(), relay.into_stream());
         reply.headers_mut().extend(shown);
@@ -170,14 +181,6 @@ impl App {
             return Ok(());
         };
         Err(Problem::http(http, Code::InvalidArgument, reason, message))
-    }
-
-    /// A place among the calls or streams in flight.
-    fn slot(&self, rpc: &Rpc) -> Result<OwnedSemaphorePermit, Problem> {
-        let slots = if rpc.streams_out { &self.streams } else { &self.calls };
-        Arc::clone(slots).try_acquire_owned().map_err(|_| {
-            Problem::new(Code::Unavailable, "GATEWAY_OVERLOADED", "Too many calls are in flight.").retry_after(1)
-        })
     }
 
     /// The deadline of a call whose client names none.

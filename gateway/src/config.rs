@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use http::HeaderValue;
 use ipnet::IpNet;
 use prost_reflect::DescriptorPool;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -37,15 +38,32 @@ pub struct Config {
     /// How long a client may take to send a request's header block.
     #[serde(deserialize_with = "seconds")]
     pub header_read_timeout: Duration,
+    /// From a connection to its first request, …
+    #[serde(deserialize_with = "seconds")]
+    pub first_request_timeout: Duration,
+    /// … for the body of a request to arrive, …
+    #[serde(deserialize_with = "seconds")]
+    pub body_timeout: Duration,
+    /// … for a reply, or a piece of it, to be read, …
+    #[serde(deserialize_with = "seconds")]
+    pub send_timeout: Duration,
+    /// … and how long a connection is kept on which nothing is asked.
+    #[serde(deserialize_with = "seconds")]
+    pub idle_timeout: Duration,
     /// How long calls in flight may go on after the shutdown began.
     #[serde(deserialize_with = "seconds")]
     pub drain_timeout: Duration,
     /// Connections open at once; further ones wait to be accepted.
     pub max_connections: usize,
-    /// Calls in flight at once; further ones are asked to come back.
+    /// Connections of one client's address, a network of /64 with IPv6; further ones are closed. Listed proxies have as many
+    /// as there are.
+    pub max_connections_per_address: usize,
+    /// Calls in flight at once, and of one client's address; further ones are asked to come back.
     pub max_requests: usize,
+    pub max_requests_per_address: usize,
     /// Streams open at once, counted apart because they last.
     pub max_streams: usize,
+    pub max_streams_per_address: usize,
     /// Networks of proxies whose `X-Forwarded-For` is believed, such as "10.0.0.0/8" or "10.0.0.7/32".
     pub trusted_proxies: Vec<IpNet>,
     /// Origins of browsers that may call, such as `https://console.example`; none by default.
@@ -66,10 +84,17 @@ impl Default for Config {
             default_timeout: Duration::from_secs(30),
             max_timeout: Duration::from_secs(3600),
             header_read_timeout: Duration::from_secs(15),
+            first_request_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(20),
+            send_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(30),
             max_connections: 8192,
+            max_connections_per_address: 512,
             max_requests: 1024,
+            max_requests_per_address: 256,
             max_streams: 1024,
+            max_streams_per_address: 256,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
         }
@@ -86,6 +111,8 @@ pub struct Deps {
     pub descriptors: DescriptorPool,
     /// Rules of services whose files declare none, or others than we need.
     pub rules: &'static [HttpRule],
+    /// What shows the server that it is a gateway who speaks for a client. Without it the server takes all clients for one.
+    pub secret: Option<HeaderValue>,
 }
 
 impl Default for Deps {
@@ -94,6 +121,7 @@ impl Default for Deps {
         Self {
             descriptors: virtualstack_proto::DESCRIPTOR_POOL.clone(),
             rules: virtualstack_proto::vendored::HTTP_RULES,
+            secret: None,
         }
     }
 }

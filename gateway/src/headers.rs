@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
+use virtualstack_proto::GATEWAY_SECRET;
 
 use crate::problem::Problem;
 
@@ -29,7 +30,7 @@ const PASSED: [HeaderName; 8] = [
 ];
 
 /// The metadata of a call.
-pub(crate) fn to_server(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet]) -> MetadataMap {
+pub(crate) fn to_server(headers: &HeaderMap, client: IpAddr, secret: Option<&HeaderValue>) -> MetadataMap {
     let mut metadata = HeaderMap::new();
     for name in PASSED {
         // All of them: two credentials are for the server to refuse, not for us to choose from.
@@ -37,14 +38,15 @@ pub(crate) fn to_server(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet]
             metadata.append(name.clone(), value.clone());
         }
     }
-    let client = client(headers, peer.ip().to_canonical(), trusted);
     metadata.extend(HeaderValue::from_str(&client.to_string()).map(|client| (FORWARDED_FOR, client)));
+    metadata.extend(secret.map(|secret| (HeaderName::from_static(GATEWAY_SECRET), secret.clone())));
     MetadataMap::from_headers(metadata)
 }
 
 /// Who is calling. What a request says of that is believed only as far as trusted proxies wrote it: from the end of
 /// the chain up to the first address that is none of theirs. The server gets that one address, and no chain to judge.
-fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
     let told: Vec<_> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let mut client = peer;
     for said in told.iter().rev().flat_map(|value| value.rsplit(',')).map(str::trim) {
@@ -112,6 +114,7 @@ pub(crate) fn size(headers: &HeaderMap) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use http::{HeaderMap, HeaderValue, Request};
@@ -133,8 +136,8 @@ mod tests {
                 ("x-forwarded-for", "1.2.3.4"),
                 ("forwarded", "for=1.2.3.4"),
             ]),
-            "[::ffff:9.9.9.9]:80".parse().expect("an address"),
-            &[],
+            "9.9.9.9".parse().expect("an address"),
+            None,
         )
         .into_headers();
         assert_eq!(metadata.len(), 2);
@@ -147,6 +150,7 @@ mod tests {
         let trusted = ["10.0.0.0/8".parse().expect("a network")];
         for (peer, told, client) in [
             ("11.1.2.3:80", "1.2.3.4", "11.1.2.3"),
+            ("[::ffff:11.1.2.3]:80", "1.2.3.4", "11.1.2.3"),
             ("10.1.2.3:80", "6.6.6.6, 1.2.3.4", "1.2.3.4"),
             ("10.1.2.3:80", "6.6.6.6,1.2.3.4:5678 , 10.9.9.9", "1.2.3.4"),
             ("10.1.2.3:80", "10.7.7.7", "10.7.7.7"),
@@ -155,8 +159,8 @@ mod tests {
             ("10.1.2.3:80", "", "10.1.2.3"),
         ] {
             let told = headers(&[("x-forwarded-for", told)]);
-            let metadata = to_server(&told, peer.parse().expect("an address"), &trusted).into_headers();
-            assert_eq!(metadata["x-forwarded-for"], client, "{told:?}");
+            let peer = peer.parse::<SocketAddr>().expect("an address");
+            assert_eq!(super::client(&told, peer.ip(), &trusted).to_string(), client, "{told:?}");
         }
     }
 

@@ -14,6 +14,7 @@ mod fields;
 mod fill;
 mod headers;
 mod own;
+mod places;
 mod problem;
 mod query;
 mod render;

@@ -1,6 +1,7 @@
 //! An error as clients see it: HTTP status, headers and JSON.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -9,8 +10,13 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tonic::Code;
 
-/// More violations than this help nobody.
+/// More violations than this help nobody; of the rest there is a number.
 const MAX_VIOLATIONS: usize = 50;
+
+/// Bytes of all violations, of one text in them, and of a message: what a client sent comes back in part only.
+const MAX_DETAILS: usize = 5 * 1024;
+const MAX_TEXT: usize = 400;
+const MAX_MESSAGE: usize = 1000;
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -38,8 +44,8 @@ impl Problem {
 
     /// An error without details.
     pub(crate) fn bare(code: Code, message: impl Into<String>) -> Self {
-        let mut problem =
-            Self { http: http_status(code), code, message: message.into(), details: Vec::new(), headers: Vec::new() };
+        let message = bounded(&message.into(), MAX_MESSAGE);
+        let mut problem = Self { http: http_status(code), code, message, details: Vec::new(), headers: Vec::new() };
         if problem.http == StatusCode::UNAUTHORIZED {
             problem.headers.push((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
@@ -62,6 +68,16 @@ impl Problem {
 
     pub(crate) fn deadline() -> Self {
         Self::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline passed before there was an answer.")
+    }
+
+    pub(crate) fn too_slow(patience: Duration) -> Self {
+        let message = format!("The request did not arrive within {} s.", patience.as_secs());
+        Self::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", message)
+    }
+
+    pub(crate) fn unread() -> Self {
+        let message = "Too many replies wait for you; read what was answered.";
+        Self::new(Code::ResourceExhausted, "REPLIES_UNREAD", message).retry_after(1)
     }
 
     pub(crate) fn panicked() -> Self {
@@ -113,18 +129,32 @@ impl Problem {
 
 /// What is wrong with the fields of a request.
 #[derive(Debug, Default)]
-pub(crate) struct Violations(Vec<Json>);
+pub(crate) struct Violations {
+    named: Vec<Json>,
+    bytes: usize,
+    /// How many are not.
+    more: usize,
+}
 
 impl Violations {
     pub(crate) fn push(&mut self, field: impl Display, description: impl Display) {
-        if self.0.len() < MAX_VIOLATIONS {
-            self.0.push(json!({"field": field.to_string(), "description": description.to_string()}));
+        let (field, description) = (bounded(&field.to_string(), MAX_TEXT), bounded(&description.to_string(), MAX_TEXT));
+        let bytes = self.bytes + field.len() + description.len();
+        if self.named.len() == MAX_VIOLATIONS || bytes > MAX_DETAILS {
+            self.more += 1;
+            return;
         }
+        self.bytes = bytes;
+        self.named.push(json!({"field": field, "description": description}));
     }
 
     /// An error unless there are none.
-    pub(crate) fn check(self) -> Result<(), Problem> {
-        let Some(first) = self.0.first() else { return Ok(()) };
+    pub(crate) fn check(mut self) -> Result<(), Problem> {
+        if self.more > 0 {
+            let description = format!("and {} more violations", self.more);
+            self.named.push(json!({"field": "", "description": description}));
+        }
+        let Some(first) = self.named.first() else { return Ok(()) };
         let (field, description) = (&first["field"], &first["description"]);
         let (field, description) = (field.as_str().unwrap_or_default(), description.as_str().unwrap_or_default());
         let message =
@@ -132,10 +162,24 @@ impl Violations {
         let mut problem = Problem::invalid("INVALID_REQUEST", message);
         problem.details.push(json!({
             "@type": "type.googleapis.com/google.rpc.BadRequest",
-            "fieldViolations": self.0,
+            "fieldViolations": self.named,
         }));
         Err(problem)
     }
+}
+
+/// A text with an end, and nothing in it that JSON takes more than two bytes for each.
+fn bounded(text: &str, most: usize) -> String {
+    let mut bounded = String::with_capacity(text.len().min(most));
+    for letter in text.chars() {
+        let letter = if letter.is_control() { ' ' } else { letter };
+        if bounded.len() + letter.len_utf8() > most {
+            bounded.push('…');
+            break;
+        }
+        bounded.push(letter);
+    }
+    bounded
 }
 
 /// The HTTP status of a code.

@@ -7,21 +7,20 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, CorsLayer};
 use tower_http::request_id::PropagateRequestIdLayer;
+use virtualstack_connections::{Limits, Peer};
 
 use crate::app::App;
 use crate::body::Reply;
 use crate::config::{Config, Deps};
 use crate::error::Error;
+use crate::places::Places;
 use crate::routes::Routes;
 use crate::upstream::Upstream;
 use crate::{headers, own, rules};
@@ -51,8 +50,10 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Gateway, Error> {
         routes,
         upstream,
         stopping: CancellationToken::new(),
-        calls: Arc::new(Semaphore::new(config.max_requests)),
-        streams: Arc::new(Semaphore::new(config.max_streams)),
+        secret: deps.secret,
+        reading: Places::new(config.max_requests, config.max_requests_per_address),
+        calls: Places::new(config.max_requests, config.max_requests_per_address),
+        streams: Places::new(config.max_streams, config.max_streams_per_address),
         config,
     };
     Ok(Gateway { listener, address, cors, app: Arc::new(app) })
@@ -93,58 +94,32 @@ impl Gateway {
     /// None at present.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { listener, cors, app, .. } = self;
-        let builder = connections(&app.config);
-        let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(app.config.max_connections));
-        // Dropping the set cuts what is left in it.
-        let mut open = JoinSet::new();
-        tokio::pin!(shutdown);
-        loop {
-            let (stream, peer, place) = tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                Some(_) = open.join_next() => continue,
-                accepted = accept(&listener, &places) => match accepted {
-                    Some(accepted) => accepted,
-                    None => continue,
-                },
-            };
-            let service = service(Arc::clone(&app), cors.clone(), peer);
-            let service = hyper_util::service::TowerToHyperService::new(service);
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            let connection = graceful.watch(connection);
-            open.spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(error, "a connection broke");
-                }
-                drop(place);
-            });
-        }
-        drop(listener);
-        app.stopping.cancel();
-        if tokio::time::timeout(app.config.drain_timeout, graceful.shutdown()).await.is_err() {
-            tracing::warn!(connections = open.len(), "calls were still in flight when the drain timeout passed");
+        let make = |peer: &Peer| {
+            let service = service(Arc::clone(&app), cors.clone(), peer.clone());
+            hyper_util::service::TowerToHyperService::new(service)
+        };
+        let stop = async {
+            shutdown.await;
+            app.stopping.cancel();
+        };
+        if virtualstack_connections::serve(listener, connections(&app.config), limits(&app.config), make, stop).await {
+            tracing::warn!("calls were still in flight when the drain timeout passed");
         }
         Ok(())
     }
 }
 
-/// The next connection. When none can be had for now, as when file descriptors run out, waits a little.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            let _ = stream.set_nodelay(true);
-            Some((stream, peer, place))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "cannot accept connections");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
-        }
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.max_connections,
+        per_network: config.max_connections_per_address,
+        first_request: config.first_request_timeout,
+        idle: config.idle_timeout,
+        send: config.send_timeout,
+        unread_per_connection: 16 << 20,
+        unread_per_network: 64 << 20,
+        exempt: config.trusted_proxies.clone(),
+        drain: config.drain_timeout,
     }
 }
 
@@ -173,7 +148,7 @@ fn connections(config: &Config) -> Builder<TokioExecutor> {
 fn service(
     app: Arc<App>,
     cors: Option<CorsLayer>,
-    peer: SocketAddr,
+    peer: Peer,
 ) -> impl Service<Request<Incoming>, Response = Reply, Error = Infallible, Future: Send> + Clone + Send {
     ServiceBuilder::new()
         // Outermost, so that every reply has an id, those to CORS preflights too.
@@ -182,7 +157,7 @@ fn service(
         // Before the routes: a preflight is no call.
         .option_layer(cors)
         .service(service_fn(move |request| {
-            let app = Arc::clone(&app);
+            let (app, peer) = (Arc::clone(&app), peer.clone());
             async move { Ok(app.answer(peer, request).await) }
         }))
 }

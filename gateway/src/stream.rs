@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use http::{HeaderMap, header::ACCEPT};
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
+use crate::places::Place;
 use crate::problem::Problem;
 use crate::{fields, render, status};
 
@@ -91,7 +91,7 @@ pub(crate) struct Relay {
     pub(crate) deadline: Option<Instant>,
     pub(crate) stopping: CancellationToken,
     /// Held as long as the stream lasts.
-    pub(crate) _slot: OwnedSemaphorePermit,
+    pub(crate) _place: Place,
 }
 
 impl Relay {

@@ -24,6 +24,8 @@ const MAX_DOCUMENT: usize = 1 << 20;
 /// Bytes of one reply that may be under way to us and not yet taken. Whoever reads a stream slowly keeps as much, so a
 /// connection has room for every stream that it carries: none holds up the others.
 const STREAM_WINDOW: u32 = 128 * 1024;
+/// Bytes of a reply's headers. The server keeps its errors below 16 KiB.
+const MAX_REPLY_HEADERS: u32 = 256 * 1024;
 /// Streams that the server allows on a connection.
 const STREAMS: u32 = 256;
 
@@ -62,6 +64,8 @@ impl Upstream {
             .initial_connection_window_size(STREAM_WINDOW * STREAMS)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
+            // More than the server ever sends, or one large error would end the connection of all others.
+            .http2_max_header_list_size(MAX_REPLY_HEADERS)
             .keep_alive_while_idle(true);
         let channels = |count: usize| {
             let channels = (0..count.max(1)).map(|_| endpoint.connect_lazy()).collect();

@@ -19,6 +19,9 @@ mod generated {
 pub use generated::{google, virtualstack};
 pub use policy::{Permission, Policy, Scope};
 
+/// Header and metadata key by which a gateway shows the secret that it shares with the server.
+pub const GATEWAY_SECRET: &str = "x-virtualstack-gateway";
+
 /// The descriptor set as the compiler wrote it, options and comments included, with a rule for each name of a resource.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

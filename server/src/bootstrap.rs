@@ -11,6 +11,7 @@ use virtualstack_store::tenant_life::{self, NewTenant};
 use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
 use crate::auth::passwords::{HashCost, Passwords};
+use crate::shares::Holder;
 
 /// The admin to make.
 #[derive(Clone)]
@@ -51,7 +52,7 @@ pub async fn bootstrap(store: &Store, admin: &FirstAdmin, cost: HashCost) -> Res
     if exists {
         return Ok(false);
     }
-    let hash = Passwords::new(1, cost).await?.hash(admin.password.clone()).await?;
+    let hash = Passwords::new(1, cost).await?.hash(admin.password.clone(), Holder::All).await?;
     let made = store
         .system(system(), async |tx| {
             if tenants::find_any(tx, &provider).await?.is_some() {

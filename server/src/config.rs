@@ -1,6 +1,6 @@
 //! Settings of the server.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 use virtualstack_model::Error;
@@ -11,6 +11,31 @@ pub const WRONG_SETTING: &str = "WRONG_SETTING";
 /// A setting that cannot be worked with.
 pub(crate) fn wrong(key: &str, what: impl std::fmt::Display) -> Error {
     Error::precondition(WRONG_SETTING, key, format!("{key}: {what}"))
+}
+
+/// What only the server and its gateways know, so that the server believes what they say of their clients.
+pub struct GatewaySecret(Vec<u8>);
+
+impl GatewaySecret {
+    /// A secret that is long enough not to be guessed.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, or cannot stand in a header.
+    pub fn new(text: &str) -> Result<Self, Error> {
+        let text = text.trim();
+        if text.len() < 32 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong("gateway_secret", "must be at least 32 letters, digits or signs of ASCII"));
+        }
+        Ok(Self(text.as_bytes().to_vec()))
+    }
+
+    /// Whether it is what somebody shows, in a time that tells nothing of it.
+    pub(crate) fn is(&self, shown: &[u8]) -> bool {
+        use sha2::{Digest as _, Sha256};
+        use subtle::ConstantTimeEq as _;
+        Sha256::digest(&self.0).ct_eq(&Sha256::digest(shown)).into()
+    }
 }
 
 /// Settings of the server.
@@ -33,14 +58,25 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Bytes of a request message at most.
     pub max_request_bytes: usize,
-    /// Requests at work at once; more are told to come back.
+    /// Requests at work at once; more are asked to come back. A member may have an eighth of them, a tenant a quarter, and
+    /// those who are not signed in a quarter, a sixteenth for each address.
     pub concurrency_limit: usize,
+    /// Connections at once, and of one address; a network of /64 is one with IPv6. Those of gateways that hold the secret are
+    /// not counted by address.
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    /// Seconds from a connection to its first request, …
+    pub first_request_seconds: u64,
+    /// … for the body of a request to arrive, …
+    pub request_body_seconds: u64,
+    /// … for a reply, or a piece of it, to be read, …
+    pub send_seconds: u64,
+    /// … and that a connection is kept on which nothing is asked.
+    pub idle_seconds: u64,
     /// Seconds that a call may take when its client does not say.
     pub default_timeout_seconds: u64,
     /// Password hashes at work at once, each taking 19 MiB.
     pub concurrent_hashes: usize,
-    /// Gateways whose X-Forwarded-For is believed.
-    pub trusted_gateways: Vec<IpAddr>,
     /// Public calls about passwords and tokens, each kind by itself, that one client may make a minute for one account; 0
     /// for no limit.
     pub auth_per_minute: u32,
@@ -54,6 +90,10 @@ pub struct Config {
     pub max_watches: usize,
     pub max_watches_per_tenant: usize,
     pub max_watches_per_principal: usize,
+    /// Waits for operations at most, likewise.
+    pub max_waits: usize,
+    pub max_waits_per_tenant: usize,
+    pub max_waits_per_principal: usize,
     /// Seconds that a watch that was cut off may be taken up again.
     pub watch_resume_seconds: u64,
     /// Milliseconds at most between looks whether a watch may go on, and between messages: where there is none, a bookmark.
@@ -77,9 +117,14 @@ impl Default for Config {
             cors_origins: Vec::new(),
             max_request_bytes: 4 * 1024 * 1024,
             concurrency_limit: 1024,
+            max_connections: 8192,
+            max_connections_per_address: 512,
+            first_request_seconds: 10,
+            request_body_seconds: 20,
+            send_seconds: 60,
+            idle_seconds: 600,
             default_timeout_seconds: 30,
             concurrent_hashes: 2,
-            trusted_gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)],
             auth_per_minute: 10,
             auth_per_address_per_minute: 100,
             calls_per_second: 200,
@@ -87,6 +132,9 @@ impl Default for Config {
             max_watches: 1000,
             max_watches_per_tenant: 200,
             max_watches_per_principal: 20,
+            max_waits: 512,
+            max_waits_per_tenant: 192,
+            max_waits_per_principal: 96,
             watch_resume_seconds: 24 * 3600,
             watch_heartbeat_ms: 10_000,
             listen_for_access: true,

@@ -12,11 +12,12 @@ mod generated;
 mod layers;
 mod server;
 mod services;
+mod shares;
 
 pub use auth::passwords::HashCost;
 pub use auth::signing_keys::rotate_keys;
 pub use bootstrap::{FirstAdmin, bootstrap, update_permissions};
-pub use config::{Config, WRONG_SETTING};
+pub use config::{Config, GatewaySecret, WRONG_SETTING};
 pub use server::{Deps, Server, bind};
 pub use virtualstack_model::iam::password;
 pub use virtualstack_store::MasterKey;

@@ -8,17 +8,18 @@ use std::time::Duration;
 use axum::middleware::from_fn_with_state as layer_fn;
 use axum::routing::get;
 use http::{HeaderName, HeaderValue, Method};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use virtualstack_model::{Error, Result};
+use virtualstack_connections::Peer;
+use virtualstack_model::Result;
 use virtualstack_store::changes::notify::Heard;
 use virtualstack_store::{MasterKey, Store};
 
@@ -31,11 +32,14 @@ use crate::auth::signing_keys::{JWKS_PATH, Keys};
 use crate::auth::tokens::Tokens;
 use crate::call::codec;
 use crate::changes::Changes;
-use crate::config::{Config, wrong};
+use crate::config::{Config, GatewaySecret, wrong};
 use crate::layers::authorize::{self, Authorizer};
+use crate::layers::body::{self, Bodies};
+use crate::layers::recognize::{self, Recognizer};
 use crate::layers::{admission, call_info, deadline, panics, rate_limit};
 use crate::services;
 use crate::services::parts::Parts;
+use crate::shares::{self, Places};
 
 /// What the server needs from outside.
 pub struct Deps {
@@ -44,15 +48,17 @@ pub struct Deps {
     pub master_key: MasterKey,
     /// What a hash of a password costs.
     pub hash_cost: HashCost,
+    /// What gateways show that speak for their clients; nobody is believed without.
+    pub gateway_secret: Option<GatewaySecret>,
 }
 
 /// A server that listens; [`Server::serve`] answers.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    routes: Routes,
+    routes: axum::Router,
     cors: CorsLayer,
-    drain: Duration,
+    config: Arc<Config>,
     /// Ends what would outlast the drain.
     stopping: CancellationToken,
     background: Background,
@@ -60,7 +66,7 @@ pub struct Server {
 
 /// Does all that can fail: reads the signing keys, builds the services, listens.
 pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
-    let Deps { store, master_key, hash_cost } = deps;
+    let Deps { store, master_key, hash_cost, gateway_secret } = deps;
     let config = Arc::new(config);
     let listen = |error| wrong("server.listen", format_args!("cannot listen on {}: {error}", config.listen));
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -78,8 +84,9 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         principals: principals.clone(),
         denied_calls: denied_calls.clone(),
         last_use: LastUse::start(store.clone()),
-        max_request_bytes: config.max_request_bytes,
     };
+    let recognizer = Recognizer { principals: principals.clone(), limits: limits.clone() };
+    let bodies = Bodies { config: Arc::clone(&config), bytes: shares::Bytes::default() };
     let background = Background::default();
     background.spawn(|stop| refusal_writer.run(store.clone(), stop));
     let fresh = keys.clone();
@@ -106,19 +113,21 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     // The first layer named is the outermost.
     let layers = ServiceBuilder::new()
         // Everything below is named in logs and counted, refused calls too.
-        .layer(layer_fn(Arc::clone(&config), call_info::layer))
+        .layer(layer_fn(gateway_secret.map(Arc::new), call_info::layer))
         // A panic costs one call.
         .layer(CatchPanicLayer::custom(panics::reply))
         // Nobody works for a client that has stopped waiting.
         .layer(layer_fn(Arc::clone(&config), deadline::layer))
-        // Too many calls are turned away before they cost anything.
-        .layer(layer_fn(Arc::new(Semaphore::new(config.concurrency_limit)), admission::layer))
-        // Guessing is bounded before anybody's credentials are looked at.
-        .layer(layer_fn(limits.clone(), rate_limit::addresses))
+        // Who calls is known from the headers, so that nothing scarce goes to those whom nobody knows.
+        .layer(layer_fn(recognizer, recognize::layer))
+        // Nobody calls more often than is theirs, refused calls counted, and guessing is bounded.
+        .layer(layer_fn(limits.clone(), rate_limit::layer))
+        // Nobody has more calls at work than is theirs.
+        .layer(layer_fn(Places::for_calls(config.concurrency_limit), admission::layer))
+        // Nobody is waited for who sends or reads slowly.
+        .layer(layer_fn(bodies, body::layer))
         // Nobody gets past here whom the policy does not let in.
-        .layer(layer_fn(authorizer.clone(), authorize::layer))
-        // Nobody takes more than their share.
-        .layer(layer_fn(limits.clone(), rate_limit::principals));
+        .layer(layer_fn(authorizer.clone(), authorize::layer));
     let parts = Parts {
         store,
         master_key,
@@ -131,9 +140,8 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         stopping: stopping.clone(),
     };
     let routes = services::routes(&config, &parts)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);
-    let drain = Duration::from_secs(config.drain_seconds);
-    let (routes, cors) = (Routes::from(routes), cors(&config.cors_origins)?);
-    Ok(Server { listener, address, routes, cors, drain, stopping, background })
+    let cors = cors(&config.cors_origins)?;
+    Ok(Server { listener, address, routes, cors, config, stopping, background })
 }
 
 impl Server {
@@ -145,37 +153,47 @@ impl Server {
 
     /// Answers until `shutdown`, then finishes what is at work, within bounds.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tonic::transport::Server::builder()
-            .accept_http1(true)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            // The gateway lets 64 KiB through; HTTP/2 counts 32 bytes more for each header.
-            .http2_max_header_list_size(128 * 1024)
-            .max_concurrent_streams(256)
-            // Browsers: CORS outside of grpc-web, which answers a preflight with an error.
-            .layer(self.cors)
-            .layer(GrpcWebLayer::new())
-            .add_routes(self.routes)
-            // Without Nagle's algorithm: replies are small, and must not wait for the client's delayed acknowledgement.
-            .serve_with_incoming_shutdown(TcpIncoming::from(self.listener).with_nodelay(Some(true)), async {
-                let _ = stopped.await;
-            });
-        tokio::pin!(serving);
-        tokio::select! {
-            result = &mut serving => return result.map_err(Error::internal),
-            () = shutdown => {}
+        let Self { listener, routes, cors, config, stopping, background, .. } = self;
+        // Browsers: CORS outside of grpc-web, which answers a preflight with an error.
+        let service = ServiceBuilder::new().layer(cors).layer(GrpcWebLayer::new()).service(routes);
+        let make = |_: &Peer| TowerToHyperService::new(service.clone());
+        let stop = async move {
+            shutdown.await;
+            stopping.cancel();
+        };
+        if virtualstack_connections::serve(listener, connections(), limits(&config), make, stop).await {
+            tracing::warn!("some calls did not end in time");
         }
-        self.stopping.cancel();
-        let _ = stop.send(());
-        let served = tokio::time::timeout(self.drain, serving).await;
-        self.background.end().await;
-        match served {
-            Ok(result) => result.map_err(Error::internal),
-            Err(_) => {
-                tracing::warn!("some calls did not end in time");
-                Ok(())
-            }
-        }
+        background.end().await;
+        Ok(())
+    }
+}
+
+/// gRPC over HTTP/2, and grpc-web over HTTP/1.1 too.
+fn connections() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(15));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30))
+        // The gateway lets 64 KiB through; HTTP/2 counts 32 bytes more for each header.
+        .max_header_list_size(128 * 1024)
+        .max_concurrent_streams(256);
+    builder
+}
+
+fn limits(config: &Config) -> virtualstack_connections::Limits {
+    virtualstack_connections::Limits {
+        connections: config.max_connections,
+        per_network: config.max_connections_per_address,
+        first_request: Duration::from_secs(config.first_request_seconds),
+        idle: Duration::from_secs(config.idle_seconds),
+        send: Duration::from_secs(config.send_seconds),
+        unread_per_connection: 16 << 20,
+        unread_per_network: 64 << 20,
+        exempt: Vec::new(),
+        drain: Duration::from_secs(config.drain_seconds),
     }
 }
 

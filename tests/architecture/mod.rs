@@ -17,12 +17,13 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The store only to migrate and to administer.
     ("virtualstack", &["server", "gateway", "worker", "cli", "postgres", "store"]),
-    ("server", &["proto", "model", "store"]),
-    ("gateway", &["proto"]),
+    ("server", &["proto", "model", "store", "connections"]),
+    ("gateway", &["proto", "connections"]),
     ("cli", &["proto"]),
     ("worker", &["model", "store", "queue"]),
     ("store", &["model", "queue"]),
     ("postgres", &["model"]),
+    ("connections", &[]),
     // For its tests.
     ("queue", &["postgres"]),
     ("model", &[]),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use virtualstack_server::{HashCost, MasterKey, bootstrap};
+use virtualstack_server::{GatewaySecret, HashCost, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::Hypervisor;
@@ -15,6 +16,9 @@ use virtualstack_worker::{NoProbe, Probe};
 
 use super::first_admin::{first_admin, least_cost};
 use super::{Database, Mails};
+
+/// What the server and the gateway of a test share.
+pub(crate) const SECRET: &str = "a-secret-that-server-and-gateway-share";
 
 /// A running control plane. Dropped, it stops at once, as a killed process would.
 pub(crate) struct ControlPlane {
@@ -69,12 +73,14 @@ impl ControlPlane {
         bootstrap(&store, &first_admin(), hash_cost).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = virtualstack_server::Config { listen, ..server };
-        let deps = virtualstack_server::Deps { store: store.clone(), master_key: master_key(), hash_cost };
+        let gateway_secret = Some(GatewaySecret::new(SECRET).expect("a secret"));
+        let deps =
+            virtualstack_server::Deps { store: store.clone(), master_key: master_key(), hash_cost, gateway_secret };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
         let grpc = format!("http://{}", server.address());
         let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
-        let gateway =
-            virtualstack_gateway::bind(config, virtualstack_gateway::Deps::default()).await.expect("a gateway");
+        let deps = virtualstack_gateway::Deps { secret: Some(HeaderValue::from_static(SECRET)), ..Default::default() };
+        let gateway = virtualstack_gateway::bind(config, deps).await.expect("a gateway");
         let http = format!("http://{}", gateway.local_addr());
         let stop = CancellationToken::new();
         let (server_stop, gateway_stop) = (stop.clone(), stop.clone());

@@ -13,7 +13,7 @@ mod session;
 mod settings;
 mod wire;
 
-pub(crate) use control_plane::{ControlPlane, WorkerTask, master_key};
+pub(crate) use control_plane::{ControlPlane, SECRET, WorkerTask, master_key};
 pub(crate) use database::Database;
 pub(crate) use first_admin::{ADMIN, DEMO, PASSWORD};
 pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};

@@ -296,7 +296,8 @@ async fn a_slow_client_slows_only_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_so_many_are_open_at_once() {
     let plane = ControlPlane::start_with(Config { max_watches: 3, max_watches_per_principal: 2, ..settings() }).await;
-    let (one, other) = (plane.admin().await, plane.admin().await);
+    let one = plane.admin().await;
+    let other = plane.member("ada@example.com", "demo", "user").await;
     let refused = async |session: &Session| {
         let status = Watch::vms(session, "").await.err().expect("refused");
         assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "WATCHES_EXHAUSTED"));

@@ -1,13 +1,13 @@
 //! How often one may call: token buckets, of two kinds.
 //!
 //! - **Guesses** (login and its kin) are counted in PostgreSQL, one statement each: exact, whichever server is asked.
-//! - **All other calls** are decided from a bucket in memory and never wait for the database. What a busy principal spends
+//! - **All other calls** are decided from a bucket in memory and never wait for the database. What a busy member spends
 //!   is settled with a bucket in PostgreSQL that all servers share, behind the call's back, and the bucket here goes on
 //!   from what is left there. So each server lets at most [`UNSETTLED`] too much pass, and what is spent while a settlement
 //!   is under way; who spends little costs no statement. While the database does not answer, each server goes on alone.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
+use virtualstack_connections::network;
 use virtualstack_model::error::RateLimit;
+use virtualstack_model::id::UserId;
 use virtualstack_model::{Error, Result};
 use virtualstack_store::iam::rate_limits::{self, Limit};
 use virtualstack_store::{Store, SystemPurpose, SystemScope, SystemTx};
@@ -33,6 +35,9 @@ const QUIET: Duration = Duration::from_secs(1);
 const SETTLEMENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Wrong credentials from one network: so many a second in the long run, and so many at once. Right ones are not counted.
+const GUESSES: Limit = Limit { rate: 20.0, burst: 200.0 };
+
 /// Fewer buckets than this are not worth a look for those that are full again.
 const FEW: usize = 1024;
 
@@ -46,6 +51,8 @@ struct Inner {
     account: Option<Limit>,
     calls: Option<Limit>,
     buckets: Mutex<Buckets>,
+    /// Of those who present credentials that this server does not know, by their network.
+    guesses: Mutex<Buckets>,
     settlements: Semaphore,
 }
 
@@ -62,6 +69,7 @@ impl Limits {
             account: per_minute(config.auth_per_minute),
             calls: (config.calls_per_second > 0).then_some(calls),
             buckets: Mutex::default(),
+            guesses: Mutex::default(),
             settlements: Semaphore::new(SETTLEMENTS),
         })))
     }
@@ -100,8 +108,21 @@ impl Limits {
         guess(tx, &key(what, account, client), limit, what).await
     }
 
-    /// Counts a call of a principal. RATE_LIMITED if there were too many.
-    pub(crate) fn principal(&self, id: Uuid) -> Result<()> {
+    /// Counts a credential that this server does not know, by whoever is at an address, before the database is asked for it.
+    /// RATE_LIMITED if too many were wrong.
+    pub(crate) fn credential(&self, client: Option<IpAddr>) -> Result<Guess> {
+        let id = Uuid::from_u128(match client.map(network) {
+            None => 0,
+            Some(IpAddr::V4(address)) => address.to_ipv6_mapped().to_bits(),
+            Some(IpAddr::V6(address)) => address.to_bits(),
+        });
+        let taken = lock(&self.0.guesses).take(id, GUESSES, Instant::now());
+        taken.map_err(|wait| refused("credentials", GUESSES, wait))?;
+        Ok(Guess { limits: self.clone(), id })
+    }
+
+    /// Counts a call of a member, by whichever credential. RATE_LIMITED if there were too many.
+    pub(crate) fn member(&self, UserId(id): UserId) -> Result<()> {
         let Some(limit) = self.0.calls else { return Ok(()) };
         let taken = self.buckets().take(id, limit, Instant::now());
         if let Some(spent) = taken.map_err(|wait| refused("calls", limit, wait))? {
@@ -133,7 +154,23 @@ impl Limits {
     }
 
     fn buckets(&self) -> MutexGuard<'_, Buckets> {
-        self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.buckets)
+    }
+}
+
+fn lock(buckets: &Mutex<Buckets>) -> MutexGuard<'_, Buckets> {
+    buckets.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A credential whose truth is not known yet. It counts, unless it was right.
+pub(crate) struct Guess {
+    limits: Limits,
+    id: Uuid,
+}
+
+impl Guess {
+    pub(crate) fn was_right(self) {
+        lock(&self.limits.0.guesses).give_back(self.id);
     }
 }
 
@@ -161,14 +198,6 @@ fn refused(name: &'static str, limit: Limit, retry_after: Duration) -> Error {
 fn key(what: &str, account: &str, client: Option<IpAddr>) -> [u8; 32] {
     let client = client.map(|client| network(client).to_string()).unwrap_or_default();
     Sha256::digest(format!("{what}|{account}|{client}")).into()
-}
-
-/// What one client can choose its addresses from: itself with IPv4, its /64 with IPv6.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
-    }
 }
 
 /// The buckets of this server's principals. One that is not there is full, so those that are full again are forgotten now
@@ -216,6 +245,13 @@ impl Buckets {
         bucket.settling = true;
         bucket.since = now;
         Ok(Some(std::mem::take(&mut bucket.unsettled)))
+    }
+
+    /// Takes back what was taken.
+    fn give_back(&mut self, id: Uuid) {
+        if let Some(bucket) = self.buckets.get_mut(&id) {
+            bucket.level += 1.0;
+        }
     }
 
     /// Goes on from what the shared bucket holds, if that is known.
@@ -319,7 +355,8 @@ mod tests {
         let nowhere = virtualstack_store::Config { url: "host=/nowhere".to_owned(), ..Default::default() };
         let limits = Limits::new(Store::new(&nowhere).expect("a store"), &Config::default()).expect("limits");
         let id = Uuid::now_v7();
-        let (passed, error) = (0..2000).find_map(|call| Some((call, limits.principal(id).err()?))).expect("refused");
+        let (passed, error) =
+            (0..2000).find_map(|call| Some((call, limits.member(UserId(id)).err()?))).expect("refused");
         assert!(passed >= 400, "{passed}");
         assert_eq!(error.reason(), "RATE_LIMITED");
         // A guess cannot be counted without it, nor be right.
@@ -332,7 +369,7 @@ mod tests {
         let store = || Store::new(&virtualstack_store::Config::default()).expect("a store");
         let off = Config { calls_per_second: 0, calls_burst: 0, ..Config::default() };
         let limits = Limits::new(store(), &off).expect("limits");
-        assert!((0..1000).all(|_| limits.principal(Uuid::nil()).is_ok()));
+        assert!((0..1000).all(|_| limits.member(UserId(Uuid::nil())).is_ok()));
         let error = Limits::new(store(), &Config { calls_burst: 0, ..Config::default() }).err().expect("refused");
         assert!(error.to_string().contains("server.calls_burst"), "{error}");
     }

@@ -1,13 +1,14 @@
-//! Passwords: Argon2id, off the async threads, and as many at once as memory allows.
+//! Passwords: Argon2id, on threads of its own.
 
 use std::sync::Arc;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{Algorithm, Argon2, Params, Version};
-use tokio::sync::Semaphore;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use virtualstack_model::iam::password;
 use virtualstack_model::{Error, Result};
+
+use crate::auth::hashing::{Errand, Hashers, Memory};
+use crate::shares::Holder;
 
 /// What a hash costs whoever makes one. No setting: a provider could only choose a weaker one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +31,8 @@ impl HashCost {
         Self { memory_kib: Params::MIN_M_COST, passes: Params::MIN_T_COST }
     }
 
-    fn hasher(self) -> Result<Argon2<'static>> {
-        let params =
-            Params::new(self.memory_kib, self.passes, 1, None).map_err(|error| Error::internal(error.to_string()))?;
-        Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+    fn params(self) -> Result<Params> {
+        Params::new(self.memory_kib, self.passes, 1, None).map_err(wrong)
     }
 }
 
@@ -41,7 +40,7 @@ impl HashCost {
 #[derive(Clone)]
 pub(crate) struct Passwords {
     cost: HashCost,
-    slots: Arc<Semaphore>,
+    hashers: Arc<Hashers>,
     /// What an unknown account is checked against, so that it takes as long as a known one.
     nobody: Arc<str>,
 }
@@ -57,53 +56,72 @@ pub(crate) enum Checked {
 }
 
 impl Passwords {
-    pub(crate) async fn new(concurrent: usize, cost: HashCost) -> Result<Self> {
-        let mut passwords = Self { cost, slots: Arc::new(Semaphore::new(concurrent.max(1))), nobody: "".into() };
-        passwords.nobody = passwords.hash("the password of nobody".to_owned()).await?.into();
+    pub(crate) async fn new(threads: usize, cost: HashCost) -> Result<Self> {
+        let mut passwords = Self { cost, hashers: Arc::new(Hashers::new(threads)?), nobody: "".into() };
+        passwords.nobody = passwords.hash("the password of nobody".to_owned(), Holder::All).await?.into();
         Ok(passwords)
     }
 
-    /// The hash of a password, as a PHC string.
-    pub(crate) async fn hash(&self, password: String) -> Result<String> {
-        let cost = self.cost;
-        self.work(move || {
-            let hash: PasswordHash = cost
-                .hasher()?
-                .hash_password(password.as_bytes())
-                .map_err(|error| Error::internal(error.to_string()))?;
+    /// The hash of a password, as a PHC string. Holders take turns.
+    pub(crate) async fn hash(&self, password: String, holder: Holder) -> Result<String> {
+        let params = self.cost.params()?;
+        let hash = move |memory: &mut Memory| {
+            let salt = Salt::generate();
+            let hash = PasswordHash {
+                algorithm: Algorithm::Argon2id.ident(),
+                version: Some(Version::V0x13.into()),
+                params: ParamsString::try_from(&params).map_err(wrong)?,
+                hash: Some(output(&password, &salt, &params, Version::V0x13, memory)?),
+                salt: Some(salt),
+            };
             Ok(hash.to_string())
-        })
-        .await
+        };
+        self.hashers.run(Errand::Set, holder, hash).await
     }
 
     /// Checks a password. Without a hash it does the same work, and the answer is no.
-    pub(crate) async fn check(&self, password: String, hash: Option<String>) -> Result<Checked> {
+    pub(crate) async fn check(&self, password: String, hash: Option<String>, holder: Holder) -> Result<Checked> {
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.nobody.to_string());
         let cost = self.cost;
-        self.work(move || {
-            let hash = PasswordHash::new(&hash).map_err(|error| Error::internal(error.to_string()))?;
-            let right = cost.hasher()?.verify_password(password.as_bytes(), &hash).is_ok() && known;
-            let weak = Params::try_from(&hash)
-                .is_ok_and(|params| params.m_cost() < cost.memory_kib || params.t_cost() < cost.passes);
+        let check = move |memory: &mut Memory| {
+            let hash = PasswordHash::new(&hash).map_err(wrong)?;
+            let params = Params::try_from(&hash).map_err(wrong)?;
+            let version = hash.version.map(Version::try_from).transpose().map_err(wrong)?.unwrap_or_default();
+            let (Some(salt), Some(kept)) = (&hash.salt, &hash.hash) else {
+                return Err(Error::internal("a hash without salt or output"));
+            };
+            // Outputs compare in constant time.
+            let right = output(&password, salt, &params, version, memory)? == *kept && known;
+            let weak = params.m_cost() < cost.memory_kib || params.t_cost() < cost.passes;
             Ok(match (right, weak) {
                 (false, _) => Checked::Wrong,
                 (true, false) => Checked::Right,
                 (true, true) => Checked::RightButWeak,
             })
-        })
-        .await
-    }
-
-    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(Error::internal)?;
-        // The slot goes along: the work goes on when its caller has gone, and so must its share of the bound.
-        let work = move || {
-            let _slot = slot;
-            work()
         };
-        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+        self.hashers.run(Errand::Check, holder, check).await
     }
+}
+
+/// Argon2id of a password, in memory that is kept for the next one.
+fn output(password: &str, salt: &Salt, params: &Params, version: Version, memory: &mut Memory) -> Result<Output> {
+    let blocks = params.block_count();
+    if memory.len() < blocks {
+        memory.resize(blocks, Block::default());
+    }
+    let mut output = [0; Output::MAX_LENGTH];
+    let output = output
+        .get_mut(..params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN))
+        .ok_or_else(|| Error::internal("the output of a hash is too long"))?;
+    Argon2::new(Algorithm::Argon2id, version, params.clone())
+        .hash_password_into_with_memory(password.as_bytes(), salt, output, &mut memory[..blocks])
+        .map_err(wrong)?;
+    Output::new(output).map_err(wrong)
+}
+
+fn wrong(error: impl std::fmt::Display) -> Error {
+    Error::internal(error.to_string())
 }
 
 /// Refuses a password that is too easy to guess; `about` is what its owner is known by.
@@ -113,27 +131,17 @@ pub(crate) fn check_policy(password: &str, field: &str, about: &[&str]) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use argon2::password_hash::PasswordHasher as _;
 
-    #[tokio::test]
-    async fn work_keeps_its_slot_when_its_caller_has_gone() {
-        let passwords = Passwords::new(1, HashCost::default()).await.expect("hasher");
-        tokio::select! {
-            biased;
-            _ = passwords.hash("correct horse".to_owned()) => panic!("a hash takes longer than that"),
-            () = std::future::ready(()) => {}
-        }
-        assert_eq!(passwords.slots.available_permits(), 0);
-        passwords.hash("battery staple".to_owned()).await.expect("the slot comes back");
-    }
+    use super::*;
 
     #[tokio::test]
     async fn a_password_is_right_wrong_or_nobodys() {
         let passwords = Passwords::new(1, HashCost::default()).await.expect("hasher");
-        let hash = passwords.hash("correct horse".to_owned()).await.expect("hash");
+        let hash = passwords.hash("correct horse".to_owned(), Holder::All).await.expect("hash");
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         let check = async |password: &str, hash: Option<&str>| {
-            passwords.check(password.to_owned(), hash.map(str::to_owned)).await.expect("checked")
+            passwords.check(password.to_owned(), hash.map(str::to_owned), Holder::All).await.expect("checked")
         };
         assert_eq!(check("correct horse", Some(&hash)).await, Checked::Right);
         assert_eq!(check("battery staple", Some(&hash)).await, Checked::Wrong);

@@ -11,7 +11,8 @@ use virtualstack_model::Result;
 use virtualstack_model::credential::Credential;
 use virtualstack_model::id::{SessionId, TenantId};
 use virtualstack_store::changes::notify::AccessEvent;
-use virtualstack_store::iam::principals::{self, Principal};
+use virtualstack_store::iam::principals;
+pub(crate) use virtualstack_store::iam::principals::Principal;
 use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
 use crate::auth::key_format;
@@ -45,12 +46,6 @@ enum Key {
     ApiKey(key_format::Presented),
 }
 
-/// A principal, and whether it was cached.
-pub(crate) struct Found {
-    pub(crate) principal: Arc<Principal>,
-    pub(crate) cached: bool,
-}
-
 /// Resolves credentials.
 #[derive(Clone)]
 pub(crate) struct Principals {
@@ -64,21 +59,15 @@ impl Principals {
         Self { store, tokens, cache: Arc::new(Cache::new(CAPACITY)) }
     }
 
-    /// Who it is: as it was cached, or with `fresh` as the database says now.
-    pub(crate) async fn find(&self, presented: &Presented<'_>, fresh: bool) -> Result<Found> {
-        let key = match presented {
-            Presented::Token(token) => {
-                let claims = self.tokens.verify(token).await?;
-                Key::Session(claims.sid, claims.tid)
-            }
-            Presented::Key(key) => Key::ApiKey(key.clone()),
-        };
-        if !fresh
-            && let Some((principal, kept)) = self.cache.get(&key)
-            && kept.elapsed() < TTL
-        {
-            return Ok(Found { principal, cached: true });
-        }
+    /// Who it is as far as that is known here; None where the database has to tell.
+    pub(crate) async fn cached(&self, presented: &Presented<'_>) -> Result<Option<Arc<Principal>>> {
+        let cached = self.cache.get(&self.key(presented).await?);
+        Ok(cached.filter(|(_, kept)| kept.elapsed() < TTL).map(|(principal, _)| principal))
+    }
+
+    /// Who it is, as the database says now.
+    pub(crate) async fn read(&self, presented: &Presented<'_>) -> Result<Arc<Principal>> {
+        let key = self.key(presented).await?;
         // Taken out before it is read: what is heard meanwhile must not be undone.
         self.cache.remove(&key);
         let kept = Instant::now();
@@ -88,7 +77,17 @@ impl Principals {
         });
         let principal = Arc::new(read.await?);
         self.cache.insert(key, (Arc::clone(&principal), kept));
-        Ok(Found { principal, cached: false })
+        Ok(principal)
+    }
+
+    async fn key(&self, presented: &Presented<'_>) -> Result<Key> {
+        Ok(match presented {
+            Presented::Token(token) => {
+                let claims = self.tokens.verify(token).await?;
+                Key::Session(claims.sid, claims.tid)
+            }
+            Presented::Key(key) => Key::ApiKey(key.clone()),
+        })
     }
 
     /// When a credential ends by what it says itself: an access token does, an API key does not.

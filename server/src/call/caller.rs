@@ -5,7 +5,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use tonic::Extensions;
-use uuid::Uuid;
 use virtualstack_model::credential::Credential;
 use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::{SessionId, TenantId, UserId};
@@ -74,14 +73,6 @@ impl Caller {
         let none =
             || Error::internal("an rpc that needs a session is open to API keys: set session_only in its policy");
         self.principal.credential.session().ok_or_else(none)
-    }
-
-    /// Whose calls are counted together: those of one session or one API key.
-    pub(crate) fn credential(&self) -> Uuid {
-        match &self.principal.credential {
-            Credential::Session(session) | Credential::Support { session, .. } => session.0,
-            Credential::ApiKey { id, .. } => id.0,
-        }
     }
 
     /// Whether it is an API key, which is good for its own tenant only.

@@ -9,7 +9,16 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use virtualstack_model::Error;
-use virtualstack_model::error::{Excess, RateLimit};
+use virtualstack_model::error::{Excess, RateLimit, Violation};
+
+/// Violations that are named at most; of the rest there is a number.
+const MAX_VIOLATIONS: usize = 50;
+
+/// Bytes of all violations, of one text in them, and of a message. So an error is below 16 KiB, as JSON and in the headers of
+/// HTTP/2, where it has four thirds of its size: peers refuse larger ones, and with them their connection.
+const MAX_DETAILS: usize = 5 * 1024;
+const MAX_TEXT: usize = 400;
+const MAX_MESSAGE: usize = 1000;
 
 /// Domain of the reasons in ErrorInfo.
 const DOMAIN: &str = "virtualstack";
@@ -20,21 +29,21 @@ pub(crate) fn from_error(error: Error) -> Status {
     details.set_error_info(error.reason(), DOMAIN, metadata(&error));
     let code = match &error {
         Error::InvalidArgument { violations, .. } => {
-            for violation in violations {
-                details.add_bad_request_violation(&violation.field, &violation.description);
-            }
+            add_violations(&mut details, violations);
             Code::InvalidArgument
         }
         Error::FailedPrecondition { reason, message, subject } => {
-            details.add_precondition_failure_violation(*reason, subject, message);
+            details.add_precondition_failure_violation(*reason, bounded(subject, MAX_TEXT), bounded(message, MAX_TEXT));
             Code::FailedPrecondition
         }
         Error::NotFound { resource, .. } => {
-            details.set_resource_info(kind(resource), resource, "", "");
+            let resource = bounded(resource, MAX_TEXT);
+            details.set_resource_info(kind(&resource), &*resource, "", "");
             Code::NotFound
         }
         Error::AlreadyExists { resource, message, .. } => {
-            details.set_resource_info(kind(resource), resource, "", message);
+            let resource = bounded(resource, MAX_TEXT);
+            details.set_resource_info(kind(&resource), &*resource, "", bounded(message, MAX_TEXT));
             Code::AlreadyExists
         }
         Error::Aborted { .. } => Code::Aborted,
@@ -71,11 +80,40 @@ pub(crate) fn from_error(error: Error) -> Status {
             Code::Internal
         }
     };
-    let mut status = Status::with_error_details(code, error.to_string(), details);
+    let mut status = Status::with_error_details(code, bounded(&error.to_string(), MAX_MESSAGE), details);
     if let Error::RateLimited { retry_after, limit, .. } = &error {
         tell_limit(status.metadata_mut(), *limit, *retry_after);
     }
     status
+}
+
+/// Names as many violations as there is room for.
+fn add_violations(details: &mut ErrorDetails, violations: &[Violation]) {
+    let mut room = MAX_DETAILS;
+    for (index, Violation { field, description }) in violations.iter().enumerate() {
+        let (field, description) = (bounded(field, MAX_TEXT), bounded(description, MAX_TEXT));
+        let size = field.len() + description.len();
+        if index == MAX_VIOLATIONS || size > room {
+            details.add_bad_request_violation("", format!("and {} more violations", violations.len() - index));
+            return;
+        }
+        room -= size;
+        details.add_bad_request_violation(field, description);
+    }
+}
+
+/// A text with at most so many bytes, and nothing in it that would take more room in JSON than two bytes each.
+fn bounded(text: &str, most: usize) -> String {
+    let mut bounded = String::with_capacity(text.len().min(most));
+    for letter in text.chars() {
+        let letter = if letter.is_control() { ' ' } else { letter };
+        if bounded.len() + letter.len_utf8() > most {
+            bounded.push('…');
+            break;
+        }
+        bounded.push(letter);
+    }
+    bounded
 }
 
 /// Numbers for programs: a violation of a quota has only words for them.
@@ -123,4 +161,41 @@ fn chain(source: &(dyn std::error::Error + 'static)) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of an error in the headers of a reply, where what is not ASCII is escaped.
+    fn size(status: &Status) -> usize {
+        let message: usize = status.message().bytes().map(|byte| if byte.is_ascii_graphic() { 1 } else { 3 }).sum();
+        message + status.details().len() * 4 / 3
+    }
+
+    #[test]
+    fn an_error_has_a_size() {
+        for text in ["x", "\u{1f600}", "\u{0}", "\"", "\n"].map(|text| text.repeat(100_000)) {
+            let violation = || Violation::new(&format!("vm.labels[{text:?}]"), text.clone());
+            for error in [
+                Error::invalid_all((0..5000).map(|_| violation()).collect()),
+                Error::invalid_all((0..5000).map(|number| Violation::new(&format!("f{number}"), "is wrong")).collect()),
+                Error::precondition("X", text.clone(), text.clone()),
+                Error::not_found("X", format!("vms/{text}")),
+                Error::exists("X", format!("vms/{text}"), text.clone()),
+                Error::aborted("X", text.clone()),
+            ] {
+                let status = from_error(error);
+                assert!(size(&status) < 14 * 1024, "{}", size(&status));
+            }
+        }
+    }
+
+    #[test]
+    fn of_many_violations_the_first_are_named_and_the_rest_counted() {
+        let many = (0..5000).map(|number| Violation::new(&format!("labels[{number}]"), "is wrong")).collect();
+        let details = from_error(Error::invalid_all(many)).get_details_bad_request().expect("violations");
+        assert_eq!(details.field_violations.len(), MAX_VIOLATIONS + 1);
+        assert_eq!(details.field_violations[50].description, "and 4950 more violations");
+    }
 }

@@ -1,22 +1,26 @@
-//! Bounds how many calls are at work. More are told to come back at once instead of waiting until nobody is served.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Bounds how many calls are at work: altogether, and of each member, tenant and address. More are asked to come back at once
+//! instead of waiting until nobody is served.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use tokio::sync::Semaphore;
-use virtualstack_model::Error;
 
-pub(crate) async fn layer(State(slots): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let Ok(_slot) = slots.try_acquire() else {
-        return super::reply(Error::Unavailable {
-            reason: "OVERLOADED",
-            message: "the server is at its limit; try again".to_owned(),
-            retry_after: Duration::from_secs(1),
-            source: None,
-        });
+use crate::call::caller::CallInfo;
+use crate::layers::recognize::Who;
+use crate::shares::Places;
+
+/// Whether the server can serve does not depend on how many ask it to.
+const FREE: &str = "/grpc.health.v1.Health/Check";
+
+pub(crate) async fn layer(State(places): State<Places>, request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<CallInfo>().and_then(|info| info.client_address);
+    let place = match request.extensions().get::<Who>() {
+        _ if request.uri().path() == FREE => return next.run(request).await,
+        Some(Who::Known { principal, .. }) => places.of_member(principal.access.tenant, principal.access.user),
+        Some(Who::Anybody) | None => places.of_stranger(client),
     };
-    next.run(request).await
+    match place {
+        Ok(_place) => next.run(request).await,
+        Err(error) => super::reply(error),
+    }
 }

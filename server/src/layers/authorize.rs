@@ -12,35 +12,25 @@ use axum::middleware::Next;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic_types::StatusExt as _;
 use virtualstack_model::credential::Credential;
 use virtualstack_model::log::Outcome;
 use virtualstack_model::{Error, Result};
-use virtualstack_proto::{Policy, Scope};
+use virtualstack_proto::Policy;
 use virtualstack_store::iam::principals::Principal;
 use virtualstack_store::tx::error::ACCESS_CHANGED;
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Read, Store, TenantTx};
 
 use crate::auth::denials::DeniedCalls;
-use crate::auth::key_format;
 use crate::auth::last_use::LastUse;
 use crate::auth::principals::{Presented, Principals};
-use crate::auth::signing_keys::JWKS_PATH;
 use crate::call::caller::{CallInfo, Caller, TenantCaller};
 use crate::generated::CLIENT_STREAMS;
-
-/// Bytes that gRPC puts before a message.
-const FRAME: usize = 5;
-
-/// Plain HTTP paths beside the rpcs; public by nature.
-const PUBLIC_DOCUMENTS: [&str; 1] = [JWKS_PATH];
-
-/// Header and metadata key of API keys.
-const API_KEY: &str = "x-api-key";
+use crate::layers::recognize::{self, Who};
 
 /// How often a call is decided anew when its access changes while it is at work.
 const TRIES: u32 = 5;
@@ -54,39 +44,35 @@ pub(crate) struct Authorizer {
     pub(crate) principals: Principals,
     pub(crate) denied_calls: DeniedCalls,
     pub(crate) last_use: LastUse,
-    pub(crate) max_request_bytes: usize,
 }
 
 pub(crate) async fn layer(State(authorizer): State<Authorizer>, request: Request, next: Next) -> Response {
-    let (head, body) = request.into_parts();
-    let policy = match authorizer.policy(head.uri.path()) {
-        Ok(None) => return next.run(Request::from_parts(head, body)).await,
-        Ok(Some(policy)) => policy,
-        Err(error) => return super::reply(error),
+    let (mut head, body) = request.into_parts();
+    let Some(Who::Known { principal, cached, policy }) = head.extensions.remove::<Who>() else {
+        return next.run(Request::from_parts(head, body)).await;
     };
     let Some(info) = head.extensions.get::<CallInfo>().cloned() else {
         return super::reply(Error::internal("the request id layer is missing"));
     };
-    let presented = match credential(&head.headers) {
-        Ok(presented) => presented,
+    let presented = match recognize::credential(&head.headers) {
+        Ok(presented) => presented.into_owned(),
         Err(error) => return super::reply(error),
     };
+    let known = (principal, cached);
     if CLIENT_STREAMS.contains(&head.uri.path()) {
         // It may have no end, so it is neither kept nor made again: the client repeats it.
-        return authorizer.let_in_once(&presented, &info, policy, Request::from_parts(head.clone(), body), next).await;
+        let request = Request::from_parts(head, body);
+        return authorizer.let_in_once(known, &presented, &info, policy, request, next).await;
     }
-    // Kept, for a call whose access has changed is decided and made again.
-    let body = match Limited::new(body, authorizer.max_request_bytes + FRAME).collect().await {
+    // Whole already, so that a call whose access has changed can be decided and made again.
+    let body = match body.collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return super::reply(too_large(authorizer.max_request_bytes)),
-        Err(error) => {
-            return super::reply(Error::unavailable("BODY_BROKEN", "the request did not arrive whole", error));
-        }
+        Err(error) => return super::reply(Error::internal(error)),
     };
-    let mut tries = 0;
+    let (mut known, mut tries) = (Some(known), 0);
     let (response, caller) = loop {
         tries += 1;
-        let caller = match authorizer.decide(&presented, &info, policy, tries > 1).await {
+        let caller = match authorizer.decide(known.take(), &presented, &info, policy).await {
             Ok(caller) => caller,
             Err((error, caller)) => break (super::reply(error), caller),
         };
@@ -106,35 +92,23 @@ pub(crate) async fn layer(State(authorizer): State<Authorizer>, request: Request
 }
 
 impl Authorizer {
-    /// The policy of a method; none for what is public.
-    fn policy(&self, path: &str) -> Result<Option<Policy>> {
-        if PUBLIC_DOCUMENTS.contains(&path) {
-            return Ok(None);
-        }
-        let policy = virtualstack_proto::policy(path).ok_or_else(|| Error::Unimplemented {
-            reason: "METHOD_UNKNOWN",
-            message: "there is no such method".to_owned(),
-        })?;
-        Ok(Some(policy).filter(|policy| policy.scope != Scope::Public))
-    }
-
-    /// The caller, or why they are not let in, and who they are if that is known. Nobody is refused for what was cached.
+    /// The caller, or why they are not let in, and who they are if that is known. `known` is whom the headers have told, and
+    /// whether that was cached; nobody is refused for what was.
     async fn decide(
         &self,
+        known: Option<(Arc<Principal>, bool)>,
         presented: &Presented<'_>,
         info: &CallInfo,
         policy: Policy,
-        fresh: bool,
     ) -> Result<Caller, (Error, Option<Caller>)> {
         let Policy { permission, session_only, .. } = policy;
-        let mut found = self.principals.find(presented, fresh).await.map_err(|error| (error, None))?;
         let lets_in = |principal: &Principal| {
             principal.access.authorize(permission).is_ok() && principal.may_come_from(info.client_address)
         };
-        if found.cached && !lets_in(&found.principal) {
-            found = self.principals.find(presented, true).await.map_err(|error| (error, None))?;
-        }
-        let principal = found.principal;
+        let principal = match known {
+            Some((principal, cached)) if !cached || lets_in(&principal) => principal,
+            _ => self.principals.read(presented).await.map_err(|error| (error, None))?,
+        };
         let caller = Caller { principal: Arc::clone(&principal), info: info.clone(), policy };
         let decided = if session_only && matches!(principal.credential, Credential::ApiKey { .. }) {
             Err(Error::denied("SESSION_NEEDED", "API keys cannot do this; sign in"))
@@ -155,13 +129,14 @@ impl Authorizer {
     /// Lets a call in whose request is a stream.
     async fn let_in_once(
         &self,
+        known: (Arc<Principal>, bool),
         presented: &Presented<'_>,
         info: &CallInfo,
         policy: Policy,
         mut request: Request,
         next: Next,
     ) -> Response {
-        let (response, caller) = match self.decide(presented, info, policy, false).await {
+        let (response, caller) = match self.decide(Some(known), presented, info, policy).await {
             Ok(caller) => {
                 request.extensions_mut().insert(caller.clone());
                 (next.run(request).await, Some(caller))
@@ -191,7 +166,7 @@ impl Authorizer {
 
     /// The standing of a call that goes on after it was let in: a stream.
     pub(crate) async fn stream_access(&self, caller: TenantCaller, metadata: &MetadataMap) -> Result<StreamAccess> {
-        let presented = credential(metadata.as_ref())?.into_owned();
+        let presented = recognize::credential(metadata.as_ref())?.into_owned();
         let expires_at = self.principals.expires_at(&presented).await?;
         Ok(StreamAccess { authorizer: self.clone(), presented, caller, expires_at })
     }
@@ -229,7 +204,7 @@ impl StreamAccess {
 
     async fn decide_again(&mut self) -> Result<()> {
         let Caller { info, policy, .. } = &*self.caller;
-        let decided = self.authorizer.decide(&self.presented, info, *policy, true).await;
+        let decided = self.authorizer.decide(None, &self.presented, info, *policy).await;
         self.caller = TenantCaller::let_in(decided.map_err(|(error, _)| error)?)?;
         Ok(())
     }
@@ -248,38 +223,4 @@ fn access_changed(headers: &HeaderMap) -> bool {
         && Status::from_header_map(headers)
             .and_then(|status| status.get_details_error_info())
             .is_some_and(|info| info.reason == ACCESS_CHANGED)
-}
-
-fn too_large(limit: usize) -> Error {
-    Error::ResourceExhausted {
-        reason: "REQUEST_TOO_LARGE",
-        message: format!("the request is larger than {limit} bytes"),
-        retry_after: None,
-    }
-}
-
-/// The one credential of a request: `authorization: Bearer …` or `x-api-key: vsk_…`.
-fn credential(headers: &HeaderMap) -> Result<Presented<'_>> {
-    let missing = || {
-        Error::unauthenticated(
-            "CREDENTIALS_MISSING",
-            "an access token (authorization: Bearer …) or an API key (x-api-key: vsk_…) is needed",
-        )
-    };
-    let tokens = headers.get_all(http::header::AUTHORIZATION).iter().map(|value| (false, value));
-    let mut sent = tokens.chain(headers.get_all(API_KEY).iter().map(|value| (true, value)));
-    let (is_key, value) = sent.next().ok_or_else(missing)?;
-    if sent.next().is_some() {
-        return Err(Error::unauthenticated("CREDENTIALS_AMBIGUOUS", "there is more than one credential; send one"));
-    }
-    let value = value.to_str().map_err(|_| missing())?;
-    if is_key {
-        let invalid = || Error::unauthenticated("KEY_INVALID", "the API key is not valid");
-        return key_format::parse(value.trim()).map(Presented::Key).ok_or_else(invalid);
-    }
-    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(missing());
-    }
-    Ok(Presented::Token(token.trim().into()))
 }

@@ -8,29 +8,34 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue};
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 use uuid::Uuid;
-use virtualstack_proto::code_name;
+use virtualstack_connections::Peer;
+use virtualstack_proto::{GATEWAY_SECRET, code_name};
 
 use crate::call::caller::CallInfo;
-use crate::config::Config;
+use crate::config::GatewaySecret;
 
 /// Header and metadata key of the request id.
 const REQUEST_ID: &str = "x-request-id";
 
-pub(crate) async fn layer(State(config): State<Arc<Config>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn layer(
+    State(secret): State<Option<Arc<GatewaySecret>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let start = Instant::now();
     let method = known_method(request.uri().path());
     let info = CallInfo {
         request_id: request_id(request.headers()),
-        client_address: client_address(&request, &config),
+        client_address: client_address(&request, secret.as_deref()),
         method: method.trim_start_matches('/').replace('/', "."),
         traceparent: traceparent(request.headers()),
     };
     let id = HeaderValue::from_str(&info.request_id).ok();
     let span = tracing::info_span!("rpc", method, request_id = info.request_id, traceparent = info.traceparent);
+    request.headers_mut().remove(GATEWAY_SECRET);
     request.extensions_mut().insert(info);
     let call = next.run(request).instrument(span.clone());
     let mut response = virtualstack_store::tx::metrics::of_call(method, call).await;
@@ -72,14 +77,18 @@ fn traceparent(headers: &HeaderMap) -> String {
     )
 }
 
-/// The client's address: that of the socket, or what a listed gateway says.
-fn client_address(request: &Request, config: &Config) -> Option<IpAddr> {
-    let socket = request.extensions().get::<TcpConnectInfo>()?.remote_addr()?.ip().to_canonical();
-    if !config.trusted_gateways.contains(&socket) {
+/// The client's address: that of the socket, or what a gateway says that holds the secret.
+fn client_address(request: &Request, secret: Option<&GatewaySecret>) -> Option<IpAddr> {
+    let peer = request.extensions().get::<Peer>()?;
+    let socket = peer.address().ip().to_canonical();
+    let shown = request.headers().get(GATEWAY_SECRET);
+    if !shown.is_some_and(|shown| secret.is_some_and(|secret| secret.is(shown.as_bytes()))) {
         return Some(socket);
     }
+    peer.trust();
     // The gateway writes the client last; what comes before it is hearsay.
-    let said = header(request.headers(), "x-forwarded-for").and_then(|list| list.rsplit(',').next());
+    let last = request.headers().get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
+    let said = last.and_then(|list| list.rsplit(',').next());
     said.and_then(|address| address.trim().parse().ok()).map(|address: IpAddr| address.to_canonical()).or(Some(socket))
 }
 

@@ -2,10 +2,13 @@
 
 pub(crate) mod admission;
 pub(crate) mod authorize;
+pub(crate) mod body;
 pub(crate) mod call_info;
 pub(crate) mod deadline;
 pub(crate) mod panics;
 pub(crate) mod rate_limit;
+pub(crate) mod recognize;
+mod unread;
 
 use axum::response::Response;
 use virtualstack_model::Error;

@@ -32,11 +32,18 @@ use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServic
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
 use crate::generated::virtualstack::watch::v1::watch_service_server::WatchServiceServer;
 
+use crate::shares::{Most, Places};
 use parts::Parts;
 
 /// Every service there is.
 pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
     let Parts { store, passwords, limits, .. } = parts.clone();
+    let most = Most {
+        of_all: config.max_waits,
+        of_tenant: config.max_waits_per_tenant,
+        of_member: config.max_waits_per_principal,
+    };
+    let waits = Places::new("waits open", "TOO_MANY_WAITS", most);
     let mut routes = Routes::builder();
     macro_rules! serve {
         ($($server:ident: $service:expr;)*) => {
@@ -58,7 +65,7 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         QuotaServiceServer: compute::quotas::Quotas { store: store.clone() };
         WatchServiceServer: watches::Watches::new(parts.clone(), config);
         TemplateServiceServer: compute::templates::Templates { store: store.clone() };
-        OperationsServer: operations::Operations { store: store.clone(), master_key: parts.master_key.clone() };
+        OperationsServer: operations::Operations { store: store.clone(), master_key: parts.master_key.clone(), waits };
     }
     routes.add_service(health::service(store));
     if config.reflection {

@@ -27,6 +27,7 @@ use crate::generated::google::longrunning::Operations as Contract;
 use crate::services::registry::TARGETS;
 use crate::services::target::Target;
 use crate::services::watched::Packed;
+use crate::shares::Places;
 
 /// How long a wait lasts when its request does not say, and at most.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -40,6 +41,8 @@ pub(crate) struct Operations {
     pub(crate) store: Store,
     /// What console tickets are sealed with.
     pub(crate) master_key: MasterKey,
+    /// A wait lasts, so a member has only so many.
+    pub(crate) waits: Places,
 }
 
 impl Contract for Operations {
@@ -70,6 +73,7 @@ impl Contract for Operations {
                 .map_err(|_| Error::invalid("timeout", "must not be negative"))?
                 .min(MAX_WAIT),
         };
+        let _place = self.waits.of_member(call.tenant_id(), call.user())?;
         let end = Instant::now() + timeout;
         let mut pause = FIRST_READ;
         loop {

@@ -4,11 +4,10 @@
 //! with no transaction open. Each read checks the access, and where none is due one comes with each heartbeat. How a stream
 //! ends goes past what waits in the channel: who may not watch any more is told nothing more.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,8 +18,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tracing::Instrument as _;
-use uuid::Uuid;
-use virtualstack_model::id::TenantId;
 use virtualstack_model::log::ChangeKind;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
@@ -39,15 +36,13 @@ use crate::changes::{Changes, Follower};
 use crate::config::Config;
 use crate::generated::virtualstack::watch::v1::WatchService;
 use crate::layers::authorize::{Authorizer, StreamAccess};
+use crate::shares::{Most, Part, Places};
 
 /// Messages that wait for a client at most, beside the batch that its task holds.
 const WAITING: usize = 16;
 
 /// Reads of all watches at once, so that when many wake together, calls still find a connection.
 const READERS: usize = 4;
-
-/// When it is worth another try where too many are open.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub(crate) struct Watches {
@@ -58,7 +53,7 @@ pub(crate) struct Watches {
     /// Streams would outlast any drain, so they end when it begins.
     stopping: CancellationToken,
     readers: Arc<Semaphore>,
-    slots: Slots,
+    places: Places,
     resume: Duration,
     heartbeat: Duration,
 }
@@ -66,11 +61,10 @@ pub(crate) struct Watches {
 impl Watches {
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
         let Parts { store, master_key, authorizer, changes, stopping, .. } = parts;
-        let slots = Slots {
-            open: Arc::default(),
-            most: config.max_watches,
+        let most = Most {
+            of_all: config.max_watches,
             of_tenant: config.max_watches_per_tenant,
-            of_credential: config.max_watches_per_principal,
+            of_member: config.max_watches_per_principal,
         };
         Self {
             store,
@@ -79,7 +73,7 @@ impl Watches {
             changes,
             stopping,
             readers: Arc::new(Semaphore::new(READERS)),
-            slots,
+            places: Places::new("watches open", "WATCHES_EXHAUSTED", most),
             resume: Duration::from_secs(config.watch_resume_seconds),
             heartbeat: Duration::from_millis(config.watch_heartbeat_ms),
         }
@@ -111,7 +105,7 @@ impl Watches {
             return Err(stopping());
         }
         let access = self.authorizer.stream_access(caller, metadata).await?;
-        let slot = self.slots.take(access.caller.tenant_id(), access.caller.credential())?;
+        let place = Open::new(self.places.of_member(access.caller.tenant_id(), access.caller.user())?);
         let scope = access.caller.tenant();
         let follower = self.changes.follow(scope.tenant());
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
@@ -139,7 +133,7 @@ impl Watches {
             told: now,
         };
         tokio::spawn(watch.run(first, end).in_current_span());
-        Ok(Box::pin(Messages { waiting, ended: Some(ended), _slot: slot }))
+        Ok(Box::pin(Messages { waiting, ended: Some(ended), _place: place }))
     }
 }
 
@@ -294,7 +288,7 @@ struct Messages {
     waiting: mpsc::Receiver<WatchMessage>,
     /// None when the end was told.
     ended: Option<oneshot::Receiver<Error>>,
-    _slot: Slot,
+    _place: Open,
 }
 
 impl Stream for Messages {
@@ -318,61 +312,20 @@ impl Stream for Messages {
     }
 }
 
-/// How many watches are open: all, and by tenant and credential.
-#[derive(Clone)]
-struct Slots {
-    open: Arc<Mutex<HashMap<Uuid, usize>>>,
-    /// At most: of the server, of a tenant, of a credential.
-    most: usize,
-    of_tenant: usize,
-    of_credential: usize,
+/// The place of a watch that is open.
+struct Open {
+    _place: Part,
 }
 
-/// One that is open.
-struct Slot {
-    open: Arc<Mutex<HashMap<Uuid, usize>>>,
-    /// Under which ids it is counted.
-    holders: [Uuid; 3],
-}
-
-/// Under which all are counted.
-const ALL: Uuid = Uuid::nil();
-
-impl Slots {
-    fn take(&self, tenant: TenantId, credential: Uuid) -> Result<Slot> {
-        let holders = [
-            (credential, self.of_credential, "this session or API key has as many watches open as it may; close one"),
-            (tenant.0, self.of_tenant, "the tenant has as many watches open as it may; close one"),
-            (ALL, self.most, "the server has as many watches open as it takes; try again"),
-        ];
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for (holder, most, message) in holders {
-            if open.get(&holder).is_some_and(|open| *open >= most) {
-                return Err(Error::ResourceExhausted {
-                    reason: "WATCHES_EXHAUSTED",
-                    message: message.to_owned(),
-                    retry_after: Some(RETRY_AFTER),
-                });
-            }
-        }
-        let holders = holders.map(|(holder, ..)| holder);
-        holders.iter().for_each(|holder| *open.entry(*holder).or_default() += 1);
+impl Open {
+    fn new(place: Part) -> Self {
         metrics::gauge!("virtualstack_watches_open").increment(1.0);
-        Ok(Slot { open: Arc::clone(&self.open), holders })
+        Self { _place: place }
     }
 }
 
-impl Drop for Slot {
+impl Drop for Open {
     fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for holder in self.holders {
-            if let Some(count) = open.get_mut(&holder) {
-                *count -= 1;
-                if *count == 0 {
-                    open.remove(&holder);
-                }
-            }
-        }
         metrics::gauge!("virtualstack_watches_open").decrement(1.0);
     }
 }
@@ -383,39 +336,16 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn slots_are_counted_by_credential_and_tenant_and_altogether() {
-        let slots = Slots { open: Arc::default(), most: 4, of_tenant: 3, of_credential: 2 };
-        let [ada, ben, eve] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
-        let (tenant, other) = (TenantId::new(), TenantId::new());
-        let refused = |tenant, who| slots.take(tenant, who).err().map(|error| error.to_string());
-        let first = slots.take(tenant, ada).expect("a slot");
-        let _second = slots.take(tenant, ada).expect("a slot");
-        assert!(refused(tenant, ada).is_some_and(|message| message.starts_with("this session")));
-        let third = slots.take(tenant, ben).expect("a slot");
-        assert!(refused(tenant, ben).is_some_and(|message| message.starts_with("the tenant")));
-        let fourth = slots.take(other, eve).expect("a slot");
-        assert!(refused(other, eve).is_some_and(|message| message.starts_with("the server")));
-        drop(first);
-        drop(slots.take(tenant, ada).expect("there is room again"));
-        drop((third, fourth));
-        assert_eq!(slots.open.lock().expect("no panic").len(), 3, "nothing is left of who has none");
-    }
-
     #[tokio::test]
     async fn the_end_goes_past_what_waits() {
-        let slots = Slots { open: Arc::default(), most: 3, of_tenant: 3, of_credential: 3 };
+        let places = Places::for_calls(64);
         let open = || {
             let ((messages, waiting), (end, ended)) = (mpsc::channel(WAITING), oneshot::channel());
             messages.try_send(WatchMessage::default()).expect("room");
             (
                 messages,
                 end,
-                Messages {
-                    waiting,
-                    ended: Some(ended),
-                    _slot: slots.take(TenantId::new(), Uuid::now_v7()).expect("a slot"),
-                },
+                Messages { waiting, ended: Some(ended), _place: Open::new(places.of_stranger(None).expect("a place")) },
             )
         };
         let (messages, end, mut stream) = open();

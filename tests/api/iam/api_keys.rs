@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use tonic::Request;
 use tonic_web::GrpcWebClientLayer;
 use uuid::Uuid;
+use virtualstack_proto::GATEWAY_SECRET;
 use virtualstack_proto::virtualstack::compute::v1::ListVmsRequest;
 use virtualstack_proto::virtualstack::compute::v1::vm_service_client::VmServiceClient;
 use virtualstack_proto::{POLICIES, vendored};
 
 use crate::api::{Reply, refused, send};
-use crate::support::{ControlPlane, Rest, Session, reason, system};
+use crate::support::{ControlPlane, Rest, SECRET, Session, reason, system};
 use crate::tenancy::calls::call_with;
 
 const NOWHERE: &str = "apiKeys/0199a000-0000-7000-8000-000000000000";
@@ -540,7 +541,7 @@ async fn a_key_may_be_bound_to_networks() {
     let key = create(&admin.rest(), &["vm:read"], networks).await;
     let secret = text(&key, "secret");
     let denied = Some((tonic::Code::PermissionDenied, "ADDRESS_NOT_ALLOWED".to_owned()));
-    // The server believes gateways on the loopback address, of which this test is one.
+    // The server believes who holds the secret of its gateways, as this test does.
     for (client, desired) in [
         ("192.0.2.0", &None),
         ("192.0.2.255", &None),
@@ -552,10 +553,19 @@ async fn a_key_may_be_bound_to_networks() {
         ("2001:db9::1", &denied),
         ("192.0.2.1, 203.0.113.5", &denied),
     ] {
-        let got = listed(&admin, &[("x-api-key", secret), ("x-forwarded-for", client)]).await;
+        let got = listed(&admin, &[("x-api-key", secret), ("x-forwarded-for", client), (GATEWAY_SECRET, SECRET)]).await;
         assert_eq!(&got, desired, "{client}");
     }
     assert_eq!(listed(&admin, &[("x-api-key", secret)]).await, denied);
+    // Nobody else is believed, wherever they call from, and of several headers the last one is the gateway's.
+    let forged = [("x-api-key", secret), ("x-forwarded-for", "192.0.2.1")];
+    assert_eq!(listed(&admin, &forged).await, denied);
+    for wrong in ["", "a-secret-that-server-and-gateway-shar", "A-SECRET-THAT-SERVER-AND-GATEWAY-SHARE"] {
+        assert_eq!(listed(&admin, &[forged.as_slice(), &[(GATEWAY_SECRET, wrong)]].concat()).await, denied, "{wrong}");
+    }
+    let several = |last| [forged.as_slice(), &[("x-forwarded-for", last), (GATEWAY_SECRET, SECRET)]].concat();
+    assert_eq!(listed(&admin, &several("203.0.113.5")).await, denied);
+    assert_eq!(listed(&admin, &several("203.0.113.5, 192.0.2.1")).await, None);
     // The gateway believes no client, only its socket.
     let request = Rest::new(&plane.http, None).request("GET", "/v1/vms").header("x-api-key", secret);
     let reply = send(request.header("x-forwarded-for", "192.0.2.1")).await;
@@ -577,7 +587,10 @@ async fn the_last_use_is_noted() {
     refused(&by_key(&plane, used, "GET", "/v1/operations").await, 403, "PERMISSION_DENIED", "KEY_RESTRICTED");
     let start = chrono::Utc::now();
     for _ in 0..20 {
-        assert_eq!(listed(&admin, &[("x-api-key", used), ("x-forwarded-for", "192.0.2.7")]).await, None);
+        assert_eq!(
+            listed(&admin, &[("x-api-key", used), ("x-forwarded-for", "192.0.2.7"), (GATEWAY_SECRET, SECRET)]).await,
+            None
+        );
     }
     let mut noted = read().await;
     for _ in 0..200 {

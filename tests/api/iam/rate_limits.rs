@@ -9,6 +9,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
+use virtualstack_proto::GATEWAY_SECRET;
 use virtualstack_proto::virtualstack::iam::v1::auth_service_client::AuthServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::session_service_client::SessionServiceClient;
 use virtualstack_proto::virtualstack::iam::v1::{GetCurrentSessionRequest, LoginRequest, RefreshRequest};
@@ -17,7 +18,7 @@ use virtualstack_store::iam::rate_limits::{self, Limit};
 use virtualstack_store::{Store, SystemPurpose};
 
 use crate::api::refused;
-use crate::support::{ControlPlane, Database, PASSWORD, Rest, Session, reason, system};
+use crate::support::{ControlPlane, Database, PASSWORD, Rest, SECRET, Session, reason, system};
 
 const ADMIN: &str = "admin@example.com";
 const HERE: &str = "192.0.2.1";
@@ -40,6 +41,7 @@ async fn refresh(plane: &ControlPlane, token: &str, client: &str) -> Result<Stri
 fn from<T>(client: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("x-forwarded-for", client.parse().expect("metadata"));
+    request.metadata_mut().insert(GATEWAY_SECRET, SECRET.parse().expect("metadata"));
     request
 }
 
@@ -242,7 +244,8 @@ fn calls(calls_per_second: u32, calls_burst: u32) -> Config {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_principal_is_slowed_down_and_no_other() {
     let plane = ControlPlane::start_with(calls(1, 5)).await;
-    let (busy, other) = (plane.admin().await, plane.admin().await);
+    let (busy, same) = (plane.admin().await, plane.admin().await);
+    let other = plane.member("ada@example.com", "demo", "user").await;
     let began = Instant::now();
     let replies = join_all((0..30).map(|_| call(&busy))).await;
     let refused: Vec<_> = replies.into_iter().filter_map(Result::err).collect();
@@ -252,7 +255,8 @@ async fn a_busy_principal_is_slowed_down_and_no_other() {
     let policy = refused[0].metadata().clone().into_headers();
     assert_eq!(told(&policy)[0], Some("\"calls\";q=5;w=5"));
     assert!(refused[0].get_details_retry_info().and_then(|info| info.retry_delay).is_some());
-    call(&other).await.expect("another session has its own");
+    limited(&call(&same).await.expect_err("another session of the same member is no other"));
+    call(&other).await.expect("another member has their own");
     let (status, _) = Rest::new(&plane.http, None).call("GET", "/.well-known/jwks.json", None).await;
     assert_eq!(status, 200);
 }

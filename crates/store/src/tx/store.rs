@@ -1,12 +1,14 @@
 //! The pool and the ways to a transaction.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use diesel_async::methods::LoadQuery;
 use diesel_async::pooled_connection::deadpool::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use serde::Deserialize;
+use tokio::sync::Mutex;
 use virtualstack_model::id::{JobId, TenantId};
 use virtualstack_model::log::{Actor, Audit, Outcome as AuditOutcome};
 use virtualstack_model::{Error, Result};
@@ -94,6 +96,7 @@ impl Config {
 pub struct Store {
     pool: Pool<AsyncPgConnection>,
     shares: Shares,
+    health: Arc<Health>,
     queue_url: String,
     listen_url: String,
     /// How long the first answer of a connection may take.
@@ -112,7 +115,15 @@ impl Store {
         let queue_url = config.connect_as("virtualstack_queue", "-c statement_timeout=10000");
         let listen_url = config.connect_as("virtualstack_login", "");
         let shares = Shares::new(config.max_connections);
-        Ok(Self { pool: pool(url, config.max_connections, wait)?, shares, queue_url, listen_url, patience: wait })
+        let health = Arc::new(Health { pool: pool(url.clone(), 1, wait)?, last: Mutex::default() });
+        Ok(Self {
+            pool: pool(url, config.max_connections, wait)?,
+            shares,
+            health,
+            queue_url,
+            listen_url,
+            patience: wait,
+        })
     }
 
     /// Where the queue's runner connects: as the role that works on jobs and sees nothing else.
@@ -126,9 +137,25 @@ impl Store {
         &self.listen_url
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers. It is asked on a connection of its own, and once for all who want to know, so that it
+    /// depends neither on the load nor on who asks how often.
     pub async fn ping(&self) -> Result<()> {
-        self.open(&Opening::bare().reading(), None, &Action::of("ping")).await?.end(Ending::Commit).await
+        let mut last = self.health.last.lock().await;
+        if last.is_some_and(|last: Instant| last.elapsed() < FRESH) {
+            return Ok(());
+        }
+        let ask = async || {
+            let leased = Leased::new(self.health.pool.get().await.map_err(unavailable)?, None);
+            let opened = Connection::open(leased, &Opening::bare().reading()).await;
+            opened.map_err(|(error, _)| error)?.end(Ending::Commit).await
+        };
+        let asked = match ask().await {
+            // The connection died since; another one is made.
+            Err(error) if is_fatal(&error) => ask().await,
+            asked => asked,
+        };
+        *last = asked.is_ok().then(Instant::now);
+        asked
     }
 
     /// Refuses a database whose messages are not in English: some errors are told by their text.
@@ -396,7 +423,7 @@ impl Store {
     /// A connection of the pool, for whoever has this share of it.
     async fn lease(&self, share: Option<Share>, action: &Action) -> Result<Leased> {
         let wait = metrics::histogram!("virtualstack_database_acquire_seconds");
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let connection = if self.pool.status().available > 0 {
             self.pool.get().await.map_err(unavailable)
         } else {
@@ -411,6 +438,16 @@ impl Store {
         Ok(Leased::new(connection, share))
     }
 }
+
+/// How it was known whether the database answers.
+struct Health {
+    pool: Pool<AsyncPgConnection>,
+    /// When it did last.
+    last: Mutex<Option<Instant>>,
+}
+
+/// For so long an answer is good.
+const FRESH: Duration = Duration::from_millis(250);
 
 #[derive(diesel::QueryableByName)]
 struct Language {

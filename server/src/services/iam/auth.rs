@@ -30,6 +30,7 @@ use crate::call::{AccountCall, PublicCall};
 use crate::config::Config;
 use crate::generated::virtualstack::iam::v1::AuthService;
 use crate::services::parts::Parts;
+use crate::shares::Holder;
 
 /// Reason of every login that does not succeed for what was sent.
 const CREDENTIALS_WRONG: &str = "CREDENTIALS_WRONG";
@@ -82,7 +83,8 @@ impl Auth {
         };
         // The same work and the same answer for an unknown address, a wrong password and an inactive account.
         let hash = found.as_ref().and_then(|account| account.password_hash.clone());
-        let checked = self.passwords.check(request.password.clone(), hash.clone()).await?;
+        let checked =
+            self.passwords.check(request.password.clone(), hash.clone(), Holder::network(info.client_address)).await?;
         let known = found.as_ref().map(|account| account.id);
         let entitled = found.filter(|account| account.state == AccountState::Active && checked != Checked::Wrong);
         let Some(account) = entitled else {
@@ -90,7 +92,9 @@ impl Auth {
             return Err(credentials_wrong());
         };
         let fresh_hash = match checked {
-            Checked::RightButWeak => Some(self.passwords.hash(request.password.clone()).await?),
+            Checked::RightButWeak => {
+                Some(self.passwords.hash(request.password.clone(), Holder::network(info.client_address)).await?)
+            }
             _ => None,
         };
         let (refresh_token, digest) = new_refresh_token()?;
@@ -299,7 +303,7 @@ impl Auth {
         let reset = || call.system(SystemPurpose::ResetPassword);
         let holder = self.store.system(reset(), async |tx| password_resets::by_token(tx, &digest).await).await?;
         check_policy(&request.password, "password", &[&holder.email, &holder.display_name])?;
-        let hash = self.passwords.hash(request.password.clone()).await?;
+        let hash = self.passwords.hash(request.password.clone(), Holder::network(info.client_address)).await?;
         self.store
             .system(reset(), async |tx| {
                 let account = password_resets::redeem(tx, &digest, &hash).await?;

@@ -22,6 +22,7 @@ use crate::call::message::time;
 use crate::call::write::Answer;
 use crate::call::{PublicCall, TenantCall};
 use crate::generated::virtualstack::iam::v1::InvitationService;
+use crate::shares::Holder;
 
 /// Lets its holder give roles to people.
 const ASSIGN: &str = "role:assign";
@@ -152,12 +153,13 @@ impl Invitations {
         // One piece of Argon2 work either way, with no transaction open.
         let (account, hash, right) = match known {
             Some((id, hash)) => {
-                let checked = self.passwords.check(password, Some(hash.clone())).await?;
+                let checked =
+                    self.passwords.check(password, Some(hash.clone()), Holder::network(info.client_address)).await?;
                 (Some(id), hash, checked != Checked::Wrong)
             }
             None => {
                 check_policy(&password, "password", &[&presented.invitation.email, &display_name])?;
-                (None, self.passwords.hash(password).await?, true)
+                (None, self.passwords.hash(password, Holder::network(info.client_address)).await?, true)
             }
         };
         if !(right && active) {

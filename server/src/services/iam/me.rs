@@ -18,6 +18,7 @@ use crate::call::caller::AccountCaller;
 use crate::call::codec;
 use crate::call::message::update_mask;
 use crate::generated::virtualstack::iam::v1::MeService;
+use crate::shares::Holder;
 
 pub(crate) struct Me {
     pub(crate) store: Store,
@@ -64,10 +65,10 @@ impl MeService for Me {
         let (me, old) = self.store.account(&scope, read).await?;
         let ChangePasswordRequest { old_password, new_password } = call.request.clone();
         passwords::check_policy(&new_password, "new_password", &[&me.email, &me.display_name])?;
-        let checked = self.passwords.check(old_password, old.clone()).await?;
+        let checked = self.passwords.check(old_password, old.clone(), Holder::Member(call.user())).await?;
         let old = old.filter(|_| checked != Checked::Wrong);
         let old = old.ok_or_else(|| Error::denied("PASSWORD_WRONG", "oldPassword: it is not the password"))?;
-        let new = self.passwords.hash(new_password).await?;
+        let new = self.passwords.hash(new_password, Holder::Member(call.user())).await?;
         let change = async |tx: &mut AccountTx| {
             accounts::change_password(tx, &old, &new, session).await?;
             tx.audit(&call.audit(scope.user().name()), &[]).await

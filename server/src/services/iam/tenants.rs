@@ -19,6 +19,7 @@ use crate::call::message::{time, update_mask};
 use crate::call::write::{Answer, Mutation};
 use crate::call::{AccountCall, PlatformCall, TenantCall};
 use crate::generated::virtualstack::iam::v1::TenantService;
+use crate::shares::Holder;
 
 /// Lets its holder see every tenant.
 const READ_ALL: &str = "platform:tenant:read";
@@ -91,7 +92,7 @@ impl TenantService for Tenants {
         }
         // The same work with and without one, and whether or not the address has an account.
         let with_password = !password.is_empty();
-        let hash = self.passwords.hash(password).await?;
+        let hash = self.passwords.hash(password, Holder::Tenant(call.tenant_id())).await?;
         let admin =
             FirstAdmin { email: &email, display_name: name, password_hash: with_password.then_some(hash.as_str()) };
         let new = NewTenant {

@@ -21,6 +21,7 @@ use crate::call::list::{List as _, page};
 use crate::call::message::{time, update_mask};
 use crate::call::write::Answer;
 use crate::generated::virtualstack::iam::v1::UserService;
+use crate::shares::Holder;
 
 /// What it takes to give roles.
 const ASSIGN: &str = "role:assign";
@@ -50,7 +51,7 @@ impl UserService for Users {
         if !desired.roles.is_empty() {
             call.access().authorize(ASSIGN)?;
         }
-        let hash = self.hash(password, &[&email, &desired.display_name]).await?;
+        let hash = self.hash(password, &[&email, &desired.display_name], Holder::Tenant(call.tenant_id())).await?;
         // An operator who helps out is no member.
         let inviter = match call.principal.credential {
             Credential::Support { .. } => None,
@@ -159,12 +160,12 @@ impl Answer<TenantTx<Write>> for User {
 impl Users {
     /// The hash of the password that a new account gets, if any. The same work is done without one, and whether or
     /// not there is an account: the time tells nothing.
-    async fn hash(&self, password: String, about: &[&str]) -> Result<Option<String>> {
+    async fn hash(&self, password: String, about: &[&str], holder: Holder) -> Result<Option<String>> {
         let given = !password.is_empty();
         if given {
             passwords::check_policy(&password, "user.password", about)?;
         }
-        let hash = self.passwords.hash(password).await?;
+        let hash = self.passwords.hash(password, holder).await?;
         Ok(given.then_some(hash))
     }
 }
