@@ -37,6 +37,10 @@ build: ## Build the release binary, target/release/virtualstack
 clean: ## Remove what was built, and the tools; the data in .virtualstack stays
 	cargo clean && cd tests/clients/typescript && rm -rf node_modules generated out ../../../.tools
 
+.PHONY: chaos-load
+chaos-load: ## Attack the release binary and measure what another tenant sees; BEFORE=BINARY is attacked too; ARGS="--only NAME --seconds S"
+	scripts/chaos-load.sh $(ARGS)
+
 .PHONY: chaos-kill chaos-outage
 chaos-kill: ## Kill it 30 times with -9 while 100 VMs are made; ARGS="--kills N --vms N --seed S"
 	@scripts/tools.sh run && scripts/tools.sh demo

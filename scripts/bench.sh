@@ -3,7 +3,8 @@
 #   start  its size, the time from start to ready, and its memory when idle. PostgreSQL is started before, as its own start
 #          is not ours to measure; times are medians of RUNS starts, beside `virtualstack --version` in the same run as a
 #          floor: what the machine takes to start the same binary at all.
-#   calls  what calls cost in CPU time, beside PostgreSQL and Argon2id alone: tests/bench/calls.py
+#   calls  what calls cost in CPU time, beside PostgreSQL and Argon2id alone: tests/bench/calls.py. BEFORE names another release
+#          binary, which is measured in turn with this one
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 cd "$root"
@@ -16,7 +17,7 @@ scripts/tools.sh bench
 say "build"
 start=$SECONDS
 cargo build --release --locked --bin virtualstack
-cargo build --release --locked -p argon2id-bench
+cargo build --release --locked -p argon2id-bench -p select-bench
 note "release build: $((SECONDS - start)) s (incremental if it was built before)"
 binary=${CARGO_TARGET_DIR:-$root/target}/release/virtualstack
 
@@ -88,7 +89,7 @@ measure_start() {
 measure_calls() {
   say "calls"
   tests/clients/python/generate.sh "$tools/clients/python"
-  PYTHONPATH=tests/chaos:$tools/clients/python "$tools/python/bin/python" tests/bench/calls.py
+  PYTHONPATH=tests/chaos:$tools/clients/python "$tools/python/bin/python" tests/bench/calls.py ${BEFORE:+--before "$BEFORE"}
 }
 
 for what in "$@"; do

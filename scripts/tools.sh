@@ -90,7 +90,7 @@ python_tools() {
   [ -x "$tools/python/bin/pip" ] || python3 -m venv "$tools/python" 2>/dev/null || {
     apt_install python3-venv && python3 -m venv --clear "$tools/python"
   } || return 1
-  "$tools/python/bin/pip" install --quiet --disable-pip-version-check "$@"
+  "$tools/python/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 
 need_go() {

@@ -29,10 +29,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("proto", &[]),
     ("argon2id-bench", &[]),
+    ("select-bench", &[]),
+    ("sink-bench", &[]),
 ];
 
 /// SQL lives behind these; the model names diesel too, but optionally, and the store alone turns that on.
-const MAY_NAME_SQL: &[&str] = &["store", "queue"];
+const MAY_NAME_SQL: &[&str] = &["store", "queue", "select-bench"];
 const SQL: &[&str] = &["diesel", "tokio-postgres"];
 
 /// These know nothing of the transport.

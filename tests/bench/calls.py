@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What a call costs the release binary and its PostgreSQL in CPU time, beside what it cannot do without.
 
-    make bench    or    tests/bench/calls.py [--rounds 3]
+    make bench    or    tests/bench/calls.py [--rounds 3] [--before BINARY]
 
 `virtualstack up` runs in its default configuration, but for the rate limits, which stand above what is called here. Authenticated
-GetVm, and ListVms of 50 among 10,000 VMs, go over gRPC with eight calls in flight; pgbench sends the same SELECT, as
-PostgreSQL has logged it, over as many connections to the same database; and the rest of the transaction likewise. Logins
-stand beside bare Argon2id. CreateVm, as a commit (VM, quota, operation, job, audit, change), stands beside pgbench doing the
-same statements, with ids and names of its own; the worker takes no jobs meanwhile. What counts is CPU time, and not the client's. What is told is the median of the rounds, each of
-which measures all of it.
+GetVm, and ListVms of 50 among 10,000 VMs, go over gRPC with eight calls in flight; logins stand beside bare Argon2id. CreateVm is a
+commit (VM, quota, operation, job, audit, change), without a worker. The floors: pgbench sends the same SELECT, as PostgreSQL has
+logged it, back to back; a program of tokio-postgres sends it with as many in flight as there are calls; pgbench does the
+statements of CreateVm, with ids and names of its own. With --before, another binary is measured in turn with this one, on a data
+folder of its own. What counts is CPU time, and not the client's. What is told is the median of the rounds.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -38,8 +40,7 @@ REFUSALS = 200
 WARM = 0.1
 LIMITS = {"server_calls_per_second": 1_000_000, "server_calls_burst": 1_000_000, "server_auth_per_minute": 100_000,
           "server_auth_per_address_per_minute": 100_000}
-SAME = "(server + PostgreSQL) / PostgreSQL by pgbench"
-AIMS = {"(server + PostgreSQL) / bare SELECT": 3, SAME: 3, "server / PostgreSQL": 1, "login / bare Argon2id": 1.2}
+NOW, BEFORE = "now", "before"
 
 
 def cpu(pid, ended=False):
@@ -117,31 +118,23 @@ class Client:
             await channel.close()
 
 
-class Transaction:
-    """What the server sent for a call, in PostgreSQL's words: messages up to the SELECT, that one, and the end."""
+class Select:
+    """The SELECT that the server sent for a call, in PostgreSQL's words."""
 
     def __init__(self, log, table_name):
-        by_backend = {}
+        found = None
         for line in log.splitlines():
-            found = re.search(r"\[(\d+)\] (LOG|DETAIL):  (statement|execute \w+|parameters): (.*)$", line)
-            if not found:
-                continue
-            backend, _, kind, text = found.groups()
-            messages = by_backend.setdefault(backend, [])
-            if kind == "parameters":
-                messages[-1][2].update(re.findall(r"\$(\d+) = (?:'((?:[^']|'')*)'|NULL)", text))
-                continue
-            if text.startswith("BEGIN"):
-                messages.clear()
-            messages.append((kind, text, {}))
-            if text == "COMMIT" and any("execute" in m[0] and f'FROM {table_name}' in m[1] for m in messages):
-                break
-        else:
-            raise Wrong(f"PostgreSQL has not logged a SELECT of {table_name}")
-        *opening, (_, self.select, self.parameters), (_, self.end, _) = messages
-        self.opening = [text for kind, text, _ in opening if kind == "statement"]
-        if len(self.opening) != len(opening):
-            raise Wrong("the transaction opens with a prepared statement, which this program does not replay yet")
+            if message := re.search(r"\[(\d+)\] LOG:  execute [^ :]+: (SELECT .*)$", line):
+                found = (message[1], message[2]) if f"FROM {table_name}" in message[2] else None
+            elif found and (detail := re.search(r"\[(\d+)\] DETAIL:  parameters: (.*)$", line)) and detail[1] == found[0]:
+                self.text = found[1]
+                self.parameters = dict(re.findall(r"\$(\d+) = (?:'((?:[^']|'')*)'|NULL)", detail[2]))
+                return
+        raise Wrong(f"PostgreSQL has not logged a SELECT of {table_name}")
+
+    def bound(self):
+        """With its parameters in it."""
+        return re.sub(r"\$(\d+)", lambda at: f"'{self.parameters[at[1]]}'", self.text)
 
 
 class Commit:
@@ -193,9 +186,11 @@ class Commit:
         value, cast = parameters[number], f"::{types[int(number) - 1]}" if types else ""
         if value is None:
             return f"NULL{cast}"
-        if value in self.fresh:
+        prefix, _, last = value.rpartition("/")
+        if last in self.fresh:
             # Rising, as the server's are; each kind of its own.
-            return f"lpad(to_hex(:id::bigint * {len(self.fresh)} + {self.fresh.index(value)}), 32, '0')::uuid"
+            fresh = f"lpad(to_hex(:id::bigint * {len(self.fresh)} + {self.fresh.index(last)}), 32, '0')::uuid"
+            return f"('{prefix}/' || {fresh}{cast})" if prefix else f"{fresh}{cast}"
         if value == self.name:
             return "('pgbench-' || :id::bigint)"
         if value == "":
@@ -242,11 +237,11 @@ class Pgbench:
         all_of_it = self._run(script, mode, user, options, self.FEW + count, given())
         return [(a - f) / (count * IN_FLIGHT) * 1e6 for a, f in zip(all_of_it, few)]
 
-    def select(self, transaction, count, **role):
+    def select(self, select, count):
         """The SELECT alone, prepared, with the parameters that the server bound."""
-        text = re.sub(r"\$(\d+)", r":p\1", transaction.select)
-        variables = {f"p{number}": value for number, value in transaction.parameters.items()}
-        return self.cost("select", [f"{text};"], count, "prepared", variables=variables, **role)
+        text = re.sub(r"\$(\d+)", r":p\1", select.text)
+        variables = {f"p{number}": value for number, value in select.parameters.items()}
+        return self.cost("select", [f"{text};"], count, "prepared", variables=variables)[0]
 
     def commit(self, commit, count):
         """The whole transaction, as the server made it."""
@@ -256,10 +251,19 @@ class Pgbench:
             return commit.variables | {"n": self.began}
         return self.cost("commit", commit.lines, count, "prepared", variables=variables)
 
-    def messages(self, messages, count):
-        """Messages that the server sends as text, as who it is."""
-        lines = [" \\; ".join(part.strip() for part in message.split(";")) + ";" for message in messages]
-        return self.cost("messages", lines, count, user="virtualstack_login", options="-c role=virtualstack_login")
+
+def in_flight(select, cluster, meter, count):
+    """Microseconds of PostgreSQL per SELECT in one round trip by tokio-postgres, with as many in flight as there are calls."""
+    def run(count):
+        before = meter.read()[1]
+        program = [target("release") / "select-bench", str(cluster.sockets), str(IN_FLIGHT), str(count), select.bound()]
+        if subprocess.run(program).returncode:
+            raise Wrong("select-bench failed")
+        while cluster.query("SELECT pid FROM pg_stat_activity WHERE application_name = 'select-bench'"):
+            time.sleep(0.05)
+        return meter.read()[1] - before
+    few = run(20)
+    return (run(20 + count // IN_FLIGHT) - few) / (count // IN_FLIGHT * IN_FLIGHT) * 1e6
 
 
 def seed(cluster):
@@ -333,166 +337,181 @@ def bare_hash(count=40):
     return (run(count + 2) - few) / count * 1e6
 
 
-async def measure_creates(product, folder, rounds, note):
-    """CreateVm beside pgbench. The product is started anew, with a worker that takes no jobs: its CPU is not the commit's."""
-    product.process.terminate()
-    if not product.ended(45):
-        raise Wrong("it does not stop on SIGTERM")
-    product.start(worker_concurrency=0, worker_mail_concurrency=0)
-    if not product.wait(90):
-        raise Wrong(f"it does not start again:\n{product.log.read_text()[-2000:]}")
-    cluster = Cluster(product.data)
-    meter, pgbench = Meter(product, cluster), None
-    client = Client(product.ready["grpc"].removeprefix("http://"))
-    try:
-        await client.authenticate()
-        (template,) = cluster.query("SELECT id FROM compute.provider_templates WHERE kind = 'OVA' ORDER BY id LIMIT 1")
-        create = lambda channel: client.create(channel, f"templates/{template['id']}")
-        await client.repeat(IN_FLIGHT * 4, create)
-        before = cluster.query("SELECT now() AS at")[0]["at"]
-        log = await logged(cluster, lambda: create(client.channels[0]))
-        known = lambda id: not cluster.query(
-            f"SELECT 1 FROM (SELECT id FROM compute.virtual_machines WHERE created_at >= '{before}' UNION ALL "
-            f"SELECT id FROM compute.operations WHERE created_at >= '{before}' UNION ALL "
-            f"SELECT id FROM background_jobs.jobs WHERE created_at >= '{before}' UNION ALL "
-            f"SELECT id FROM audit.logs WHERE created_at >= '{before}') made WHERE id = '{id}'")
-        commit = Commit(log, known)
-        pgbench = Pgbench(folder, cluster, meter)
-        for number in range(rounds):
-            say(f"CreateVm, round {number + 1} of {rounds}")
-            server, postgres, took = await client.cost(meter, CREATES, create)
-            same, of_pgbench = pgbench.commit(commit, CREATES)
-            for what, value in {"server": server, "postgres": postgres, "took": took, "same": same, "pgbench": of_pgbench,
-                                SAME: (server + postgres) / same}.items():
-                note(("CreateVm", what), value)
-        (made,) = cluster.query("SELECT count(*) FILTER (WHERE display_name LIKE 'made-%') AS server, "
-                                "count(*) FILTER (WHERE display_name LIKE 'pgbench-%') AS pgbench FROM compute.virtual_machines")
-        if min(made.values()) < rounds * CREATES * 0.9:
-            raise Wrong(f"VMs that were made: {made}")
-        return commit
-    finally:
-        await client.close()
+class Side:
+    """One binary at work on a data folder of its own."""
+
+    def __init__(self, name, binary, folder):
+        self.name, folder = name, folder / name
+        folder.mkdir(mode=0o755)
+        self.product = Product(folder, "release", {"log_format": "pretty", "log_filter": "info"} | LIMITS)
+        if binary:
+            shutil.copy2(binary, self.product.binary)
+        self.cluster = Cluster(self.product.data)
+        self.client = None
+
+    async def start(self):
+        self.product.start()
+        if not self.product.wait(90):
+            raise Wrong(f"it does not start:\n{self.product.log.read_text()[-2000:]}")
+        for _ in range(300):
+            if self.cluster.query("SELECT id FROM compute.provider_templates LIMIT 1"):
+                break
+            await asyncio.sleep(0.1)
+        self.vm = seed(self.cluster)
+        await self.connect(self.product.ready["grpc"])
+
+    async def connect(self, address):
+        self.meter = Meter(self.product, self.cluster)
+        self.client = Client(address.removeprefix("http://"))
+        await self.client.authenticate()
+
+    async def start_server_alone(self):
+        """The same data without a worker, whose CPU is not the call's."""
+        await self.client.close()
+        self.product.process.terminate()
+        if not self.product.ended(45):
+            raise Wrong("it does not stop on SIGTERM")
+        self.cluster.start()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.product.serve(address, f"host={self.cluster.sockets} user=virtualstack_login dbname=virtualstack")
+        for _ in range(300):
+            with contextlib.suppress(OSError), socket.create_connection(tuple(address.rsplit(":", 1)), 1):
+                break
+            await asyncio.sleep(0.1)
+        await self.connect(address)
+
+    async def close(self):
+        if self.client:
+            await self.client.close()
+        self.product.close()
+
+
+async def prepare_creates(side):
+    """What creates a VM, and its statements."""
+    cluster, client = side.cluster, side.client
+    (template,) = cluster.query("SELECT id FROM compute.provider_templates WHERE kind = 'OVA' ORDER BY id LIMIT 1")
+    create = lambda channel: side.client.create(channel, f"templates/{template['id']}")
+    await client.repeat(IN_FLIGHT * 4, create)
+    before = cluster.query("SELECT now() AS at")[0]["at"]
+    log = await logged(cluster, lambda: create(client.channels[0]))
+    known = lambda id: not cluster.query(
+        f"SELECT 1 FROM (SELECT id FROM compute.virtual_machines WHERE created_at >= '{before}' UNION ALL "
+        f"SELECT id FROM compute.operations WHERE created_at >= '{before}' UNION ALL "
+        f"SELECT id FROM background_jobs.jobs WHERE created_at >= '{before}' UNION ALL "
+        f"SELECT id FROM audit.logs WHERE created_at >= '{before}') made WHERE id = '{id}'")
+    return create, Commit(log, known)
 
 
 async def run(arguments, folder):
-    product = Product(folder, "release", {"log_format": "pretty", "log_filter": "info"} | LIMITS)
-    cluster = Cluster(product.data)
-    client = None
+    sides = [Side(NOW, None, folder)]
+    if arguments.before:
+        sides.insert(0, Side(BEFORE, arguments.before, folder))
+    now = sides[-1]
+    seen = {}
+    def note(*key, value):
+        seen.setdefault(key, []).append(value)
+    def read(*key):
+        values = seen[key]
+        return f"{statistics.median(values):.0f}", f"{min(values):.0f} to {max(values):.0f}"
     try:
-        product.start()
-        if not product.wait(90):
-            raise Wrong(f"it does not start:\n{product.log.read_text()[-2000:]}")
-        for _ in range(300):
-            if cluster.query("SELECT id FROM compute.provider_templates LIMIT 1"):
-                break
-            await asyncio.sleep(0.1)
-        vm = seed(cluster)
-        meter = Meter(product, cluster)
-        client = Client(product.ready["grpc"].removeprefix("http://"))
-        pgbench = Pgbench(folder, cluster, meter)
-        await client.authenticate()
+        for side in sides:
+            await side.start()
         calls = {
-            "GetVm": (GETS, lambda channel: client.get(channel, vm)),
-            f"ListVms, {PAGE} of {VMS}": (LISTS, client.list),
+            "GetVm": (GETS, lambda side: lambda channel: side.client.get(channel, side.vm)),
+            f"ListVms, {PAGE} of {VMS}": (LISTS, lambda side: side.client.list),
         }
-        # Once before: the first call of a session reads who it is.
-        transactions = {}
+        selects = {}
         for name, (_, call) in calls.items():
-            await client.repeat(IN_FLIGHT, call)
-            log = await logged(cluster, lambda: call(client.channels[0]))
-            transactions[name] = Transaction(log, '"compute"."virtual_machines"')
-
-        before = meter.read()
+            # Once before: the first call of a session reads who it is.
+            await now.client.repeat(IN_FLIGHT * 8, call(now))
+            selects[name] = Select(await logged(now.cluster, lambda: call(now)(now.client.channels[0])),
+                                   '"compute"."virtual_machines"')
+        before = now.meter.read()
         await asyncio.sleep(3)
-        idle = [(after - before) / 3 * 1e6 for after, before in zip(meter.read(), before)]
-
-        seen = {}
-        def note(key, value):
-            seen.setdefault(key, []).append(value)
+        idle = [(after - before) / 3 * 1e6 for after, before in zip(now.meter.read(), before)]
+        pgbench = Pgbench(folder, now.cluster, now.meter)
         for number in range(arguments.rounds):
             say(f"round {number + 1} of {arguments.rounds}")
             for name, (count, call) in calls.items():
-                server, postgres, took = await client.cost(meter, count, call)
-                note((name, "took"), took)
-                note((name, "server"), server)
-                note((name, "postgres"), postgres)
-                transaction = transactions[name]
-                bare, of_pgbench = pgbench.select(transaction, count)
-                note((name, "bare"), bare)
-                note((name, "pgbench"), of_pgbench)
-                tenant = f"-c role=virtualstack_tenant -c virtualstack.tenant_id={transaction.parameters['1']}"
-                note((name, "as tenant"), pgbench.select(transaction, count, user="virtualstack_login", options=tenant)[0])
-                note((name, "(server + PostgreSQL) / bare SELECT"), (server + postgres) / bare)
-                note((name, "server / PostgreSQL"), server / postgres)
-            begin = re.match(r"BEGIN[^;]*", transaction.opening[0])[0]
-            note("empty", pgbench.messages([begin, transaction.end], GETS)[0])
-            note("opening", pgbench.messages([*transaction.opening, transaction.end], GETS)[0])
-            bare = bare_hash()
+                for side in sides:
+                    server, postgres, took = await side.client.cost(side.meter, count, call(side))
+                    note(name, side.name, "server", value=server)
+                    note(name, side.name, "postgres", value=postgres)
+                    note(name, side.name, "took", value=took)
+                note(name, "pgbench", value=pgbench.select(selects[name], count))
+                note(name, "in flight", value=in_flight(selects[name], now.cluster, now.meter, count))
             # As many at once as it hashes at once.
-            server, postgres, took = await client.cost(meter, LOGINS, client.login, 2)
-            note(("Login", "took"), took)
-            note(("Login", "server"), server)
-            note(("Login", "postgres"), postgres)
-            note(("Login", "bare"), bare)
-            note(("Login", "login / bare Argon2id"), server / bare)
-        refused = await refused_logins(client, cluster)
-        commit = await measure_creates(product, folder, arguments.rounds, note)
+            note("Login", "bare", value=bare_hash())
+            server, postgres, took = await now.client.cost(now.meter, LOGINS, now.client.login, 2)
+            for what, value in {"server": server, "postgres": postgres, "took": took}.items():
+                note("Login", what, value=value)
+        refused = await refused_logins(now.client, now.cluster)
+        creates, commits = {}, {}
+        for side in sides:
+            await side.start_server_alone()
+            creates[side], commits[side] = await prepare_creates(side)
+        pgbench = Pgbench(folder, now.cluster, now.meter)
+        for number in range(arguments.rounds):
+            say(f"CreateVm, round {number + 1} of {arguments.rounds}")
+            for side in sides:
+                server, postgres, took = await side.client.cost(side.meter, CREATES, creates[side])
+                note("CreateVm", side.name, "server", value=server)
+                note("CreateVm", side.name, "postgres", value=postgres)
+                note("CreateVm", side.name, "took", value=took)
+            note("CreateVm", "pgbench", value=pgbench.commit(commits[now], CREATES)[0])
+        (made,) = now.cluster.query("SELECT count(*) FILTER (WHERE display_name LIKE 'made-%') AS server, "
+            "count(*) FILTER (WHERE display_name LIKE 'pgbench-%') AS pgbench FROM compute.virtual_machines")
+        if min(made.values()) < arguments.rounds * CREATES * 0.9:
+            raise Wrong(f"VMs that were made: {made}")
     finally:
-        if client:
-            await client.close()
-        product.close()
+        for side in sides:
+            await side.close()
 
-    middle = {key: statistics.median(values) for key, values in seen.items()}
-    def us(*key):
-        values = seen[key if len(key) > 1 else key[0]]
-        return f"{statistics.median(values):.0f}", f"{min(values):.0f} to {max(values):.0f}"
     print("\nDefault configuration, but for the rate limits, which are out of the way. CPU time, µs per call, of user and system;")
     print(f"median of {arguments.rounds} rounds and their range. Nothing called, a second costs the product {idle[0]:.0f} µs "
           f"and PostgreSQL {idle[1]:.0f} µs.")
+    def rows(name):
+        for side in sides:
+            yield (*read(name, side.name, "server"), f"server, {side.name}")
+            yield (*read(name, side.name, "postgres"), f"PostgreSQL, {side.name}")
+            yield (*read(name, side.name, "took"), f"wall, {side.name}, with the client's share: no measure of cost")
     for name in calls:
         table(f"{name}: {calls[name][0]} calls, {IN_FLIGHT} in flight", ["µs", "range", "of"], [
-            (*us(name, "server"), "server"),
-            (*us(name, "postgres"), "PostgreSQL"),
-            (*us(name, "bare"), "PostgreSQL, bare: pgbench, the same SELECT, prepared, as superuser"),
-            (*us(name, "pgbench"), "pgbench itself, meanwhile"),
-            (*us(name, "took"), "wall, with the client's share: no measure, but a call that waits for nothing shows here"),
+            *rows(name),
+            (*read(name, "pgbench"), "PostgreSQL, floor: the same SELECT by pgbench, back to back"),
+            (*read(name, "in flight"), "PostgreSQL, floor: the same SELECT by tokio-postgres, as many in flight"),
         ])
-    table(f"CreateVm: {CREATES} commits, {IN_FLIGHT} in flight, {commit.statements} statements each", ["µs", "range", "of"], [
-        (*us("CreateVm", "server"), "server, and a worker that takes no jobs"),
-        (*us("CreateVm", "postgres"), "PostgreSQL"),
-        (*us("CreateVm", "same"), "PostgreSQL, by pgbench: the same statements, prepared, roles and row-level security too"),
-        (*us("CreateVm", "pgbench"), "pgbench itself, meanwhile"),
-        (*us("CreateVm", "took"), "wall, as above"),
+    table(f"CreateVm: {CREATES} commits, {IN_FLIGHT} in flight, {commits[now].statements} statements", ["µs", "range", "of"], [
+        *rows("CreateVm"),
+        (*read("CreateVm", "pgbench"), "PostgreSQL, floor: the same statements by pgbench, roles and row-level security too"),
     ])
-    parts = [(*us("empty"), "PostgreSQL: a transaction of nothing, in two messages"),
-             (f"{middle['opening'] - middle['empty']:.0f}", "", "PostgreSQL: the opening's check, role and tenant, more than that")]
-    for name in calls:
-        tenant = middle[name, "as tenant"]
-        parts += [(*us(name, "as tenant"), f"PostgreSQL: the SELECT of {name} as a tenant, by row-level security"),
-                  (f"{middle[name, 'postgres'] - middle['opening'] - tenant:.0f}", "",
-                   f"PostgreSQL: what {name} costs more than these together")]
-    table("where it goes, by pgbench", ["µs", "range", "of"], parts)
-    print(f"\n  {'; then '.join([*transaction.opening, 'the SELECT', transaction.end])}")
     table(f"Login: {LOGINS} calls, 2 in flight", ["µs", "range", "of"], [
-        (*us("Login", "server"), "server"),
-        (*us("Login", "postgres"), "PostgreSQL"),
-        (*us("Login", "bare"), "bare Argon2id of the same parameters: same crate and profile, a process of its own"),
-        (*us("Login", "took"), "wall, as above"),
+        (*read("Login", "server"), "server"),
+        (*read("Login", "postgres"), "PostgreSQL"),
+        (*read("Login", "bare"), "floor: bare Argon2id of the same parameters, in a process of its own"),
+        (*read("Login", "took"), "wall, as above"),
     ])
     apart = max(refused.values()) / min(refused.values())
     table(f"Login, refused: {REFUSALS} each, in turn, one in flight; medians {apart:.3f} apart (aim: 1.1)", ["ms", "of"],
           [(f"{milliseconds:.2f}", what) for what, milliseconds in refused.items()])
-    rows = []
-    for (name, what), values in [(key, values) for key, values in seen.items() if key[-1] in AIMS]:
-        value = statistics.median(values)
-        verdict = "reached" if value <= AIMS[what] else "missed"
-        rows.append((name, what, f"{value:.2f}", f"{min(values):.2f} to {max(values):.2f}", f"≤ {AIMS[what]}", verdict))
-    table("ratios", ["of", "what", "ratio", "range", "aim", ""], rows)
+    middle = {key: statistics.median(values) for key, values in seen.items()}
+    ratios = [("GetVm", "PostgreSQL / the SELECT with as many in flight", middle["GetVm", NOW, "postgres"] / middle["GetVm", "in flight"], 3.3),
+              ("CreateVm", "PostgreSQL / its statements", middle["CreateVm", NOW, "postgres"] / middle["CreateVm", "pgbench"], 2),
+              ("Login", "server / bare Argon2id", middle["Login", "server"] / middle["Login", "bare"], 1.2)]
+    if arguments.before:
+        for name in [*calls, "CreateVm"]:
+            for what, aim in [("server", 0.5), ("postgres", 0.7)]:
+                ratios.append((name, f"{what}, now / before", middle[name, NOW, what] / middle[name, BEFORE, what], aim))
+    table("ratios", ["of", "what", "ratio", "aim", ""],
+          [(name, what, f"{value:.2f}", f"≤ {aim}", "reached" if value <= aim else "missed") for name, what, value, aim in ratios])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="of which the median is told (3)")
+    parser.add_argument("--before", type=Path, help="another release binary, to be measured in turn with this one")
     parser.add_argument("--keep", action="store_true", help="keep data and logs")
     arguments = parser.parse_args()
     try:

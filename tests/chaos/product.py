@@ -95,6 +95,18 @@ class Product:
                 command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=log, start_new_session=True)
 
+    def serve(self, address, url):
+        """Starts the server alone, on a PostgreSQL that runs."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("VIRTUALSTACK_")}
+        variables = self.settings | {
+            "database_url": url, "server_listen": address, "ops_listen": "127.0.0.1:0",
+            "master_key_file": self.data / "master.key",
+        }
+        environment |= {f"VIRTUALSTACK_{key.upper()}": str(value) for key, value in variables.items()}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([self.binary, "server"], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
+                                            stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
+
     def wait(self, seconds):
         """Waits until it serves; false if it ended before, or the time is over."""
         end = time.monotonic() + seconds
