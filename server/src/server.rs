@@ -80,12 +80,12 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let limits = Limits::new(store.clone(), &config)?;
     let principals = Principals::new(store.clone(), tokens.clone());
     let (denied_calls, refusal_writer) = denied_calls();
-    let authorizer = Authorizer {
+    let authorizer = Arc::new(Authorizer {
         principals: principals.clone(),
         denied_calls: denied_calls.clone(),
         last_use: LastUse::start(store.clone()),
-    };
-    let recognizer = Recognizer { principals: principals.clone(), limits: limits.clone() };
+    });
+    let recognizer = Arc::new(Recognizer { principals: principals.clone(), limits: limits.clone() });
     let bodies = Bodies { config: Arc::clone(&config), bytes: shares::Bytes::default() };
     let background = Background::default();
     background.spawn(|stop| refusal_writer.run(store.clone(), stop));

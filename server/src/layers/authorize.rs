@@ -39,14 +39,13 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What decides.
-#[derive(Clone)]
 pub(crate) struct Authorizer {
     pub(crate) principals: Principals,
     pub(crate) denied_calls: DeniedCalls,
     pub(crate) last_use: LastUse,
 }
 
-pub(crate) async fn layer(State(authorizer): State<Authorizer>, request: Request, next: Next) -> Response {
+pub(crate) async fn layer(State(authorizer): State<Arc<Authorizer>>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
     let Some(Who::Known { principal, cached, policy }) = head.extensions.remove::<Who>() else {
         return next.run(Request::from_parts(head, body)).await;
@@ -165,16 +164,20 @@ impl Authorizer {
     }
 
     /// The standing of a call that goes on after it was let in: a stream.
-    pub(crate) async fn stream_access(&self, caller: TenantCaller, metadata: &MetadataMap) -> Result<StreamAccess> {
+    pub(crate) async fn stream_access(
+        self: &Arc<Self>,
+        caller: TenantCaller,
+        metadata: &MetadataMap,
+    ) -> Result<StreamAccess> {
         let presented = recognize::credential(metadata.as_ref())?.into_owned();
         let expires_at = self.principals.expires_at(&presented).await?;
-        Ok(StreamAccess { authorizer: self.clone(), presented, caller, expires_at })
+        Ok(StreamAccess { authorizer: Arc::clone(self), presented, caller, expires_at })
     }
 }
 
 /// Who makes a call that goes on, and whether they still may.
 pub(crate) struct StreamAccess {
-    authorizer: Authorizer,
+    authorizer: Arc<Authorizer>,
     presented: Presented<'static>,
     pub(crate) caller: TenantCaller,
     /// When the credential ends by itself.

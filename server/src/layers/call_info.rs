@@ -1,7 +1,8 @@
 //! Names the call: request id, client, trace; counts and logs it when it is over.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::extract::{Request, State};
@@ -52,8 +53,11 @@ pub(crate) async fn layer(
 
 /// The path if it is an rpc's; any other would let strangers make up metric labels.
 fn known_method(path: &str) -> &'static str {
-    let mut known = virtualstack_proto::POLICIES.iter().chain(virtualstack_proto::vendored::POLICIES);
-    known.find(|(known, _)| *known == path).map_or("other", |(known, _)| known)
+    static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+        let known = virtualstack_proto::POLICIES.iter().chain(virtualstack_proto::vendored::POLICIES);
+        known.map(|(path, _)| *path).collect()
+    });
+    KNOWN.get(path).copied().unwrap_or("other")
 }
 
 /// The client's request id if it is a sane one, or a new one.

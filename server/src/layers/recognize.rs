@@ -31,13 +31,12 @@ pub(crate) enum Who {
 }
 
 /// What recognizes.
-#[derive(Clone)]
 pub(crate) struct Recognizer {
     pub(crate) principals: Principals,
     pub(crate) limits: Limits,
 }
 
-pub(crate) async fn layer(State(recognizer): State<Recognizer>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn layer(State(recognizer): State<Arc<Recognizer>>, mut request: Request, next: Next) -> Response {
     let info = request.extensions().get::<CallInfo>();
     let client = info.and_then(|info| info.client_address);
     let who = match policy(request.uri().path()) {

@@ -1,5 +1,7 @@
 //! What the server hands to its services.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 use virtualstack_store::{MasterKey, Store};
 
@@ -20,7 +22,7 @@ pub(crate) struct Parts {
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) denied_calls: DeniedCalls,
-    pub(crate) authorizer: Authorizer,
+    pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) changes: Changes,
     /// Cancelled when the server begins to stop.
     pub(crate) stopping: CancellationToken,

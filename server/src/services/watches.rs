@@ -48,7 +48,7 @@ const READERS: usize = 4;
 pub(crate) struct Watches {
     store: Store,
     master_key: MasterKey,
-    authorizer: Authorizer,
+    authorizer: Arc<Authorizer>,
     changes: Changes,
     /// Streams would outlast any drain, so they end when it begins.
     stopping: CancellationToken,

@@ -97,8 +97,8 @@ pub struct Store {
     pool: Pool<AsyncPgConnection>,
     shares: Shares,
     health: Arc<Health>,
-    queue_url: String,
-    listen_url: String,
+    queue_url: Arc<str>,
+    listen_url: Arc<str>,
     /// How long the first answer of a connection may take.
     patience: Duration,
 }
@@ -120,8 +120,8 @@ impl Store {
             pool: pool(url, config.max_connections, wait)?,
             shares,
             health,
-            queue_url,
-            listen_url,
+            queue_url: queue_url.into(),
+            listen_url: listen_url.into(),
             patience: wait,
         })
     }
