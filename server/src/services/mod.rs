@@ -58,7 +58,11 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         QuotaServiceServer: compute::quotas::Quotas { store: store.clone() };
         WatchServiceServer: watches::Watches::new(parts.clone(), config);
         TemplateServiceServer: compute::templates::Templates { store: store.clone() };
-        OperationsServer: operations::Operations { store: store.clone(), master_key: parts.master_key.clone() };
+        OperationsServer: operations::Operations {
+            store: store.clone(),
+            master_key: parts.master_key.clone(),
+            stopping: parts.stopping.clone(),
+        };
     }
     routes.add_service(health::service(store));
     if config.reflection {

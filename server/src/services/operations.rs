@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prost_types::Any;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use virtualstack_model::id::{OperationId, full_name};
 use virtualstack_model::operation::{OperationState, Verb};
@@ -40,6 +41,8 @@ pub(crate) struct Operations {
     pub(crate) store: Store,
     /// What console tickets are sealed with.
     pub(crate) master_key: MasterKey,
+    /// Waits would outlast any drain, so they end when it begins.
+    pub(crate) stopping: CancellationToken,
 }
 
 impl Contract for Operations {
@@ -77,7 +80,11 @@ impl Contract for Operations {
             if operation.done || Instant::now() >= end {
                 return Ok(operation);
             }
-            sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
+            tokio::select! {
+                // Whoever waits is told how it stands, and goes on with another server.
+                () = self.stopping.cancelled() => return self.poll(&call, id).await,
+                () = sleep(pause.min(end.saturating_duration_since(Instant::now()))) => {}
+            }
             pause = (pause * 3 / 2).min(SLOWEST_READ);
         }
     }
