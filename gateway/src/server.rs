@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request};
 use hyper::body::Incoming;
+use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -24,6 +25,7 @@ use crate::config::{Config, Deps};
 use crate::error::Error;
 use crate::routes::Routes;
 use crate::upstream::Upstream;
+use crate::wire::{Answer, Calls, Wire};
 use crate::{headers, own, rules};
 
 /// A gateway that is bound, and has nothing left that could fail.
@@ -111,7 +113,13 @@ impl Gateway {
             };
             let service = service(Arc::clone(&app), cors.clone(), peer);
             let service = hyper_util::service::TowerToHyperService::new(service);
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let calls = Calls::default();
+            let wire = Wire::new(stream, calls.clone());
+            let service = hyper::service::service_fn(move |request| {
+                let (call, reply) = (calls.begin(), service.call(request));
+                async move { reply.await.map(|reply| reply.map(|body| Answer::new(body, call))) }
+            });
+            let connection = builder.serve_connection(TokioIo::new(wire), service).into_owned();
             let connection = graceful.watch(connection);
             open.spawn(async move {
                 if let Err(error) = connection.await {
@@ -150,7 +158,7 @@ async fn accept(
 
 /// HTTP/1.1 and HTTP/2 in clear, with a timer for slow clients.
 fn connections(config: &Config) -> Builder<TokioExecutor> {
-    // hyper refuses what passes its own limits without a word of ours, so they are wider than those we check.
+    // What passes hyper's own limits is no request that a layer sees, so they are wider than those we check.
     let widest = (config.max_header_bytes + config.max_url_bytes) * 4;
     let mut builder = Builder::new(TokioExecutor::new());
     builder
