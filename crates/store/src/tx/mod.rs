@@ -3,6 +3,7 @@
 pub mod error;
 mod log;
 pub mod metrics;
+mod room;
 pub mod scope;
 pub mod store;
 mod tx_fn;
@@ -19,6 +20,7 @@ use virtualstack_model::{Error, Result};
 use virtualstack_queue::NewJob;
 
 use crate::tx::error::{from_diesel, unavailable};
+use crate::tx::room::Room;
 use crate::tx::tx_fn::TxFn;
 
 /// How a transaction ends that worked.
@@ -42,12 +44,14 @@ impl Ending {
 /// nobody may inherit its role.
 pub(crate) struct Connection {
     open: Option<Object<AsyncPgConnection>>,
+    /// Where it is noted that the database takes no writes.
+    pub(crate) room: Room,
 }
 
 impl Connection {
     /// Sends the statements that open a transaction and switch its role, as one message.
     pub(crate) async fn open(connection: Object<AsyncPgConnection>, statements: &str) -> Result<Self> {
-        let mut opened = Self { open: Some(connection) };
+        let mut opened = Self { open: Some(connection), room: Room::default() };
         match opened.get()?.batch_execute(statements).await.map_err(from_diesel) {
             Ok(()) => Ok(opened),
             Err(error) => {
@@ -89,7 +93,7 @@ impl Connection {
 
     /// Hands the open transaction on, in its role.
     fn take(&mut self) -> Self {
-        Self { open: self.open.take() }
+        Self { open: self.open.take(), room: self.room.clone() }
     }
 
     /// Goes on with a transaction that was handed on, in `role` again, also when what was done in it failed: who handles

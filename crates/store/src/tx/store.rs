@@ -14,6 +14,7 @@ use virtualstack_queue::{Lease, Outcome};
 
 use crate::tx::error::{CONFLICT, from_diesel, is_fatal, unavailable};
 use crate::tx::metrics::Action;
+use crate::tx::room::Room;
 use crate::tx::scope::{AccountScope, SystemPurpose, SystemScope, TenantScope};
 pub use crate::tx::tx_fn::TxFn;
 use crate::tx::{AccountTx, Connection, Ending, Read, SystemTx, TenantTx, Write};
@@ -95,6 +96,8 @@ pub struct Store {
     listen_url: String,
     /// How long the first answer of a connection may take.
     patience: Duration,
+    /// Whether writes are taken.
+    room: Room,
 }
 
 impl Store {
@@ -108,7 +111,13 @@ impl Store {
         let wait = Duration::from_millis(config.acquire_timeout_ms);
         let queue_url = config.connect_as("virtualstack_queue", "-c statement_timeout=10000");
         let listen_url = config.connect_as("virtualstack_login", "");
-        Ok(Self { pool: pool(url, config.max_connections, wait)?, queue_url, listen_url, patience: wait })
+        Ok(Self {
+            pool: pool(url, config.max_connections, wait)?,
+            queue_url,
+            listen_url,
+            patience: wait,
+            room: Room::default(),
+        })
     }
 
     /// Where the queue's runner connects: as the role that works on jobs and sees nothing else.
@@ -122,8 +131,9 @@ impl Store {
         &self.listen_url
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and takes writes.
     pub async fn ping(&self) -> Result<()> {
+        self.room.check()?;
         self.open("BEGIN READ ONLY", &Action::of("ping")).await?.end(Ending::Commit).await
     }
 
@@ -371,7 +381,12 @@ impl Store {
             let opening = Connection::open(connection, statements);
             match tokio::time::timeout(self.patience, opening).await {
                 Ok(Err(error)) if is_fatal(&error) && left > 0 => left -= 1,
-                Ok(opened) => return opened,
+                Ok(opened) => {
+                    return opened.map(|mut opened| {
+                        opened.room = self.room.clone();
+                        opened
+                    });
+                }
                 Err(late) => return Err(unavailable(late)),
             }
         }
@@ -408,13 +423,16 @@ pub(crate) fn pool(url: String, size: usize, wait: Duration) -> Result<Pool<Asyn
 }
 
 async fn end<T>(connection: Connection, ending: Ending, done: Result<T>) -> Result<T> {
-    match done {
+    let room = connection.room.clone();
+    let ended = match done {
         Ok(value) => connection.end(ending).await.map(|()| value),
         Err(error) => {
             connection.rollback().await;
             Err(error)
         }
-    }
+    };
+    room.note(&ended);
+    ended
 }
 
 async fn settle(tx: &mut TenantTx<Write>, lease: &Lease, outcome: &Outcome) -> Result<()> {
