@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
+use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use virtualstack_model::{Error, Result};
@@ -33,7 +34,7 @@ use crate::call::codec;
 use crate::changes::Changes;
 use crate::config::{Config, wrong};
 use crate::layers::authorize::{self, Authorizer};
-use crate::layers::{admission, call_info, deadline, panics, rate_limit};
+use crate::layers::{admission, call_info, deadline, panics, rate_limit, web_text};
 use crate::services;
 use crate::services::parts::Parts;
 
@@ -154,7 +155,9 @@ impl Server {
             .max_concurrent_streams(256)
             // Browsers: CORS outside of grpc-web, which answers a preflight with an error.
             .layer(self.cors)
+            .layer(MapRequestLayer::new(web_text::announce))
             .layer(GrpcWebLayer::new())
+            .layer(MapRequestLayer::new(web_text::read))
             .add_routes(self.routes)
             // Without Nagle's algorithm: replies are small, and must not wait for the client's delayed acknowledgement.
             .serve_with_incoming_shutdown(TcpIncoming::from(self.listener).with_nodelay(Some(true)), async {

@@ -80,6 +80,9 @@ pub(crate) async fn layer(State(authorizer): State<Authorizer>, request: Request
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return super::reply(too_large(authorizer.max_request_bytes)),
         Err(error) => {
+            if let Some(told) = super::web_text::told(&*error) {
+                return told.into_http();
+            }
             return super::reply(Error::unavailable("BODY_BROKEN", "the request did not arrive whole", error));
         }
     };

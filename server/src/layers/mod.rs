@@ -6,6 +6,7 @@ pub(crate) mod call_info;
 pub(crate) mod deadline;
 pub(crate) mod panics;
 pub(crate) mod rate_limit;
+pub(crate) mod web_text;
 
 use axum::response::Response;
 use virtualstack_model::Error;
