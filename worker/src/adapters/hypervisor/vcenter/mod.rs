@@ -22,6 +22,7 @@ mod config;
 mod console;
 mod create;
 mod destroy;
+mod escapes;
 mod faults;
 mod listener;
 mod lookup;
