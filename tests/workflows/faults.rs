@@ -157,6 +157,10 @@ async fn a_vm_that_vanished_can_be_deleted_and_not_undeleted() {
     let (status, refused) = tenant.rest().call("POST", &format!("/v1/{vm}:undelete"), Some(json!({}))).await;
     assert_eq!((status, &refused["error"]["details"][0]["reason"]), (400, &json!("VM_LOST")), "{refused}");
     assert_eq!(read(&tenant, &vm).await, kept, "it is as it was");
+    // The same of one that a release before has deleted, whose row says that it is off.
+    plane.database.execute("UPDATE compute.virtual_machines SET observed_power_state = 'OFF'").await;
+    plane.database.execute(include_str!("../../migrations/2026-11-28-000030_lost_vms/up.sql")).await;
+    assert_eq!(tenant.rest().call("POST", &format!("/v1/{vm}:undelete"), Some(json!({}))).await.0, 400);
     done(&tenant, "DELETE", &format!("{vm}?force=true"), json!({})).await;
     agree(&plane, &tenant).await;
 }

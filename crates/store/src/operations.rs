@@ -1,12 +1,11 @@
 //! Long-running operations: the tenant's view of work. Jobs are how it is done; this is what is told about it.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::dsl::{now, sql};
+use diesel::dsl::{case_when, now, sql};
 use diesel::pg::Pg;
-use diesel::pg::data_types::PgInterval;
 use diesel::prelude::*;
 use diesel::query_builder::{AsChangeset, QueryFragment};
-use diesel::sql_types::{Interval, Nullable, Timestamptz};
+use diesel::sql_types::{Bool, Interval, Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -125,8 +124,8 @@ async fn insert(
     job_id: Option<JobId>,
 ) -> Result<Operation> {
     let done = state.is_done();
-    let at_once = || sql::<Nullable<Timestamptz>>(if done { "now()" } else { "NULL" });
-    let limit = PgInterval::from_microseconds(new.time_limit.num_microseconds().unwrap_or(i64::MAX));
+    let begins = now.into_sql::<Timestamptz>();
+    let at_once = || case_when(done.into_sql::<Bool>(), begins);
     let values = (
         table::tenant_id.eq(tx.tenant()),
         table::id.eq(new.id),
@@ -137,10 +136,10 @@ async fn insert(
         table::job_id.eq(job_id),
         table::progress_percent.eq(if done { 100 } else { 0 }),
         table::actor.eq(tx.actor()),
-        table::created_at.eq(now),
+        table::created_at.eq(begins),
         table::started_at.eq(at_once()),
         table::ended_at.eq(at_once()),
-        table::deadline_at.eq(sql::<Timestamptz>("now() + ").bind::<Interval, _>(limit)),
+        table::deadline_at.eq(begins + new.time_limit.into_sql::<Interval>()),
     );
     let operation: Operation = diesel::insert_into(table::table)
         .values(values)
