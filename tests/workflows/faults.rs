@@ -258,6 +258,38 @@ async fn a_rollback_that_is_tried_again_leaves_alone_what_is_of_use() {
     agree(&plane, &tenant).await;
 }
 
+/// What an operator tries again waits for whatever is at work on the VM by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_is_tried_again_waits_for_its_turn() {
+    let faults = Faults::default();
+    let (plane, tenant) = faults.plane().await;
+    let (create, vm) = left_behind(&faults, &tenant).await;
+    let other = format!(
+        "INSERT INTO compute.operations (tenant_id, id, verb, state, target, slot, actor, deadline_at) \
+         SELECT tenant_id, gen_random_uuid(), 'START', 'OPEN', target, target, actor, now() + interval '1 hour' \
+         FROM compute.operations WHERE id = '{}'",
+        create["name"].as_str().expect("a name").trim_start_matches("operations/")
+    );
+    plane.database.execute(&other).await;
+    let again = "UPDATE background_jobs.jobs SET state = 'available', attempt = 0, available_at = now(), finished_at = NULL, \
+        last_error = NULL WHERE state = 'discarded'";
+    assert_eq!(plane.database.changed(again).await, 1);
+    let waits =
+        "SELECT count(*) FROM background_jobs.jobs WHERE kind = 'vm_create' AND last_error LIKE '%another operation%'";
+    let mut looks = 0..2_000;
+    while plane.database.count(waits).await == 0 {
+        looks.next().expect("it waits");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(read(&tenant, &vm).await["state"], "ERROR", "nothing was done to it");
+    let over = "UPDATE compute.operations SET state = 'FAILED', ended_at = now() WHERE state = 'OPEN'; \
+        UPDATE background_jobs.jobs SET available_at = now() WHERE kind = 'vm_create'";
+    plane.database.execute(over).await;
+    plane.idle().await;
+    assert_eq!(tenant.rest().call("GET", &format!("/v1/{vm}"), None).await.0, 404);
+    agree(&plane, &tenant).await;
+}
+
 /// What a release before today's has left of a creation that failed: a row in ERROR, of which nothing is on the hypervisor.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_an_older_failed_creation_is_deleted() {
