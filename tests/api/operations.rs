@@ -259,10 +259,13 @@ async fn a_wait_gets_its_operation_as_it_stands_when_the_server_drains() {
     let mut client = OperationsClient::new(session.channel.clone());
     let request = session.request(wait);
     let waiting = tokio::spawn(async move { client.wait_operation(request).await });
+    // And one through the gateway, which stops with the server.
+    let (rest, path) = (session.rest(), format!("/v1/{}:wait", operation.name));
+    let over_rest = tokio::spawn(async move { rest.call("POST", &path, Some(json!({"timeout": "300s"}))).await });
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     let mut looks = 0..2_000;
-    while plane.database.count(waits).await == 0 {
-        looks.next().expect("it waits");
+    while plane.database.count(waits).await < 2 {
+        looks.next().expect("they wait");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     keeper.batch_execute("ROLLBACK").await.expect("a rollback");
@@ -270,5 +273,7 @@ async fn a_wait_gets_its_operation_as_it_stands_when_the_server_drains() {
     // Half the time that it would wait otherwise.
     let told = tokio::time::timeout(Duration::from_secs(150), waiting).await.expect("it is told as the drain begins");
     let told = told.expect("no panic").expect("an answer").into_inner();
-    assert_eq!((told.name, told.done), (operation.name, false));
+    assert_eq!((&told.name, told.done), (&operation.name, false));
+    let (status, told) = over_rest.await.expect("no panic");
+    assert_eq!((status, &told["name"], &told["done"]), (200, &json!(operation.name), &json!(false)), "{told}");
 }

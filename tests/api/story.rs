@@ -11,7 +11,7 @@ use virtualstack_proto::virtualstack::compute::v1::{ListVmEventsRequest, ListVms
 use virtualstack_proto::virtualstack::iam::v1::LoginRequest;
 use virtualstack_proto::virtualstack::iam::v1::auth_service_client::AuthServiceClient;
 
-use crate::support::{ControlPlane, DEMO, PASSWORD, reason};
+use crate::support::{ControlPlane, DEMO, PASSWORD, Rest, reason};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_makes_a_vm_and_it_runs_over_grpc() {
@@ -127,14 +127,12 @@ async fn a_browser_speaks_text() {
         let cases =
             [(whole.clone(), "0"), (pieces, "0"), (whole[..whole.len() - 1].to_owned(), "3"), ("%".repeat(8), "3")];
         for (body, code) in cases {
-            let mut request = reqwest::Client::new()
-                .post(format!("{}/{rpc}", plane.grpc))
+            let client = Rest::new(&plane.grpc, access.as_deref());
+            let request = client
+                .request("POST", &format!("/{rpc}"))
                 .header("content-type", "application/grpc-web-text+proto")
                 .header("accept", "application/grpc-web-text+proto")
                 .body(body.clone());
-            if let Some(access) = &access {
-                request = request.bearer_auth(access);
-            }
             let reply = request.send().await.expect("a reply");
             assert_eq!(reply.status(), 200);
             assert_eq!(reply.headers()["content-type"], "application/grpc-web-text+proto");
