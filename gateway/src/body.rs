@@ -35,11 +35,14 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, HeaderValue::from_static("application/json"), body)
 }
 
-/// A reply whose body comes bit by bit.
+/// A reply whose body comes bit by bit. What stands in between must hand on each record at once: proxies like nginx go by a
+/// header of their own.
 pub(crate) fn stream(media_type: &'static str, records: impl Stream<Item = Bytes> + Send + 'static) -> Reply {
     let frames = records.map(|record| Ok::<_, Infallible>(Frame::data(record)));
     let mut reply = http::Response::new(StreamBody::new(frames).boxed_unsync());
     head(reply.headers_mut(), HeaderValue::from_static(media_type));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+    reply.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     reply
 }
 

@@ -25,7 +25,7 @@ impl fmt::Display for Path<'_> {
             Self::Field(Self::Root, name) => f.write_str(name),
             Self::Field(above, name) => write!(f, "{above}.{name}"),
             Self::Index(above, index) => write!(f, "{above}[{index}]"),
-            Self::Key(above, key) => write!(f, "{above}[{key:?}]"),
+            Self::Key(above, key) => write!(f, "{above}[{}]", Json::from(*key)),
         }
     }
 }

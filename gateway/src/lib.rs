@@ -28,6 +28,7 @@ mod strict;
 mod template;
 mod transcode;
 mod upstream;
+mod wire;
 
 pub use config::{Config, Deps};
 pub use error::Error;

@@ -74,6 +74,10 @@ impl Routes {
             return Found::Malformed;
         };
         let last = raw.len() - 1;
+        // A custom verb has a name, and no value ends in a bare colon.
+        if raw[last].ends_with(':') {
+            return Found::Nothing;
+        }
         let mut allowed = BTreeSet::new();
         let mut found = None;
         if let Some((head, verb)) = raw[last].rsplit_once(':') {
@@ -173,5 +177,10 @@ mod tests {
         }
         assert!(matches!(routes.find(&Method::GET, "/v1/operations/7/more"), Found::Nothing));
         assert!(matches!(routes.find(&Method::GET, "*"), Found::Nothing));
+        for path in ["/v1/vms:", "/v1/vms/7:", "/v1/vms/7:start:", "/v1/vms/7::", "/v1/:", "/:"] {
+            for method in [Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS] {
+                assert!(matches!(routes.find(&method, path), Found::Nothing), "{method} {path}");
+            }
+        }
     }
 }

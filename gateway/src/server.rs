@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request};
 use hyper::body::Incoming;
+use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
@@ -23,6 +24,7 @@ use crate::error::Error;
 use crate::places::Places;
 use crate::routes::Routes;
 use crate::upstream::Upstream;
+use crate::wire::{Answer, Calls, Wire};
 use crate::{headers, own, rules};
 
 /// A gateway that is bound, and has nothing left that could fail.
@@ -94,9 +96,16 @@ impl Gateway {
     /// None at present.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { listener, cors, app, .. } = self;
-        let make = |peer: &Peer| {
+        let make = |peer: &Peer, socket| {
             let service = service(Arc::clone(&app), cors.clone(), peer.clone());
-            hyper_util::service::TowerToHyperService::new(service)
+            let service = hyper_util::service::TowerToHyperService::new(service);
+            let calls = Calls::default();
+            let wire = Wire::new(socket, calls.clone());
+            let service = hyper::service::service_fn(move |request| {
+                let (call, reply) = (calls.begin(), service.call(request));
+                async move { reply.await.map(|reply| reply.map(|body| Answer::new(body, call))) }
+            });
+            (service, wire)
         };
         let stop = async {
             shutdown.await;
@@ -125,7 +134,7 @@ fn limits(config: &Config) -> Limits {
 
 /// HTTP/1.1 and HTTP/2 in clear, with a timer for slow clients.
 fn connections(config: &Config) -> Builder<TokioExecutor> {
-    // hyper refuses what passes its own limits without a word of ours, so they are wider than those we check.
+    // What passes hyper's own limits is no request that a layer sees, so they are wider than those we check.
     let widest = (config.max_header_bytes + config.max_url_bytes) * 4;
     let mut builder = Builder::new(TokioExecutor::new());
     builder

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use axum::middleware::from_fn_with_state as layer_fn;
 use axum::routing::get;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, Request};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -36,7 +38,7 @@ use crate::config::{Config, GatewaySecret, wrong};
 use crate::layers::authorize::{self, Authorizer};
 use crate::layers::body::{self, Bodies};
 use crate::layers::recognize::{self, Recognizer};
-use crate::layers::{admission, call_info, deadline, panics, rate_limit};
+use crate::layers::{admission, call_info, deadline, panics, rate_limit, web_text};
 use crate::services;
 use crate::services::parts::Parts;
 use crate::shares::{self, Places};
@@ -155,8 +157,13 @@ impl Server {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         let Self { listener, routes, cors, config, stopping, background, .. } = self;
         // Browsers: CORS outside of grpc-web, which answers a preflight with an error.
-        let service = ServiceBuilder::new().layer(cors).layer(GrpcWebLayer::new()).service(routes);
-        let make = |_: &Peer| TowerToHyperService::new(service.clone());
+        let service = ServiceBuilder::new()
+            .layer(cors)
+            .map_request(|request: Request<Incoming>| web_text::announce(request.map(Body::new)))
+            .layer(GrpcWebLayer::new())
+            .map_request(web_text::read)
+            .service(routes);
+        let make = |_: &Peer, socket| (TowerToHyperService::new(service.clone()), socket);
         let stop = async move {
             shutdown.await;
             stopping.cancel();

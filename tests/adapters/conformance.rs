@@ -96,6 +96,7 @@ checks![
     a_guest_shuts_down_when_asked,
     a_guest_without_tools_cannot_be_asked,
     a_reset_needs_a_running_vm,
+    what_leaves_no_trace_is_known_by_its_task,
     a_running_vm_grows,
     a_running_vm_does_not_shrink,
     a_disk_only_grows,
@@ -361,6 +362,28 @@ async fn a_reset_needs_a_running_vm(lab: &dyn Lab) {
     power(&*hypervisor, spec.id, PowerState::On).await;
     drive(async |task| hypervisor.reset(spec.id, task).await).await.expect("reset");
     assert_eq!(observe(&*hypervisor, spec.id).await.power, PowerState::On);
+}
+
+/// A reset, and a revert, by their tasks: whether they were done is not to be seen of the VM.
+async fn what_leaves_no_trace_is_known_by_its_task(lab: &dyn Lab) {
+    let (hypervisor, spec) = running(lab).await;
+    let mut started = None;
+    drive(async |task| {
+        started = task.cloned().or(started.take());
+        hypervisor.reset(spec.id, task).await
+    })
+    .await
+    .expect("reset");
+    let started = started.expect("a task");
+    // Another adapter, as of a worker that goes on where one died.
+    assert!(lab.adapter().await.has_done(&started).await.expect("known"));
+    assert!(!hypervisor.has_done(&TaskRef("task-unknown".to_owned())).await.expect("unknown"));
+    let troubled = lab.troubled(InjectedFault::Slow(Change::Snapshot)).await;
+    let slow = SnapshotSpec { id: SnapshotId::new(), display_name: "slow".to_owned() };
+    let Ok(Progress::Running { task: Some(task), .. }) = troubled.ensure_snapshot(spec.id, &slow, None).await else {
+        panic!("not started");
+    };
+    assert!(!hypervisor.has_done(&task).await.expect("known"), "it is still at work");
 }
 
 async fn a_running_vm_grows(lab: &dyn Lab) {

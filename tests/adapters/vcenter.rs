@@ -15,6 +15,7 @@ use virtualstack_worker::adapters::hypervisor::{
 
 use super::conformance::drive_every;
 use super::vcsim::{DEBIAN, NETINST, Vcsim};
+use crate::support::Rest;
 
 fn spec(name: &str) -> VmSpec {
     VmSpec {
@@ -612,4 +613,76 @@ async fn a_vcenter_that_is_down_is_waited_for() {
     create(&vcenter, &spec).await;
     assert_eq!(vcsim.machines().await.len(), 1);
     vcenter.close().await;
+}
+
+/// A client that renames things, as an administrator does.
+struct Administrator {
+    client: Rest,
+    cookie: String,
+}
+
+impl Administrator {
+    async fn sign_in(vcsim: &Vcsim) -> Self {
+        let client = Rest::new(&format!("http://{}", vcsim.address()), None);
+        let mut administrator = Self { client, cookie: String::new() };
+        let (user, password) = vcsim.credentials();
+        let login = format!(
+            "<Login xmlns=\"urn:vim25\"><_this type=\"SessionManager\">SessionManager</_this>\
+             <userName>{user}</userName><password>{password}</password></Login>"
+        );
+        administrator.cookie = administrator.call(&login).await.1;
+        administrator
+    }
+
+    /// The reply, and the cookie that it sets.
+    async fn call(&self, body: &str) -> (String, String) {
+        let envelope =
+            format!("<Envelope xmlns=\"http://schemas.xmlsoap.org/soap/envelope/\"><Body>{body}</Body></Envelope>");
+        let request =
+            self.client.request("POST", "/sdk").header("cookie", &self.cookie).header("content-type", "text/xml");
+        let reply = request.body(envelope).send().await.expect("a reply");
+        let cookie = reply.headers().get("set-cookie").and_then(|cookie| cookie.to_str().ok()?.split(';').next());
+        let cookie = cookie.unwrap_or_default().to_owned();
+        assert_eq!(reply.status(), 200, "{body}");
+        let bytes = reply.bytes().await.expect("a body");
+        (String::from_utf8(bytes.to_vec()).expect("text"), cookie)
+    }
+
+    /// Gives what is at a path another name, as a vCenter writes it.
+    async fn rename(&self, path: &str, name: &str) {
+        let find = format!(
+            "<FindByInventoryPath xmlns=\"urn:vim25\"><_this type=\"SearchIndex\">SearchIndex</_this>\
+             <inventoryPath>{path}</inventoryPath></FindByInventoryPath>"
+        );
+        let (found, _) = self.call(&find).await;
+        let found = found.split("<returnval").nth(1).unwrap_or_else(|| panic!("{path}: {found}"));
+        let kind = found.split('"').nth(1).expect("a type");
+        let id = found.split(['>', '<']).nth(1).expect("an id");
+        let rename = format!(
+            "<Rename_Task xmlns=\"urn:vim25\"><_this type=\"{kind}\">{id}</_this><newName>{name}</newName></Rename_Task>"
+        );
+        self.call(&rename).await;
+    }
+}
+
+/// A vCenter writes some characters of names as escapes. People see them, and say them in settings, as they are, or as tools
+/// show them.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_as_people_gave_them() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    let administrator = Administrator::sign_in(&vcsim).await;
+    administrator.rename("DC0/vm/templates/debian-12", "debian%2f12 %5c 50%25").await;
+    administrator.rename("DC0/vm/templates", "templates 50%25").await;
+    administrator.rename("DC0/vm/virtualstack", "our%2fVMs").await;
+    let config =
+        Config { template_folder: "templates 50%".to_owned(), vm_folder: "our%2FVMs".to_owned(), ..vcsim.config() };
+    let vcenter = VCenter::connect(config).expect("good settings");
+    let templates = vcenter.observe_templates().await.expect("templates");
+    let names: Vec<_> = templates.iter().map(|template| template.display_name.as_str()).collect();
+    assert!(names.contains(&r"debian/12 \ 50%"), "{names:?}");
+    let spec = spec("web-1");
+    create(&vcenter, &spec).await;
+    assert!(vcenter.observe_vm(spec.id).await.expect("observed").is_some());
+    // It is in the folder that there was.
+    assert_eq!(vcsim.calls("CreateFolder").await, 0);
 }

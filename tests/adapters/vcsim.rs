@@ -94,6 +94,11 @@ impl Vcsim {
         }
     }
 
+    /// Name and password of the account.
+    pub(crate) fn credentials(&self) -> (&str, &str) {
+        (&self.ready.username, &self.ready.password)
+    }
+
     pub(crate) fn connect(&self) -> VCenter {
         VCenter::connect(self.config()).expect("good settings")
     }

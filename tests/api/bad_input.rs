@@ -212,6 +212,8 @@ async fn vms_that_break_a_rule() {
         (json!({"template": "debian-12"}), "vm.template"),
         (json!({"template": "templates/0199a000-0000-7000-8000-000000000000"}), "vm.template"),
         (json!({"labels": {"A b": "x"}}), "vm.labels[\"A b\"]"),
+        (json!({"labels": {"a]b.c_D": "x"}}), "vm.labels[\"a]b.c_D\"]"),
+        (json!({"labels": {"a\"b_C": "x"}}), "vm.labels[\"a\\\"b_C\"]"),
         (json!({"labels": {"tier": "no spaces"}}), "vm.labels[\"tier\"]"),
         (json!({"etag": "x".repeat(65)}), "vm.etag"),
     ] {
@@ -308,6 +310,13 @@ async fn vms_that_meet_another() {
     assert_eq!(rival.get(&theirs.name).await.expect("untouched").etag, theirs.etag);
     let invalid_id = rest.call("GET", "/v1/vms/web-1", None).await;
     assert_eq!(invalid(&invalid_id), ["name"]);
+
+    // A colon with no verb behind it is not taken for the VM.
+    for suffix in [":", ":?force=true", "::"] {
+        let reply = rest.call("DELETE", &format!("{path}{suffix}"), None).await;
+        assert_eq!(reply.0, 404, "{suffix}: {}", reply.1);
+    }
+    assert_eq!(rest.call("GET", &path, None).await.1["state"], "RUNNING");
 
     // Changes for a VM that is no longer as it was read.
     let stale = json!({"description": "mine", "etag": "\"0\""});

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod compute;
+mod full_disk;
 mod iam;
 mod operations;
 mod story;

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use diesel_async::SimpleAsyncConnection as _;
 use serde_json::{Value, json};
+use virtualstack_proto::google::longrunning::WaitOperationRequest;
+use virtualstack_proto::google::longrunning::operations_client::OperationsClient;
 use virtualstack_worker::adapters::hypervisor::simulated;
 use virtualstack_worker::{NoProbe, Point};
 
@@ -234,4 +237,43 @@ async fn a_wait_ends_with_its_time() {
     let (done, ()) = tokio::join!(waiting, working);
     assert_eq!(done["response"]["state"], "RUNNING", "{done}");
     assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
+}
+
+/// A wait that is under way when its server drains is answered, and not cut off when the drain is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_gets_its_operation_as_it_stands_when_the_server_drains() {
+    let mut plane = ControlPlane::without_worker().await;
+    let worker = plane.work(Arc::new(NoProbe)).await;
+    plane.templates().await;
+    worker.drain().await;
+    let session = plane.admin().await;
+    let operation = session.create("endless").await.expect("accepted");
+
+    // The first read has to wait, so that it is seen.
+    let mut keeper = plane.database.admin().await;
+    keeper.batch_execute("BEGIN; LOCK TABLE compute.operations IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+    let wait = WaitOperationRequest {
+        name: operation.name.clone(),
+        timeout: Some(prost_types::Duration { seconds: 300, nanos: 0 }),
+    };
+    let mut client = OperationsClient::new(session.channel.clone());
+    let request = session.request(wait);
+    let waiting = tokio::spawn(async move { client.wait_operation(request).await });
+    // And one through the gateway, which stops with the server.
+    let (rest, path) = (session.rest(), format!("/v1/{}:wait", operation.name));
+    let over_rest = tokio::spawn(async move { rest.call("POST", &path, Some(json!({"timeout": "300s"}))).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let mut looks = 0..2_000;
+    while plane.database.count(waits).await < 2 {
+        looks.next().expect("they wait");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    keeper.batch_execute("ROLLBACK").await.expect("a rollback");
+    plane.drain().await;
+    // Half the time that it would wait otherwise.
+    let told = tokio::time::timeout(Duration::from_secs(150), waiting).await.expect("it is told as the drain begins");
+    let told = told.expect("no panic").expect("an answer").into_inner();
+    assert_eq!((&told.name, told.done), (&operation.name, false));
+    let (status, told) = over_rest.await.expect("no panic");
+    assert_eq!((status, &told["name"], &told["done"]), (200, &json!(operation.name), &json!(false)), "{told}");
 }

@@ -1,5 +1,7 @@
 //! The main job, end to end: sign in, make a VM, see it run, stop it, start it, delete it.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
@@ -9,7 +11,7 @@ use virtualstack_proto::virtualstack::compute::v1::{ListVmEventsRequest, ListVms
 use virtualstack_proto::virtualstack::iam::v1::LoginRequest;
 use virtualstack_proto::virtualstack::iam::v1::auth_service_client::AuthServiceClient;
 
-use crate::support::{ControlPlane, DEMO, PASSWORD, reason};
+use crate::support::{ControlPlane, DEMO, PASSWORD, Rest, reason};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_makes_a_vm_and_it_runs_over_grpc() {
@@ -100,4 +102,47 @@ async fn a_browser_signs_in_over_grpc_web() {
     assert_eq!(slugs, ["demo", "provider"]);
     let refused = auth.login(request("wrong password")).await.expect_err("refused");
     assert_eq!(reason(&refused), "CREDENTIALS_WRONG", "error details come through");
+}
+
+/// Browsers that send no binary send base64, whole or in pieces that were encoded each by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_speaks_text() {
+    let plane = ControlPlane::without_worker().await;
+    let access = plane.admin().await.tokens.access_token;
+    let login =
+        LoginRequest { email: "admin@example.com".to_owned(), password: PASSWORD.to_owned(), tenant: DEMO.to_owned() };
+    let framed = |message: Vec<u8>| {
+        let length = u32::try_from(message.len()).expect("a small message").to_be_bytes();
+        ([&[0][..], &length].concat(), message)
+    };
+    let calls = [
+        ("virtualstack.iam.v1.AuthService/Login", None, framed(prost::Message::encode_to_vec(&login))),
+        // What is not public is read before its handler is called.
+        ("virtualstack.compute.v1.VmService/ListVms", Some(access), framed(b"\x10\x05".to_vec())),
+    ];
+    for (rpc, access, (head, message)) in calls {
+        let whole = STANDARD.encode([head.as_slice(), &message].concat());
+        let pieces = STANDARD.encode(&head) + &STANDARD.encode(&message);
+        assert!(pieces.trim_end_matches('=').contains('='), "padding in the middle");
+        let cases =
+            [(whole.clone(), "0"), (pieces, "0"), (whole[..whole.len() - 1].to_owned(), "3"), ("%".repeat(8), "3")];
+        for (body, code) in cases {
+            let client = Rest::new(&plane.grpc, access.as_deref());
+            let request = client
+                .request("POST", &format!("/{rpc}"))
+                .header("content-type", "application/grpc-web-text+proto")
+                .header("accept", "application/grpc-web-text+proto")
+                .body(body.clone());
+            let reply = request.send().await.expect("a reply");
+            assert_eq!(reply.status(), 200);
+            assert_eq!(reply.headers()["content-type"], "application/grpc-web-text+proto");
+            let told = reply.headers().get("grpc-status").map(|code| code.to_str().expect("text").to_owned());
+            let text = reply.bytes().await.expect("a body");
+            // Each frame is a piece by itself.
+            let frames: Vec<u8> = text.chunks(4).flat_map(|group| STANDARD.decode(group).expect("base64")).collect();
+            let trailers = String::from_utf8_lossy(&frames).into_owned();
+            let is_told = told.as_deref() == Some(code) || trailers.contains(&format!("grpc-status:{code}"));
+            assert!(is_told, "{rpc} {body}: {told:?} {trailers:?}");
+        }
+    }
 }

@@ -115,6 +115,25 @@ fn no_crate_runs_its_documentation() {
     }
 }
 
+/// What works on jobs goes by the database's clock ([`virtualstack_queue::Clock`]): a worker whose own is wrong fails nothing
+/// before its time and keeps nothing beyond it. Adapters have to know what time it is elsewhere.
+#[test]
+fn what_works_on_jobs_reads_no_clock_of_its_own() {
+    let is_bound = |file: &str| {
+        let works = ["worker/src/", "crates/queue/src/"].iter().any(|folder| file.starts_with(folder));
+        (works || file == "crates/store/src/operations.rs")
+            && !file.starts_with("worker/src/adapters/")
+            && file != "crates/queue/src/clock.rs"
+    };
+    let bound: Vec<_> = files().into_iter().filter(|file| file.ends_with(".rs") && is_bound(file)).collect();
+    assert!(bound.len() > 30, "{bound:?}");
+    for file in bound {
+        let source = fs::read_to_string(Path::new(ROOT).join(&file)).expect("a file");
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        assert!(!["Utc::now", "Local::now", "SystemTime"].iter().any(|clock| source.contains(clock)), "{file}");
+    }
+}
+
 /// clippy says nothing of a path that leads nowhere, and then guards nothing.
 #[test]
 fn what_clippy_is_told_of_our_functions_is_there() {

@@ -183,6 +183,10 @@ impl Hypervisor for Intercepted {
         self.pass(vm, Call::Idle, self.inner.ensure_idle(vm, task)).await
     }
 
+    async fn has_done(&self, task: &TaskRef) -> Result<bool, Fault> {
+        self.inner.has_done(task).await
+    }
+
     async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
         self.pass(vm.id, Call::Absent, self.inner.ensure_absent(vm, task)).await
     }

@@ -233,7 +233,8 @@ impl Possible {
         let only = |state: State| BTreeSet::from([state as i32]);
         match ask {
             Ask::Create { size, .. } => {
-                next.gone = *end == End::Cancelled;
+                // What failed leaves something only where it could not be taken back either.
+                next.gone = !succeeded;
                 next.states = match end {
                     End::Succeeded => only(State::Running),
                     End::Failed { .. } => only(State::Error),

@@ -4,6 +4,7 @@ mod access;
 mod delivery;
 mod rest;
 mod stream;
+mod times;
 
 use std::time::Duration;
 

@@ -12,13 +12,13 @@ use super::{SOON, describe, flood, settings};
 use crate::support::{ControlPlane, Rest};
 
 /// An open response, read piece by piece.
-struct Lines {
+pub(super) struct Lines {
     response: reqwest::Response,
     text: String,
 }
 
 impl Lines {
-    async fn open(rest: &Rest, path: &str, headers: &[(&str, &str)]) -> Self {
+    pub(super) async fn open(rest: &Rest, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut request = rest.request("GET", path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -60,7 +60,7 @@ impl Lines {
         }
     }
 
-    async fn line(&mut self) -> Value {
+    pub(super) async fn line(&mut self) -> Value {
         serde_json::from_str(&self.next("\n").await).expect("JSON")
     }
 }

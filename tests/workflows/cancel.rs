@@ -1,4 +1,4 @@
-//! Operations that are cancelled while the hypervisor is at work: they end CANCELLED, with what is really so.
+//! Operations that are cancelled while the hypervisor is at work: they end with what is really so, as done where it is done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,44 @@ use virtualstack_worker::adapters::hypervisor::{Fault, FaultClass};
 use super::{NEVER, agree, ask, at_step, at_work, behind, cancel, done, ended, on, quick, read, waiting};
 use crate::support::{Call, ControlPlane, Gate, Intercepted, Session, When, test_fault};
 
-/// Asks for something, waits until the hypervisor is at work on it, and cancels it.
-async fn cancelled(plane: &ControlPlane, tenant: &Session, path: &str, body: Value, action: &str) {
+/// Asks for something, waits until the hypervisor is at work on it, and asks to cancel it; how it ended.
+async fn asked_to_cancel(plane: &ControlPlane, tenant: &Session, path: &str, body: Value, action: &str) -> Value {
     let method =
         if path.contains(':') || path.ends_with("vms") || path.ends_with("snapshots") { "POST" } else { "PATCH" };
     let operation = ask(tenant, method, path, body).await;
     at_work(plane, action).await;
     cancel(tenant, &operation).await;
     let ended = ended(tenant, &operation).await;
-    assert_eq!(ended["error"]["code"], 1, "{ended}");
     agree(plane, tenant).await;
+    ended
+}
+
+/// The same of something that can be stopped half way.
+async fn cancelled(plane: &ControlPlane, tenant: &Session, path: &str, body: Value, action: &str) {
+    let ended = asked_to_cancel(plane, tenant, path, body, action).await;
+    assert_eq!(ended["error"]["code"], 1, "{ended}");
+}
+
+/// The same of something that cannot: it is done, and says so. `state` is that of the VM then.
+async fn done_all_the_same(
+    plane: &ControlPlane,
+    tenant: &Session,
+    path: &str,
+    body: Value,
+    (action, state, event): (&str, &str, &str),
+) {
+    let ended = asked_to_cancel(plane, tenant, path, body, action).await;
+    assert!(ended["error"].is_null(), "{path}: {ended}");
+    let metadata = &ended["metadata"];
+    assert_eq!(
+        json!([metadata["cancelRequested"], metadata["progressPercent"]]),
+        json!([true, 100]),
+        "{path}: {ended}"
+    );
+    let vm = path.split([':', '?']).next().and_then(|path| path.split("/snapshots").next()).expect("a VM");
+    assert_eq!(read(tenant, vm).await["state"], state, "{path}");
+    let told = read(tenant, &format!("{vm}/events?pageSize=1")).await["vmEvents"][0].clone();
+    assert_eq!(json!([told["reason"], told["operation"]]), json!([event, ended["name"]]), "{path}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,12 +127,54 @@ async fn cancelled_changes_tell_what_is_really_so() {
     assert_eq!(read(&tenant, &format!("{vm}/snapshots")).await["snapshots"], json!([]));
     cancelled(&plane, &tenant, &format!("{vm}:stop"), json!({"graceful": true}), "SHUT_DOWN").await;
     assert_eq!(read(&tenant, &vm).await["state"], "RUNNING", "nobody waits for a guest that hangs");
-    for (verb, action, state) in
-        [("suspend", "SUSPEND", "SUSPENDED"), ("start", "POWER_ON", "RUNNING"), ("stop", "POWER_OFF", "STOPPED")]
-    {
-        cancelled(&plane, &tenant, &format!("{vm}:{verb}"), json!({}), action).await;
-        assert_eq!(read(&tenant, &vm).await["state"], state, "{verb} cannot be stopped half way");
+}
+
+/// Whatever cannot be stopped half way, each verb of a VM and its snapshots.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_in_spite_of_a_cancel_ends_as_done() {
+    let (plane, tenant) = on(Config { power_ms: 1_500, ..quick() }).await;
+    let vm = tenant.running("stubborn").await.name;
+    let snapshot = done(&tenant, "POST", &format!("{vm}/snapshots"), json!({"displayName": "first"})).await;
+    let snapshot = snapshot["name"].as_str().expect("a name");
+    done(&tenant, "PATCH", &vm, json!({"cpuCount": 4})).await;
+    for (path, body, told) in [
+        (format!("{vm}:reset"), json!({}), ("RESET", "RUNNING", "VM_RESET")),
+        // Of these only the last thing that they do tells that they are done.
+        (format!("{vm}:restart"), json!({}), ("POWER_ON", "RUNNING", "VM_RESTARTED")),
+        (format!("{vm}?allowRestart=true"), json!({"cpuCount": 2}), ("POWER_ON", "RUNNING", "VM_RESIZED")),
+        (format!("{vm}:suspend"), json!({}), ("SUSPEND", "SUSPENDED", "VM_SUSPENDED")),
+        (format!("{vm}:start"), json!({}), ("POWER_ON", "RUNNING", "VM_STARTED")),
+        (format!("{vm}:stop"), json!({}), ("POWER_OFF", "STOPPED", "VM_STOPPED")),
+        (format!("{snapshot}:revert"), json!({}), ("REVERT", "STOPPED", "VM_REVERTED")),
+    ] {
+        done_all_the_same(&plane, &tenant, &path, body, told).await;
     }
+    let delete = ask(&tenant, "DELETE", snapshot, json!({})).await;
+    at_work(&plane, "REMOVE_SNAPSHOT").await;
+    cancel(&tenant, &delete).await;
+    assert!(ended(&tenant, &delete).await["error"].is_null());
+}
+
+/// A restart that was cancelled while the VM went off has not restarted it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_by_half_is_cancelled() {
+    let (plane, tenant) = on(Config { power_ms: 1_500, shut_down_ms: NEVER, ..quick() }).await;
+    let vm = tenant.running("halved").await.name;
+    let restart = ask(&tenant, "POST", &format!("{vm}:restart"), json!({})).await;
+    at_step(&tenant, &restart, "await_guest").await;
+    // The guest's time is over, so its power is cut.
+    let over = "UPDATE background_jobs.jobs SET progress = jsonb_set(progress, '{at,until}', '\"2026-01-01T00:00:00Z\"') \
+        WHERE kind = 'vm_power' AND progress #>> '{at,phase}' = 'await' AND state = 'available'";
+    let mut looks = 0..2_000;
+    while plane.database.changed(over).await == 0 {
+        looks.next().expect("it waits for the guest");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    at_work(&plane, "POWER_OFF").await;
+    cancel(&tenant, &restart).await;
+    assert_eq!(ended(&tenant, &restart).await["error"]["code"], 1);
+    assert_eq!(read(&tenant, &vm).await["state"], "STOPPED");
+    agree(&plane, &tenant).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

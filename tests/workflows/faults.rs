@@ -142,9 +142,10 @@ async fn a_vm_that_vanished_is_an_error_and_still_counted() {
     agree(&plane, &tenant).await;
 }
 
-/// It may come back until it is purged, with a storage that was away: so it counts, and says why it is not to be seen.
+/// It may come back until it is purged, with a storage that was away: so it counts, and says why it is not to be seen. But
+/// nobody is told that they have it again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_that_vanished_can_be_deleted_and_undeleted() {
+async fn a_vm_that_vanished_can_be_deleted_and_not_undeleted() {
     let (plane, tenant) = Faults::default().plane().await;
     let vm = tenant.running("vanished").await.name;
     plane.database.execute("DELETE FROM simulated_hypervisor.vms").await;
@@ -153,9 +154,13 @@ async fn a_vm_that_vanished_can_be_deleted_and_undeleted() {
     assert_eq!(json!([kept["state"], kept["stateReason"]]), json!(["DELETED", "the VM is gone from the hypervisor"]));
     let usage = read(&tenant, "quota").await["usage"].clone();
     assert_eq!((&usage["vms"], &usage["diskGib"]), (&json!(0), &kept["diskGib"]), "{usage}");
-    done(&tenant, "POST", &format!("{vm}:undelete"), json!({})).await;
-    let start = ask(&tenant, "POST", &format!("{vm}:start"), json!({})).await;
-    assert_eq!(error(&ended(&tenant, &start).await), (5, "VM_LOST".to_owned()));
+    let (status, refused) = tenant.rest().call("POST", &format!("/v1/{vm}:undelete"), Some(json!({}))).await;
+    assert_eq!((status, &refused["error"]["details"][0]["reason"]), (400, &json!("VM_LOST")), "{refused}");
+    assert_eq!(read(&tenant, &vm).await, kept, "it is as it was");
+    // The same of one that a release before has deleted, whose row says that it is off.
+    plane.database.execute("UPDATE compute.virtual_machines SET observed_power_state = 'OFF'").await;
+    plane.database.execute(include_str!("../../migrations/2026-11-28-000030_lost_vms/up.sql")).await;
+    assert_eq!(tenant.rest().call("POST", &format!("/v1/{vm}:undelete"), Some(json!({}))).await.0, 400);
     done(&tenant, "DELETE", &format!("{vm}?force=true"), json!({})).await;
     agree(&plane, &tenant).await;
 }
@@ -168,7 +173,7 @@ fn failure(outcome: Option<Outcome>) -> Status {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_fails_at_any_step_leaves_nothing_on_the_hypervisor() {
+async fn a_create_that_fails_at_any_step_leaves_nothing() {
     for (call, class, code) in [
         (Call::Create, FaultClass::Permanent, tonic::Code::FailedPrecondition),
         (Call::Create, FaultClass::Capacity, tonic::Code::ResourceExhausted),
@@ -183,13 +188,145 @@ async fn a_create_that_fails_at_any_step_leaves_nothing_on_the_hypervisor() {
         assert_eq!(status.message, "it does not work", "the tenant is told; the detail is the operator's");
         plane.idle().await;
         assert!(plane.hypervisor(Default::default()).vms().await.expect("a list").is_empty(), "{call:?} {class:?}");
-        let vms = tenant.vms().list_vms(tenant.request(Default::default())).await.expect("VMs").into_inner().vms;
-        assert_eq!(vms[0].state(), State::Error);
-        assert_eq!(vms[0].state_reason, "Creation failed: it does not work");
+        assert_eq!(read(&tenant, "vms?showDeleted=true").await["vms"], json!([]), "{call:?} {class:?}");
+        assert_eq!(read(&tenant, "quota").await["usage"]["vms"], 0, "{call:?} {class:?}");
+        // Its name is free.
+        tenant.running("doomed").await;
         agree(&plane, &tenant).await;
-        // What failed can be cleared away.
-        tenant.vm_of(tenant.delete(&vms[0].name, true).await.expect("accepted")).await;
     }
+}
+
+/// A VM whose creation failed and whose rollback was given up: nobody knows what is left of it.
+async fn left_behind(faults: &Faults, tenant: &Session) -> (Value, String) {
+    faults.lock().extend([
+        (Call::PowerOn, When::Before, FaultClass::Permanent),
+        (Call::Absent, When::Before, FaultClass::Permanent),
+    ]);
+    let body = json!({"displayName": "stranded", "template": tenant.list_templates().await[0].name});
+    let create = ended(tenant, &ask(tenant, "POST", "vms", body.clone()).await).await;
+    assert_eq!(error(&create), (9, "TEST_FAULT".to_owned()));
+    let vm = create["metadata"]["target"].as_str().expect("a VM").to_owned();
+    assert_eq!(read(tenant, &vm).await["state"], "ERROR");
+    assert_eq!(read(tenant, "quota").await["usage"]["vms"], 1, "it is there still");
+    assert_eq!(tenant.rest().call("POST", "/v1/vms", Some(body)).await.0, 409, "its name is taken");
+    (create, vm)
+}
+
+/// What an operator does with a dead letter.
+async fn try_again(plane: &ControlPlane) {
+    let again = "UPDATE background_jobs.jobs SET state = 'available', attempt = 0, available_at = now(), finished_at = NULL \
+        WHERE state = 'discarded'";
+    assert_eq!(plane.database.changed(again).await, 1);
+    plane.idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_was_given_up_is_tried_again_or_its_vm_deleted() {
+    let faults = Faults::default();
+    let (plane, tenant) = faults.plane().await;
+    let (create, vm) = left_behind(&faults, &tenant).await;
+    // Its time is over, too.
+    plane
+        .database
+        .execute("UPDATE compute.operations SET deadline_at = now() - interval '1 day', grace_from = NULL")
+        .await;
+    try_again(&plane).await;
+    assert_eq!(tenant.rest().call("GET", &format!("/v1/{vm}"), None).await.0, 404);
+    let now = read(&tenant, create["name"].as_str().expect("a name")).await;
+    assert_eq!(
+        json!([now["error"], now["metadata"]["endTime"], now["metadata"]["step"]]),
+        json!([create["error"], create["metadata"]["endTime"], create["metadata"]["step"]]),
+        "an operation ends once"
+    );
+    agree(&plane, &tenant).await;
+
+    let (_, vm) = left_behind(&faults, &tenant).await;
+    done(&tenant, "DELETE", &format!("{vm}?force=true"), json!({})).await;
+    try_again(&plane).await;
+    assert_eq!(plane.database.count("SELECT count(*) FROM background_jobs.jobs WHERE state = 'discarded'").await, 0);
+    agree(&plane, &tenant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_is_tried_again_leaves_alone_what_is_of_use() {
+    let faults = Faults::default();
+    let (plane, tenant) = faults.plane().await;
+    let (_, vm) = left_behind(&faults, &tenant).await;
+    done(&tenant, "POST", &format!("{vm}:start"), json!({})).await;
+    try_again(&plane).await;
+    assert_eq!(read(&tenant, &vm).await["state"], "RUNNING");
+    agree(&plane, &tenant).await;
+}
+
+/// What an operator tries again waits for whatever is at work on the VM by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_is_tried_again_waits_for_its_turn() {
+    let faults = Faults::default();
+    let (plane, tenant) = faults.plane().await;
+    let (create, vm) = left_behind(&faults, &tenant).await;
+    let other = format!(
+        "INSERT INTO compute.operations (tenant_id, id, verb, state, target, slot, actor, deadline_at) \
+         SELECT tenant_id, gen_random_uuid(), 'START', 'OPEN', target, target, actor, now() + interval '1 hour' \
+         FROM compute.operations WHERE id = '{}'",
+        create["name"].as_str().expect("a name").trim_start_matches("operations/")
+    );
+    plane.database.execute(&other).await;
+    let again = "UPDATE background_jobs.jobs SET state = 'available', attempt = 0, available_at = now(), finished_at = NULL, \
+        last_error = NULL WHERE state = 'discarded'";
+    assert_eq!(plane.database.changed(again).await, 1);
+    let waits =
+        "SELECT count(*) FROM background_jobs.jobs WHERE kind = 'vm_create' AND last_error LIKE '%another operation%'";
+    let mut looks = 0..2_000;
+    while plane.database.count(waits).await == 0 {
+        looks.next().expect("it waits");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(read(&tenant, &vm).await["state"], "ERROR", "nothing was done to it");
+    let over = "UPDATE compute.operations SET state = 'FAILED', ended_at = now() WHERE state = 'OPEN'; \
+        UPDATE background_jobs.jobs SET available_at = now() WHERE kind = 'vm_create'";
+    plane.database.execute(over).await;
+    plane.idle().await;
+    assert_eq!(tenant.rest().call("GET", &format!("/v1/{vm}"), None).await.0, 404);
+    agree(&plane, &tenant).await;
+}
+
+/// What a release before today's has left of a creation that failed: a row in ERROR, of which nothing is on the hypervisor.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_an_older_failed_creation_is_deleted() {
+    let (plane, tenant) = Faults::default().plane().await;
+    let vm = tenant.running("old").await.name;
+    plane
+        .database
+        .execute(
+            "DELETE FROM simulated_hypervisor.vms; \
+             UPDATE compute.quotas SET vms = 0, vcpus = 0, memory_mib = 0, disk_gib = 0 WHERE vms = 1; \
+             UPDATE compute.virtual_machines SET state = 'ERROR', counted = false, observed_at = NULL, \
+                 observed_power_state = NULL, state_reason = 'Creation failed: it does not work'",
+        )
+        .await;
+    done(&tenant, "DELETE", &vm, json!({})).await;
+    assert_eq!(read(&tenant, "vms?showDeleted=true").await["vms"], json!([]));
+    agree(&plane, &tenant).await;
+}
+
+/// Nobody waits for the address of a machine that has no guest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_from_a_medium_waits_for_no_address() {
+    let looks = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&looks);
+    let (_plane, tenant) = behind(quick(), move |call, when| {
+        if (call, when) == (Call::Observe, When::Before) {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    })
+    .await;
+    let templates = read(&tenant, "templates").await["templates"].clone();
+    let mut media = templates.as_array().expect("templates").iter().filter(|template| template["kind"] == "ISO");
+    let body = json!({"displayName": "blank", "template": media.next().expect("a medium")["name"]});
+    let vm = done(&tenant, "POST", "vms", body).await;
+    assert_eq!(json!([vm["state"], vm["ipAddresses"]]), json!(["RUNNING", []]));
+    assert_eq!(looks.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,9 @@ use crate::peer::Waiting;
 /// The number that bodies do not have.
 const SOCKET: u64 = u64::MAX;
 
-pub(crate) struct Socket {
+/// The socket of a connection.
+#[derive(Debug)]
+pub struct Socket {
     stream: TcpStream,
     peer: Peer,
     waiting: Arc<Waiting>,

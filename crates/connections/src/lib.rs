@@ -11,6 +11,7 @@ mod peer;
 mod serve;
 mod shares;
 
+pub use io::Socket;
 pub use limits::Limits;
 pub use network::network;
 pub use peer::Peer;

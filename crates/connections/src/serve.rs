@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -28,8 +29,8 @@ use crate::{Share, Shares, network};
 /// How often a connection is looked at. What ends it is measured in seconds.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Serves until `shutdown`; then lets calls finish, and cuts the rest. True where some had to be cut.
-pub async fn serve<M, S, B>(
+/// Serves each connection by what `make` makes of it, until `shutdown`; then lets calls finish, and cuts the rest. True where some had to be cut.
+pub async fn serve<M, S, I, B>(
     listener: TcpListener,
     http: Builder<TokioExecutor>,
     limits: Limits,
@@ -37,9 +38,10 @@ pub async fn serve<M, S, B>(
     shutdown: impl Future<Output = ()>,
 ) -> bool
 where
-    M: Fn(&Peer) -> S,
+    M: Fn(&Peer, Socket) -> (S, I),
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
     S::Future: Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -63,7 +65,8 @@ where
                 None => continue,
             },
         };
-        let inner = Arc::new(make(&peer));
+        let (inner, socket) = make(&peer, Socket::new(stream, peer.clone()));
+        let inner = Arc::new(inner);
         let caller = peer.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (peer, at_work) = (caller.clone(), caller.begin_request());
@@ -73,8 +76,7 @@ where
                 Ok::<_, Infallible>(reply.map(|body| Paced::new(body, &peer, at_work)))
             })
         });
-        let socket = TokioIo::new(Socket::new(stream, peer.clone()));
-        let connection = http.serve_connection(socket, service).into_owned();
+        let connection = http.serve_connection(TokioIo::new(socket), service).into_owned();
         let stop = stop.clone();
         open.spawn(async move {
             tokio::pin!(connection);

@@ -50,9 +50,9 @@ async fn port(limits: Limits, bytes: usize, trust: bool) -> Port {
         let mut http = Builder::new(TokioExecutor::new());
         http.http1().timer(TokioTimer::new());
         http.http2().timer(TokioTimer::new());
-        let make = |_: &Peer| {
+        let make = |_: &Peer, socket| {
             let seen = Arc::clone(&seen);
-            service_fn(move |request: Request<Incoming>| {
+            let service = service_fn(move |request: Request<Incoming>| {
                 let seen = Arc::clone(&seen);
                 async move {
                     let peer = request.extensions().get::<Peer>().expect("every request has one").clone();
@@ -62,7 +62,8 @@ async fn port(limits: Limits, bytes: usize, trust: bool) -> Port {
                     seen.lock().await.push(peer);
                     Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; bytes]))))
                 }
-            })
+            });
+            (service, socket)
         };
         serve(listener, http, limits, make, async { _ = stopped.await }).await;
     });

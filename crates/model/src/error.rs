@@ -25,9 +25,10 @@ impl Violation {
         let mut field = String::with_capacity(path.len());
         let mut upper = false;
         // Map keys stand in quotes and stay as they are.
-        let mut quoted = false;
+        let (mut quoted, mut escaped) = (false, false);
         for character in path.chars() {
-            quoted ^= character == '"';
+            quoted ^= character == '"' && !escaped;
+            escaped = quoted && character == '\\' && !escaped;
             match character {
                 '_' if !quoted => upper = true,
                 _ if std::mem::take(&mut upper) => field.extend(character.to_uppercase()),
@@ -261,6 +262,8 @@ mod tests {
         let name = |path: &str| Violation::new(path, "").field;
         assert_eq!(name("vm.disk_gib"), "vm.diskGib");
         assert_eq!(name(r#"vm.labels["a_b"]"#), r#"vm.labels["a_b"]"#);
+        let quotes = r#"vm.labels["a\"b_c\\"].disk_gib"#;
+        assert_eq!(name(quotes), quotes.replace("disk_gib", "diskGib"));
         assert_eq!(Error::invalid("page_size", "is wrong").to_string(), "pageSize: is wrong");
     }
 }

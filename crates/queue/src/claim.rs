@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Double, Integer, Jsonb, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Double, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::clock::Clock;
 
 /// A claimed job, and the token that its holder writes with.
 #[derive(Clone, Debug, QueryableByName)]
@@ -40,6 +42,9 @@ pub struct Lease {
     /// How long it was due before it was claimed, in seconds.
     #[diesel(sql_type = Double)]
     pub overdue_seconds: f64,
+    /// The database's clock, as the claim told it.
+    #[diesel(sql_type = Timestamptz)]
+    pub clock: Clock,
     /// What the last try said.
     #[diesel(sql_type = Nullable<Text>)]
     pub last_error: Option<String>,
@@ -61,7 +66,7 @@ const CLAIM: &str = "WITH due AS ( \
     FROM due WHERE job.id = due.id \
     RETURNING job.id, job.kind, job.queue, job.group_key, job.payload, job.progress, job.fencing_token AS token, \
         job.attempt, job.max_attempts, job.last_error, job.traceparent, \
-        extract(epoch FROM now() - due.available_at)::double precision AS overdue_seconds";
+        extract(epoch FROM now() - due.available_at)::double precision AS overdue_seconds, clock_timestamp() AS clock";
 
 /// Claims up to `limit` due jobs for `lease_ms` milliseconds.
 pub async fn claim(

@@ -6,11 +6,13 @@
 //! write.
 
 mod claim;
+mod clock;
 mod jobs;
 mod runner;
 mod wake;
 
 pub use claim::{Lease, claim, renew};
+pub use clock::Clock;
 pub use jobs::{NewJob, Outcome, activate, insert, insert_unique, prune, prune_abandoned, release, settle};
 pub use runner::{Config, Handler, Runner};
 pub use wake::{Notification, listen};

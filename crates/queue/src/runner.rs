@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -17,6 +18,9 @@ use crate::claim::{self, Lease};
 
 /// How long the database may take for a claim or a renewal. One that hangs cannot enforce its own time-outs.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A clock that is further from the database's is told to the operator: it is wrong in the times that it writes elsewhere.
+const SKEW: TimeDelta = TimeDelta::seconds(2);
 
 /// Does the work of a claimed job, step by step, until it waits, ends or `lost` is cancelled.
 pub trait Handler: Send + Sync + 'static {
@@ -52,6 +56,8 @@ pub struct Runner<H> {
     handler: Arc<H>,
     held: Held,
     wake: Arc<Notify>,
+    /// Whether the operator was told that this machine's clock is off.
+    told_of_skew: bool,
     /// Ends with the runner: who drops it without draining wants no step to go on.
     tasks: JoinSet<()>,
 }
@@ -64,6 +70,7 @@ impl<H: Handler> Runner<H> {
             handler: Arc::new(handler),
             held: Held::default(),
             wake: Arc::new(Notify::new()),
+            told_of_skew: false,
             tasks: JoinSet::new(),
         }
     }
@@ -116,6 +123,9 @@ impl<H: Handler> Runner<H> {
             let limit = i64::try_from(free).unwrap_or(i64::MAX);
             let lease_ms = millis(self.config.lease);
             let leases = claim::claim(connection, &self.config.queues, limit, &self.config.worker, lease_ms).await?;
+            if let Some(lease) = leases.first() {
+                self.look_at_clock(lease);
+            }
             let claimed = leases.len();
             leases.into_iter().for_each(|lease| self.start(lease));
             if claimed < free {
@@ -123,6 +133,22 @@ impl<H: Handler> Runner<H> {
                 return Ok(due.map_or(self.config.poll, |due| due.min(self.config.poll)));
             }
         }
+    }
+
+    /// Tells the operator once when this machine's clock goes wrong, and once when it is right again.
+    fn look_at_clock(&mut self, lease: &Lease) {
+        let skew = lease.clock.skew();
+        let off = skew.abs() > SKEW;
+        if off && !self.told_of_skew {
+            let seconds = skew.as_seconds_f64();
+            tracing::warn!(
+                seconds,
+                "this machine's clock is ahead of the database's, which decides; check its time service"
+            );
+        } else if !off && self.told_of_skew {
+            tracing::info!("this machine's clock agrees with the database's again");
+        }
+        self.told_of_skew = off;
     }
 
     fn start(&mut self, lease: Lease) {

@@ -1,11 +1,11 @@
 //! Long-running operations: the tenant's view of work. Jobs are how it is done; this is what is told about it.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::dsl::sql;
+use diesel::dsl::{case_when, now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AsChangeset, QueryFragment};
-use diesel::sql_types::{Nullable, Timestamptz};
+use diesel::sql_types::{Bool, Interval, Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -25,7 +25,7 @@ use crate::tx::reader::TenantReader;
 use crate::tx::{Due, Mode, TenantTx, Write};
 
 /// An operation as it is kept.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable, Serialize, Deserialize)]
+#[derive(Clone, Debug, Queryable, Selectable, Serialize, Deserialize)]
 #[diesel(table_name = table)]
 #[serde(remote = "Self")]
 pub struct Operation {
@@ -117,40 +117,33 @@ pub struct Failure {
     pub message: String,
 }
 
-impl NewOperation {
-    /// Its row; `state` is open, or done for what is done at once, which holds no slot.
-    fn row(self, tx: &TenantTx<Write>, state: OperationState, job_id: Option<JobId>) -> Operation {
-        let now = Utc::now();
-        let done = state.is_done();
-        Operation {
-            tenant_id: tx.tenant(),
-            id: self.id,
-            verb: self.verb,
-            state,
-            target: self.target,
-            slot: Some(self.slot).filter(|_| !done),
-            job_id,
-            step: String::new(),
-            progress_percent: if done { 100 } else { 0 },
-            cancel_requested: false,
-            error_code: None,
-            error_reason: None,
-            error_message: None,
-            tombstone: None,
-            actor: tx.actor(),
-            created_at: now,
-            started_at: done.then_some(now),
-            ended_at: done.then_some(now),
-            deadline_at: now + self.time_limit,
-            grace_from: None,
-        }
-    }
-}
-
-/// Puts an operation in; what is kept of it, e.g. of its times.
-async fn insert(tx: &mut TenantTx<Write>, operation: Operation) -> Result<Operation> {
+/// Puts an operation in, open, waiting, or done at once, which holds no slot. Its times are by the database's clock.
+async fn insert(
+    tx: &mut TenantTx<Write>,
+    new: NewOperation,
+    state: OperationState,
+    job_id: Option<JobId>,
+) -> Result<Operation> {
+    let done = state.is_done();
+    let begins = now.into_sql::<Timestamptz>();
+    let at_once = || case_when(done.into_sql::<Bool>(), begins);
+    let values = (
+        table::tenant_id.eq(tx.tenant()),
+        table::id.eq(new.id),
+        table::verb.eq(new.verb),
+        table::state.eq(state),
+        table::target.eq(new.target),
+        table::slot.eq(Some(new.slot).filter(|_| !done)),
+        table::job_id.eq(job_id),
+        table::progress_percent.eq(if done { 100 } else { 0 }),
+        table::actor.eq(tx.actor()),
+        table::created_at.eq(begins),
+        table::started_at.eq(at_once()),
+        table::ended_at.eq(at_once()),
+        table::deadline_at.eq(begins + new.time_limit.into_sql::<Interval>()),
+    );
     let operation: Operation = diesel::insert_into(table::table)
-        .values(&operation)
+        .values(values)
         .returning(Operation::as_returning())
         .get_result(tx.connection()?)
         .await
@@ -171,7 +164,8 @@ fn record(tx: &mut TenantTx<Write>, operation: &Operation, kind: ChangeKind, rea
     Ok(())
 }
 
-/// Writes what has changed of an operation, if it is still there; the operation as it is then.
+/// Writes what has changed of an operation that is there and not done; the operation as it is then. What has ended stays as
+/// it ended, also when an operator tries its job again.
 async fn update<C>(
     tx: &mut TenantTx<Write>,
     id: OperationId,
@@ -182,14 +176,15 @@ where
     C: AsChangeset<Target = table::table, Changeset: QueryFragment<Pg> + Send> + Send,
 {
     let tenant = tx.tenant();
-    let written: Option<Operation> =
-        diesel::update(table::table.filter(table::tenant_id.eq(tenant).and(table::id.eq(id))))
-            .set(changes)
-            .returning(Operation::as_returning())
-            .get_result(tx.connection()?)
-            .await
-            .optional()
-            .map_err(from_diesel)?;
+    let written: Option<Operation> = diesel::update(
+        table::table.filter(table::tenant_id.eq(tenant).and(table::id.eq(id))).filter(table::state.eq_any(UNDONE)),
+    )
+    .set(changes)
+    .returning(Operation::as_returning())
+    .get_result(tx.connection()?)
+    .await
+    .optional()
+    .map_err(from_diesel)?;
     if let Some(operation) = &written {
         record(tx, operation, ChangeKind::Updated, reason)?;
     }
@@ -208,8 +203,7 @@ async fn start_in<J: OperationJob>(
     job: &J,
 ) -> Result<Operation> {
     let job_id = JobId::new();
-    let operation = new.row(tx, state, Some(job_id));
-    let operation = insert(tx, operation).await?;
+    let operation = insert(tx, new, state, Some(job_id)).await?;
     tx.enqueue(job_id, job, if state == OperationState::Queued { Due::Held } else { Due::Now }).await?;
     Ok(operation)
 }
@@ -236,8 +230,7 @@ pub async fn start_delete<J: OperationJob>(tx: &mut TenantTx<Write>, new: NewOpe
 
 /// Records an operation that was done at once, and holds no slot.
 pub async fn record_done(tx: &mut TenantTx<Write>, new: NewOperation) -> Result<Operation> {
-    let operation = new.row(tx, OperationState::Succeeded, None);
-    insert(tx, operation).await
+    insert(tx, new, OperationState::Succeeded, None).await
 }
 
 /// Reads an operation.
@@ -264,6 +257,22 @@ async fn lock(tx: &mut TenantTx<Write>, id: OperationId) -> Result<Operation> {
         .optional()
         .map_err(from_diesel)?
         .ok_or_else(|| missing(id))
+}
+
+/// Those that are not done.
+const UNDONE: [OperationState; 2] = [OperationState::Open, OperationState::Queued];
+
+/// The open operation that holds the slot of another one.
+pub async fn holder<M: Mode>(tx: &mut TenantTx<M>, of: &Operation) -> Result<Option<OperationId>> {
+    let Some(slot) = &of.slot else { return Ok(None) };
+    table::table
+        .filter(table::tenant_id.eq(of.tenant_id).and(table::slot.eq(slot)))
+        .filter(table::state.eq(OperationState::Open).and(table::id.ne(of.id)))
+        .select(table::id)
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)
 }
 
 fn missing(id: OperationId) -> Error {
@@ -345,14 +354,14 @@ pub async fn progress(tx: &mut TenantTx<Write>, id: OperationId, step: &str, per
 /// Begins the grace of an operation: when its rollback begins, and again when no worker was there to use it.
 pub async fn begin_grace(tx: &mut TenantTx<Write>, id: OperationId) -> Result<()> {
     let mine = table::tenant_id.eq(tx.tenant()).and(table::id.eq(id));
-    let noted = diesel::update(table::table.filter(mine)).set(table::grace_from.eq(Utc::now()));
+    let noted = diesel::update(table::table.filter(mine)).set(table::grace_from.eq(now));
     noted.execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
 }
 
 /// Ends an operation, and lets a delete that waits for its slot begin.
 pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, end: &End) -> Result<()> {
     let tenant = tx.tenant();
-    let ended = table::ended_at.eq(Utc::now());
+    let ended = table::ended_at.eq(now);
     let written = match end {
         End::Succeeded(tombstone) => {
             let changes = (
@@ -408,7 +417,7 @@ impl Watched for Operation {
         let tenant = tx.tenant();
         table::table
             .filter(table::tenant_id.eq(tenant))
-            .filter(table::state.eq_any([OperationState::Open, OperationState::Queued]))
+            .filter(table::state.eq_any(UNDONE))
             .order(table::id)
             .select(Self::as_select())
             .load(tx.connection()?)

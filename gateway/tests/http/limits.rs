@@ -146,3 +146,58 @@ async fn a_body_that_breaks_off_reaches_nobody() {
     let _ = client.read_to_end(&mut reply).await;
     assert_eq!(world.calls(), 0);
 }
+
+/// Takes a raw reply apart: status, headers, body.
+fn parsed(reply: &str) -> (u16, http::HeaderMap, serde_json::Value) {
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("a reply, not {reply:?}"));
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status");
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+    (status, headers.collect(), serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body:?}")))
+}
+
+/// What hyper refuses by itself, before there is a request: all it says of that is a status.
+#[tokio::test]
+async fn what_is_no_request_has_an_error_like_any_other() {
+    let world = World::echo().await;
+    let many = format!("GET /v1/things HTTP/1.1\r\nhost: x\r\n{}\r\n", "x-many: x\r\n".repeat(600));
+    let large = format!("GET /v1/things HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(600_000));
+    let long = format!("GET /v1/things?filter={} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000));
+    let cases = [
+        ("nonsense\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        ("GET /v1/things HTTP/9.9\r\nhost: x\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        ("GET /v1/th ings HTTP/1.1\r\nhost: x\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        ("GET /v1/things HTTP/1.1\r\nhost x\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        ("GET /v1/things HTTP/1.1\r\nhost: x\r\nx bad: y\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        ("POST /v1/things HTTP/1.1\r\nhost: x\r\ncontent-length: 1, 2\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        (&many, 431, "HEADERS_TOO_LARGE"),
+        (&large, 431, "HEADERS_TOO_LARGE"),
+        (&long, 414, "URL_TOO_LONG"),
+    ];
+    let good = "GET /v1/things HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (bad, status, reason) in cases {
+        // As the first request of a connection, and behind one that was answered.
+        for before in [0, 2] {
+            let mut client = TcpStream::connect(world.address).await.expect("connected");
+            for _ in 0..before {
+                client.write_all(good.as_bytes()).await.expect("written");
+                let mut reply = vec![0; 4096];
+                let length = client.read(&mut reply).await.expect("a reply");
+                assert!(reply[..length].starts_with(b"HTTP/1.1 200 "));
+            }
+            // Whoever refuses may close before all is written.
+            let _ = client.write_all(bad.as_bytes()).await;
+            let mut reply = Vec::new();
+            client.read_to_end(&mut reply).await.expect("a reply and its end");
+            let (told, headers, body) = parsed(&String::from_utf8(reply).expect("text"));
+            let error = &body["error"];
+            let start: String = bad.chars().take(60).collect();
+            assert_eq!((told, &error["details"][0]["reason"]), (status, &reason.into()), "{start:?}: {body}");
+            assert_eq!((&error["code"], &error["status"]), (&status.into(), &"INVALID_ARGUMENT".into()), "{body}");
+            assert_eq!(headers["content-type"], "application/json", "{headers:?}");
+            assert!(!headers["x-request-id"].is_empty(), "{headers:?}");
+        }
+    }
+}

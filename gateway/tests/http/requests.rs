@@ -167,6 +167,8 @@ async fn wrong_bodies_are_named_field_by_field() {
         (r#"{"tags": ["a", 1, null]}"#, vec!["thing.tags[1]", "thing.tags[2]"]),
         (r#"{"labels": []}"#, vec!["thing.labels"]),
         (r#"{"labels": {"a": 1}}"#, vec![r#"thing.labels["a"]"#]),
+        // A key as JSON writes it, whatever stands in it.
+        (r#"{"labels": {"a]\"b\u0001_\u0301": 1}}"#, vec!["thing.labels[\"a]\\\"b\\u0001_\u{301}\"]"]),
         (r#"{"byNumber": {"x": {}}}"#, vec![r#"thing.byNumber["x"]"#]),
         (r#"{"part": {"parts": [{}, {"size": "big"}]}}"#, vec!["thing.part.parts[1].size"]),
         (r#"{"part": [1]}"#, vec!["thing.part"]),

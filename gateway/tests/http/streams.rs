@@ -44,6 +44,9 @@ async fn events_when_asked_for() {
     let world = World::start(|_| events(None)).await;
     let reply = world.send(Method::GET, "/v1/things:watch", &SSE, "").await;
     assert_eq!(reply.headers["content-type"], "text/event-stream");
+    // Or a proxy keeps events until it has many.
+    assert_eq!(reply.headers["x-accel-buffering"], "no");
+    assert!(reply.headers["cache-control"].to_str().expect("text").contains("no-cache"));
     assert_eq!(
         reply.text,
         "id: t1\nevent: created\ndata: {\"type\":\"CREATED\",\"resumeToken\":\"t1\"}\n\n\

@@ -70,10 +70,34 @@ pub(crate) fn validate(message: &impl ReflectMessage) -> Result<(), Error> {
             invalid
                 .violations()
                 .iter()
-                .map(|violation| Violation::new(&violation.field_path(), description(violation)))
+                .map(|violation| Violation::new(&field(violation), description(violation)))
                 .collect(),
         )),
         Err(error) => Err(Error::internal(error)),
+    }
+}
+
+/// Path of the field that is wrong. Of an entry of a map it ends in its key, as JSON writes it. The validator puts paths together
+/// as text and takes that apart again, so a key with brackets is lost or comes in pieces: that of a rule on keys stands in the
+/// violation, too; where a value is wrong, the map alone is named then.
+fn field(violation: &prost_protovalidate::Violation) -> String {
+    let path = violation.field_path();
+    let Some(map) = violation.field_descriptor().filter(|field| field.is_map()) else { return path };
+    let mut end = 0;
+    for segment in path.split('.') {
+        let name = segment.split('[').next().unwrap_or_default();
+        if name == map.name() {
+            end += name.len();
+            break;
+        }
+        end = (end + segment.len() + 1).min(path.len());
+    }
+    let (map, entry) = path.split_at(end);
+    let is_key = |key: &str| serde_json::from_str::<String>(key).is_ok();
+    match violation.field_value().and_then(|value| value.as_str()) {
+        Some(key) if violation.for_key() == Some(true) => format!("{map}[{}]", serde_json::Value::from(key)),
+        _ if entry.strip_prefix('[').and_then(|key| key.strip_suffix(']')).is_some_and(is_key) => path,
+        _ => map.to_owned(),
     }
 }
 
@@ -83,8 +107,8 @@ fn description(violation: &prost_protovalidate::Violation) -> String {
         ("required", _) => "is required".to_owned(),
         ("string.pattern", message) => {
             let pattern = violation.rule_value().and_then(|value| value.as_str()).unwrap_or_default();
-            match pattern.strip_prefix('^').and_then(|pattern| pattern.split_once('/')) {
-                Some((collection, _)) => format!("must be a full name, {collection}/{{id}}"),
+            match collection(pattern) {
+                Some(collection) => format!("must be a full name, {collection}/{{id}}"),
                 None => message.to_owned(),
             }
         }
@@ -94,8 +118,79 @@ fn description(violation: &prost_protovalidate::Violation) -> String {
     }
 }
 
+/// The collection that the pattern of a full name begins with; other patterns have slashes, too.
+fn collection(pattern: &str) -> Option<&str> {
+    let form = pattern.strip_prefix('^')?;
+    let (collection, _) = form.strip_prefix('(').unwrap_or(form).split_once('/')?;
+    let is_word = !collection.is_empty() && collection.chars().all(|letter| letter.is_ascii_alphabetic());
+    is_word.then_some(collection)
+}
+
 /// Compiles the rules before the first request needs them.
 pub(crate) fn preload() {
     let warm = virtualstack_proto::virtualstack::compute::v1::CreateVmRequest::default();
     let _ = VALIDATOR.validate(&warm);
+}
+
+#[cfg(test)]
+mod tests {
+    use virtualstack_proto::virtualstack::compute::v1::{CreateVmRequest, Vm};
+
+    use super::*;
+
+    /// Fields that are wrong for such a label, and what is said of them.
+    fn violations(key: &str, value: &str) -> Vec<(String, String)> {
+        let labels = [(key.to_owned(), value.to_owned())].into_iter().collect();
+        let template = "templates/0199a000-0000-7000-8000-000000000000".to_owned();
+        let vm = Vm { display_name: "web".to_owned(), template, labels, ..Default::default() };
+        match validate(&CreateVmRequest { vm: Some(vm), ..Default::default() }) {
+            Ok(()) => Vec::new(),
+            Err(Error::InvalidArgument { violations, .. }) => {
+                violations.into_iter().map(|violation| (violation.field, violation.description)).collect()
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_key_stands_whole_in_its_path() {
+        for key in [
+            "A b",
+            "a_B",
+            "a.b_C",
+            "a\"b_C",
+            "a]B.c_d",
+            "a[B",
+            "[\"a\"]",
+            "A_b/c",
+            "a\\B",
+            "ä",
+            "\u{1F600}_x",
+            "",
+            "].",
+        ] {
+            let path = format!("vm.labels[{}]", serde_json::Value::from(key));
+            let told = violations(key, "fine");
+            assert_eq!(told.iter().map(|(field, _)| field).collect::<Vec<_>>(), [&path], "{key}");
+            assert!(told[0].1.contains("[-a-z0-9_./]") && !told[0].1.contains("full name"), "{told:?}");
+        }
+        assert_eq!(violations("app.kubernetes.io/name_x", "not fine")[0].0, r#"vm.labels["app.kubernetes.io/name_x"]"#);
+        // Where both are wrong, the key is told with the one, and the map with the other at least.
+        let both = violations("a]B.c", "not fine");
+        let fields: Vec<_> = both.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(fields, [r#"vm.labels["a]B.c"]"#, "vm.labels"]);
+    }
+
+    #[test]
+    fn only_patterns_of_full_names_name_a_collection() {
+        for (pattern, known) in [
+            ("^vms/[0-9a-f]{8}$", Some("vms")),
+            ("^(users/[0-9a-f]{8}|users/me)$", Some("users")),
+            ("^[a-z0-9]([-a-z0-9_./]{0,61}[a-z0-9])?$", None),
+            ("^https?://", None),
+            ("/", None),
+        ] {
+            assert_eq!(collection(pattern), known, "{pattern}");
+        }
+    }
 }

@@ -6,11 +6,12 @@ use prost_types::{Any, FieldMask, Timestamp};
 use virtualstack_model::error::Violation;
 use virtualstack_model::{Error, Result};
 
-/// A time.
+/// A time, in microseconds as the database keeps it: a row that was just made and one that was read say the same. The one place
+/// where replies get their times.
 pub(crate) fn time(time: DateTime<Utc>) -> Timestamp {
-    // Sub-second nanoseconds are below 2^31.
-    let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default();
-    Timestamp { seconds: time.timestamp(), nanos }
+    // Sub-second microseconds are below 2^20.
+    let micros = i32::try_from(time.timestamp_subsec_micros()).unwrap_or_default();
+    Timestamp { seconds: time.timestamp(), nanos: micros * 1000 }
 }
 
 /// A time that a request says; `field` is named when it is none.

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::generated::{CLIENT_STREAMS, SERVER_STREAMS};
 use crate::layers::recognize::Who;
 use crate::layers::unread::Unread;
+use crate::layers::web_text;
 use crate::shares::{self, Part};
 
 /// Bytes that gRPC puts before a message.
@@ -70,8 +71,10 @@ pub(crate) async fn layer(State(bodies): State<Bodies>, request: Request, next: 
 async fn take(mut body: Body, limit: usize, mut kept: Option<&mut Part>) -> Result<Bytes> {
     let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Error::unavailable("BODY_BROKEN", "the request did not arrive whole", error))?;
+        let frame = frame.map_err(|error| {
+            web_text::told(&error)
+                .unwrap_or_else(|| Error::unavailable("BODY_BROKEN", "the request did not arrive whole", error))
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         size += data.len();
         if size > limit + FRAME {

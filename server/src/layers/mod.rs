@@ -9,6 +9,7 @@ pub(crate) mod panics;
 pub(crate) mod rate_limit;
 pub(crate) mod recognize;
 mod unread;
+pub(crate) mod web_text;
 
 use axum::response::Response;
 use virtualstack_model::Error;

@@ -65,7 +65,12 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         QuotaServiceServer: compute::quotas::Quotas { store: store.clone() };
         WatchServiceServer: watches::Watches::new(parts.clone(), config);
         TemplateServiceServer: compute::templates::Templates { store: store.clone() };
-        OperationsServer: operations::Operations { store: store.clone(), master_key: parts.master_key.clone(), waits };
+        OperationsServer: operations::Operations {
+            store: store.clone(),
+            master_key: parts.master_key.clone(),
+            stopping: parts.stopping.clone(),
+            waits,
+        };
     }
     routes.add_service(health::service(store));
     if config.reflection {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prost_types::Any;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use virtualstack_model::id::{OperationId, full_name};
 use virtualstack_model::operation::{OperationState, Verb};
@@ -43,6 +44,8 @@ pub(crate) struct Operations {
     pub(crate) master_key: MasterKey,
     /// A wait lasts, so a member has only so many.
     pub(crate) waits: Places,
+    /// Waits would outlast any drain, so they end when it begins.
+    pub(crate) stopping: CancellationToken,
 }
 
 impl Contract for Operations {
@@ -81,7 +84,11 @@ impl Contract for Operations {
             if operation.done || Instant::now() >= end {
                 return Ok(operation);
             }
-            sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
+            tokio::select! {
+                // Whoever waits is told how it stands, and goes on with another server.
+                () = self.stopping.cancelled() => return self.poll(&call, id).await,
+                () = sleep(pause.min(end.saturating_duration_since(Instant::now()))) => {}
+            }
             pause = (pause * 3 / 2).min(SLOWEST_READ);
         }
     }

@@ -14,7 +14,7 @@ mod vm_snapshot;
 
 use std::fmt::Display;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::{
     ConsoleTicketCleanup, TemplateInventory, VmConsole, VmCreate, VmDelete, VmJob, VmPower, VmPurge, VmResize,
@@ -27,7 +27,7 @@ use virtualstack_store::compute::vms::{self, Update, Vm};
 use virtualstack_store::operations::{self, End, Failure};
 use virtualstack_store::{TenantTx, Write};
 
-use crate::adapters::hypervisor::{Fault, Hypervisor, Progress, TaskRef, TemplateRef, VmIdentity};
+use crate::adapters::hypervisor::{Fault, Hypervisor, Observation, Progress, TaskRef, TemplateRef, VmIdentity};
 use crate::compute::vm_fault::{StepError, VmFault};
 use crate::config::Config;
 use crate::engine::context::{Committed, StepContext, Transition};
@@ -93,24 +93,34 @@ async fn idle(context: &StepContext<'_>, vm: &Vm, task: Option<&TaskRef>) -> Res
     }
 }
 
-/// What the hypervisor says of a VM, to be written with the end of an operation. `size` is what it has where that cannot be
-/// seen. A VM that is gone is still counted: whoever knows why may bring it back.
-async fn observe(context: &StepContext<'_>, vm: &Vm, size: Size) -> Result<Update, StepError> {
-    let seen = ask(context, hypervisor(context, vm)?.observe_vm(vm.id)).await?;
-    Ok(match seen {
+/// What the hypervisor says of a VM; none where it is gone.
+async fn observe(context: &StepContext<'_>, vm: &Vm) -> Result<Option<Observation>, StepError> {
+    ask(context, hypervisor(context, vm)?.observe_vm(vm.id)).await
+}
+
+/// What is written of a VM as it was seen when an operation ended. `size` is what it has where that cannot be seen. A VM that
+/// is gone is still counted: whoever knows why may bring it back.
+fn as_seen(seen: Option<Observation>, size: Size) -> Update {
+    match seen {
         Some(seen) => Update {
             state: Some(VmState::from_power(seen.power)),
-            observed: Some((seen.power, seen.ip_addresses)),
+            observed: Some((Some(seen.power), seen.ip_addresses)),
             size: Some(seen.size.unwrap_or(size)),
             ..Update::default()
         },
         None => Update {
             state: Some(VmState::Error),
             state_reason: "the VM is gone from the hypervisor".to_owned(),
+            observed: Some((None, Vec::new())),
             size: Some(size),
             ..Update::default()
         },
-    })
+    }
+}
+
+/// The size of a VM after an operation, where it cannot be seen.
+fn expected_size(vm: &Vm, end: &End) -> Size {
+    if matches!(end, End::Succeeded(_)) { vm.desired_size() } else { vm.size() }
 }
 
 /// Ends an operation with the VM as the hypervisor says it is.
@@ -118,27 +128,36 @@ async fn conclude<W: Workflow + VmJob>(
     job: &W,
     context: &StepContext<'_>,
     vm: &Vm,
-    event: Event,
-    end: End,
+    seen: Option<Observation>,
+    (event, end): (Event, End),
 ) -> Result<Committed<W::Step>, StepError> {
-    let size = if matches!(end, End::Succeeded(_)) { vm.desired_size() } else { vm.size() };
-    let update = observe(context, vm, size).await?;
+    let update = as_seen(seen, expected_size(vm, &end));
     let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &end).await;
     Ok(context.commit_step(Transition::Done, done).await?)
 }
 
-/// What is recorded of work that failed, or was cancelled (None).
-fn taken_back<W: Workflow>(job: &W, work: impl Display, failure: Option<Failure>) -> (Event, End) {
+/// What is recorded of work that failed, or that somebody asked to cancel (None). What was asked to cancel and was done all
+/// the same ends as done: `done` is what is told then.
+fn taken_back<W: Workflow>(job: &W, work: impl Display, failure: Option<Failure>, done: Option<Event>) -> (Event, End) {
     let operation = Some(job.operation());
-    match failure {
-        Some(failure) => {
+    match (failure, done) {
+        (Some(failure), _) => {
             let message = format!("{work} failed: {}", failure.message);
             (Event { reason: "VM_OPERATION_FAILED", message, operation }, End::Failed(failure))
         }
-        None => {
+        (None, Some(done)) => (done, End::Succeeded(None)),
+        (None, None) => {
             let message = format!("{work} was cancelled");
             (Event { reason: "VM_OPERATION_CANCELLED", message, operation }, End::Cancelled)
         }
+    }
+}
+
+/// Whether the task of work that leaves no trace on the VM has done it.
+async fn has_done(context: &StepContext<'_>, vm: &Vm, task: Option<&TaskRef>) -> Result<bool, StepError> {
+    match task {
+        Some(task) => ask(context, hypervisor(context, vm)?.has_done(task)).await,
+        None => Ok(false),
     }
 }
 
@@ -174,13 +193,18 @@ async fn dead_letter<W: Workflow + VmJob>(
     context: &StepContext<'_>,
     failure: Failure,
 ) -> Result<Committed<W::Step>> {
-    let abandon = async |tx: &mut _| abandon(job, tx, &failure).await;
+    let abandon = async |tx: &mut _| abandon(job, tx, context, &failure).await;
     context.commit_step(Transition::dead_letter(&failure), abandon).await
 }
 
 /// Writes that nobody knows what state a VM is in, and ends the operation. What it may have come to hold stays counted. A VM
 /// whose purge failed stays deleted: nobody may use it, and the purge is tried again.
-async fn abandon<W: Workflow + VmJob>(job: &W, tx: &mut TenantTx<Write>, failure: &Failure) -> Result<()> {
+async fn abandon<W: Workflow + VmJob>(
+    job: &W,
+    tx: &mut TenantTx<Write>,
+    context: &StepContext<'_>,
+    failure: &Failure,
+) -> Result<()> {
     let (event, end) = (
         Event { reason: "VM_OPERATION_FAILED", message: failure.message.clone(), operation: Some(job.operation()) },
         End::Failed(failure.clone()),
@@ -190,7 +214,7 @@ async fn abandon<W: Workflow + VmJob>(job: &W, tx: &mut TenantTx<Write>, failure
     let update = Update {
         state: Some(if deleted { VmState::Deleted } else { VmState::Error }),
         state_reason: failure.message.clone(),
-        purge_at: before.and_then(|vm| vm.purge_at).map(|due| due.max(Utc::now() + PURGE_AGAIN)),
+        purge_at: before.and_then(|vm| vm.purge_at).map(|due| due.max(context.now() + PURGE_AGAIN)),
         ..Update::default()
     };
     finish(job, tx, update, event, &end).await

@@ -73,7 +73,7 @@ where
     match at {
         PowerDown::Ask => match ask(context, hypervisor.ask_to_shut_down(vm.id)).await {
             Ok(()) => {
-                let until = Utc::now() + TimeDelta::seconds(timeout_seconds.into());
+                let until = context.now() + TimeDelta::seconds(timeout_seconds.into());
                 Ok(context.next(again(PowerDown::Await { until })).await?)
             }
             Err(StepError::Own(VmFault::Guest(failure))) => {
@@ -93,7 +93,7 @@ where
                         "a suspended guest cannot be asked to shut down; start the VM first, or cut its power";
                     unless_cut(NO_TOOLS, message.to_owned())?
                 }
-                PowerState::On if Utc::now() < until => {
+                PowerState::On if context.now() < until => {
                     // A guest takes seconds at least.
                     let pause = context.within(context.task_poll() * 4);
                     let later = Transition::Wait(again(PowerDown::Await { until }), pause);

@@ -1,10 +1,11 @@
-//! Creates a VM: clone → power on → observe → RUNNING. Back: make sure that nothing of it is left.
+//! Creates a VM: clone → power on → observe → RUNNING. Back: make sure that nothing of it is left → no VM.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::VmCreate;
+use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, VmState};
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Update, Vm};
@@ -64,6 +65,9 @@ impl Workflow for VmCreate {
         subject: Option<Vm>,
         step: Step,
     ) -> Result<Committed<Step>, StepError> {
+        if matches!(step, Step::Rollback { .. }) && context.has_ended() && !is_left_behind(subject.as_ref()) {
+            return Ok(context.commit_step(Transition::Done, async |_| Ok(())).await?);
+        }
         let vm = present(subject)?;
         let hypervisor = hypervisor(context, &vm)?;
         match step {
@@ -112,13 +116,15 @@ fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
     }
 }
 
-/// Waits a while for the guest's address, then calls the VM running with or without one.
+/// Waits a while for the address of a guest that may report one, then calls the VM running with or without it.
 async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) -> Result<Committed<Step>, StepError> {
     let seen = ask(context, hypervisor(context, &vm)?.observe_vm(vm.id)).await?;
     let Some(seen) = seen else {
         return Err(vanished());
     };
-    if seen.ip_addresses.is_empty() && looks < context.shared.config.address_wait_seconds {
+    // A medium has no guest yet that could report an address.
+    let reports = vm.template_kind != TemplateKind::Iso;
+    if reports && seen.ip_addresses.is_empty() && looks < context.shared.config.address_wait_seconds {
         let pause = context.within(chrono::TimeDelta::seconds(1));
         let again = Transition::Wait(Step::Observe { looks: looks + 1 }, pause);
         return Ok(context.commit_step(again, async |_| Ok(())).await?);
@@ -126,7 +132,7 @@ async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) 
     let id = job.operation;
     let update = Update {
         state: Some(VmState::from_power(seen.power)),
-        observed: Some((seen.power, seen.ip_addresses)),
+        observed: Some((Some(seen.power), seen.ip_addresses)),
         size: seen.size,
         ..Update::default()
     };
@@ -135,7 +141,14 @@ async fn observe(job: &VmCreate, context: &StepContext<'_>, vm: Vm, looks: u32) 
     Ok(context.commit_step(Transition::Done, done).await?)
 }
 
-/// Nothing is left on the hypervisor. A failed VM stays to be seen; a cancelled one goes.
+/// Whether a VM is as a rollback has left it that was given up. An operator may try that again when somebody has made use of
+/// the VM, or removed it.
+fn is_left_behind(vm: Option<&Vm>) -> bool {
+    vm.is_some_and(|vm| vm.state == VmState::Error)
+}
+
+/// Nothing is left on the hypervisor, so nothing is left of the VM: its name and what it counted for are free. The operation
+/// says what happened.
 async fn rolled_back(
     job: &VmCreate,
     context: &StepContext<'_>,
@@ -143,24 +156,14 @@ async fn rolled_back(
     failure: Option<Failure>,
 ) -> Result<Committed<Step>> {
     let id = job.operation;
-    let done = async |tx: &mut _| match &failure {
-        Some(failure) => {
-            let message = format!("Creation failed: {}", failure.message);
-            let update = Update {
-                state: Some(VmState::Error),
-                state_reason: message.clone(),
-                absent: true,
-                ..Update::default()
-            };
-            let event = Event { reason: "VM_CREATE_FAILED", message, operation: Some(id) };
-            finish(job, tx, update, event, &End::Failed(failure.clone())).await
-        }
-        None => {
-            let message = "Creation was cancelled".to_owned();
-            let event = Event { reason: "VM_CREATE_CANCELLED", message, operation: Some(id) };
-            vms::remove(tx, &vm, event).await?;
-            operations::end(tx, id, &End::Cancelled).await
-        }
+    let (reason, message, end) = match failure {
+        Some(failure) => ("VM_CREATE_FAILED", format!("Creation failed: {}", failure.message), End::Failed(failure)),
+        None => ("VM_CREATE_CANCELLED", "Creation was cancelled".to_owned(), End::Cancelled),
+    };
+    let event = Event { reason, message, operation: Some(id) };
+    let done = async |tx: &mut _| {
+        vms::remove(tx, &vm, event.clone()).await?;
+        operations::end(tx, id, &end).await
     };
     context.commit_step(Transition::Done, done).await
 }

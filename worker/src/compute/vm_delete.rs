@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::VmDelete;
@@ -13,7 +13,7 @@ use virtualstack_store::compute::vms::{self, Update, Vm};
 use virtualstack_store::operations::{self, End, Failure, Tombstone};
 use virtualstack_store::{Read, TenantTx};
 
-use super::{ask, dead_letter, finish, hypervisor, identity, observe, wait_or};
+use super::{as_seen, ask, dead_letter, finish, hypervisor, identity, observe, wait_or};
 use crate::adapters::hypervisor::{Progress, TaskRef};
 use crate::compute::vm_fault::{StepError, VmFault};
 use crate::engine::context::{Committed, StepContext, Transition};
@@ -88,16 +88,9 @@ impl Workflow for VmDelete {
 }
 
 async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: &Vm) -> Result<Committed<Step>, StepError> {
-    let seen = observe(context, vm, vm.size()).await?;
+    let seen = as_seen(observe(context, vm).await?, vm.size());
     let window = TimeDelta::seconds(i64::from(context.shared.config.undelete_window_seconds));
-    let update = Update {
-        state: Some(VmState::Deleted),
-        state_reason: seen.state_reason,
-        observed: Some((PowerState::Off, Vec::new())),
-        purge_at: Some(Utc::now() + window),
-        size: seen.size,
-        ..Update::default()
-    };
+    let update = Update { state: Some(VmState::Deleted), purge_at: Some(context.now() + window), ..seen };
     let message = "The VM was deleted; it is kept until its purge time".to_owned();
     let event = Event { reason: "VM_DELETED", message, operation: Some(job.operation) };
     let done = async |tx: &mut _| finish(job, tx, update.clone(), event.clone(), &End::Succeeded(None)).await;
@@ -106,7 +99,7 @@ async fn keep(job: &VmDelete, context: &StepContext<'_>, vm: &Vm) -> Result<Comm
 
 async fn purge(job: &VmDelete, context: &StepContext<'_>, mut vm: Vm) -> Result<Committed<Step>> {
     let id = job.operation;
-    let now = Utc::now();
+    let now = context.now();
     vm.state = VmState::Deleted;
     vm.deleted_at.get_or_insert(now);
     vm.purge_at = Some(now);

@@ -14,7 +14,7 @@ use virtualstack_store::operations::{End, Failure};
 use virtualstack_store::{Read, TenantTx};
 
 use super::power_down::{self, PowerDown};
-use super::{ask, conclude, dead_letter, hypervisor, idle, present, taken_back, wait_or};
+use super::{ask, conclude, dead_letter, has_done, hypervisor, idle, observe, present, taken_back, wait_or};
 use crate::adapters::hypervisor::{Progress, TaskRef};
 use crate::compute::vm_fault::{StepError, VmFault};
 use crate::engine::context::{Committed, StepContext};
@@ -40,6 +40,9 @@ pub(crate) enum Step {
     Rollback {
         task: Option<TaskRef>,
         failure: Option<Failure>,
+        /// Whether the operation was at the last thing that it does: then it may be done.
+        #[serde(default)]
+        last: bool,
     },
 }
 
@@ -98,37 +101,61 @@ impl Workflow for VmPower {
                 wait_or(context, progress, |task| Step::Suspend { task }, Step::Observe).await
             }
             Step::Observe => {
-                let (reason, message) = match self.verb {
-                    Verb::Start => ("VM_STARTED", "The VM was started"),
-                    Verb::Stop => ("VM_STOPPED", "The VM was stopped"),
-                    Verb::Reset => ("VM_RESET", "The VM was reset"),
-                    Verb::Suspend => ("VM_SUSPENDED", "The VM was suspended"),
-                    _ => ("VM_RESTARTED", "The VM was restarted"),
-                };
-                let event = Event { reason, message: message.to_owned(), operation: Some(self.operation) };
-                conclude(self, context, &vm, event, End::Succeeded(None)).await
+                let seen = observe(context, &vm).await?;
+                conclude(self, context, &vm, seen, (told(self), End::Succeeded(None))).await
             }
-            Step::Rollback { task, failure } => {
-                if let Progress::Running { task, percent } = idle(context, &vm, task.as_ref()).await? {
-                    return Ok(context.wait(Step::Rollback { task, failure }, percent).await?);
+            Step::Rollback { task, failure, last } => {
+                // Its own task stays the one that is asked about in the end, whatever else is awaited.
+                if let Progress::Running { percent, .. } = idle(context, &vm, task.as_ref()).await? {
+                    return Ok(context.wait(Step::Rollback { task, failure, last }, percent).await?);
                 }
-                let (event, end) = taken_back(self, self.verb, failure);
-                conclude(self, context, &vm, event, end).await
+                let seen = observe(context, &vm).await?;
+                let done = last
+                    && match desired(self.verb) {
+                        Some(power) => seen.as_ref().is_some_and(|seen| seen.power == power),
+                        None => has_done(context, &vm, task.as_ref()).await?,
+                    };
+                let ended = taken_back(self, self.verb, failure, done.then(|| told(self)));
+                conclude(self, context, &vm, seen, ended).await
             }
         }
     }
 
     fn rollback(&self, step: &Step, failure: Option<Failure>) -> Option<Step> {
-        let task = match step {
+        let (task, last) = match step {
             Step::Rollback { .. } => return None,
-            Step::PowerOff { at } => at.task(),
-            Step::PowerOn { task } | Step::Reset { task } | Step::Suspend { task } => task.clone(),
-            Step::Observe => None,
+            // It is done.
+            Step::Observe if failure.is_none() => return None,
+            Step::PowerOff { at } => (at.task(), self.verb != Verb::Restart),
+            Step::PowerOn { task } | Step::Reset { task } | Step::Suspend { task } => (task.clone(), true),
+            Step::Observe => (None, true),
         };
-        Some(Step::Rollback { task, failure })
+        Some(Step::Rollback { task, failure, last })
     }
 
     async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
         dead_letter(self, context, failure).await
     }
+}
+
+/// The power state that shows that it was done; none of a reset, which leaves the VM as it was.
+fn desired(verb: Verb) -> Option<PowerState> {
+    match verb {
+        Verb::Start | Verb::Restart => Some(PowerState::On),
+        Verb::Stop => Some(PowerState::Off),
+        Verb::Suspend => Some(PowerState::Paused),
+        _ => None,
+    }
+}
+
+/// What is told of it when it is done.
+fn told(job: &VmPower) -> Event {
+    let (reason, message) = match job.verb {
+        Verb::Start => ("VM_STARTED", "The VM was started"),
+        Verb::Stop => ("VM_STOPPED", "The VM was stopped"),
+        Verb::Reset => ("VM_RESET", "The VM was reset"),
+        Verb::Suspend => ("VM_SUSPENDED", "The VM was suspended"),
+        _ => ("VM_RESTARTED", "The VM was restarted"),
+    };
+    Event { reason, message: message.to_owned(), operation: Some(job.operation) }
 }

@@ -5,7 +5,6 @@
 //!   again under the VM's lock.
 //! - When it is activated: by its timer, `worker.housekeeping_seconds`.
 
-use chrono::Utc;
 use virtualstack_model::Result;
 use virtualstack_model::compute::id::VmId;
 use virtualstack_model::compute::jobs::{VmDelete, VmPurge};
@@ -14,7 +13,7 @@ use virtualstack_model::id::{OperationId, TenantId};
 use virtualstack_model::operation::Verb;
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Update};
-use virtualstack_store::{Store, operations};
+use virtualstack_store::operations;
 
 use crate::engine::task::{Next, Task, TaskContext};
 
@@ -26,7 +25,7 @@ impl Task for VmPurge {
         let store = context.store();
         let due = store.system(crate::reconciler::reconciler(), async |tx| vms::purgeable(tx, PURGES).await).await?;
         for (tenant, vm) in due {
-            if let Err(error) = purge(store, tenant, vm).await {
+            if let Err(error) = purge(context, tenant, vm).await {
                 tracing::warn!(%error, %vm, "cannot start a purge");
             }
         }
@@ -34,12 +33,13 @@ impl Task for VmPurge {
     }
 }
 
-async fn purge(store: &Store, tenant: TenantId, id: VmId) -> Result<()> {
-    store
+async fn purge(context: &TaskContext<'_>, tenant: TenantId, id: VmId) -> Result<()> {
+    context
+        .store()
         .write_as_system(&crate::reconciler::reconciler(), tenant, "vm_purge", async |tx| {
             let Some(mut vm) = vms::find_locked(tx, id).await? else { return Ok(()) };
             // It may have been undeleted since it was found, and deleted again: then it has its window before it.
-            if vm.state != VmState::Deleted || vm.purge_at.is_none_or(|due| due > Utc::now()) {
+            if vm.state != VmState::Deleted || vm.purge_at.is_none_or(|due| due > context.now()) {
                 return Ok(());
             }
             let operation = OperationId::new();

@@ -14,7 +14,7 @@ use virtualstack_store::operations::{End, Failure};
 use virtualstack_store::{Read, TenantTx};
 
 use super::power_down::{self, PowerDown};
-use super::{ask, conclude, dead_letter, hypervisor, idle, present, taken_back, wait_or};
+use super::{ask, conclude, dead_letter, hypervisor, idle, observe, present, taken_back, wait_or};
 use crate::adapters::hypervisor::{Progress, TaskRef};
 use crate::compute::vm_fault::{StepError, VmFault};
 use crate::engine::context::{Committed, StepContext};
@@ -48,6 +48,9 @@ pub(crate) enum Step {
     },
     RollbackObserve {
         failure: Option<Failure>,
+        /// Whether it has to run, since it did when it was powered off.
+        #[serde(default)]
+        restart: bool,
     },
 }
 
@@ -96,16 +99,15 @@ impl Workflow for VmResize {
                 wait_or(context, progress, |task| Step::PowerOn { task }, Step::Observe).await
             }
             Step::Observe => {
-                let message = "The VM has its new size".to_owned();
-                let event = Event { reason: "VM_RESIZED", message, operation: Some(self.operation) };
-                conclude(self, context, &vm, event, End::Succeeded(None)).await
+                let seen = observe(context, &vm).await?;
+                conclude(self, context, &vm, seen, (told(self), End::Succeeded(None))).await
             }
             Step::Rollback { task, failure, restart } => match idle(context, &vm, task.as_ref()).await? {
                 Progress::Running { task, percent } => {
                     Ok(context.wait(Step::Rollback { task, failure, restart }, percent).await?)
                 }
                 Progress::Done if restart => Ok(context.next(Step::RollbackOn { task: None, failure }).await?),
-                Progress::Done => Ok(context.next(Step::RollbackObserve { failure }).await?),
+                Progress::Done => Ok(context.next(Step::RollbackObserve { failure, restart }).await?),
             },
             Step::RollbackOn { task, failure } => {
                 match ask(context, hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await {
@@ -114,12 +116,19 @@ impl Workflow for VmResize {
                     }
                     Err(error @ (StepError::Retry { .. } | StepError::LeaseLost)) => Err(error),
                     // It stays off where it cannot be powered on: that is what the tenant is told then.
-                    Ok(Progress::Done) | Err(_) => Ok(context.next(Step::RollbackObserve { failure }).await?),
+                    Ok(Progress::Done) | Err(_) => {
+                        Ok(context.next(Step::RollbackObserve { failure, restart: true }).await?)
+                    }
                 }
             }
-            Step::RollbackObserve { failure } => {
-                let (event, end) = taken_back(self, Verb::Update, failure);
-                conclude(self, context, &vm, event, end).await
+            Step::RollbackObserve { failure, restart } => {
+                let seen = observe(context, &vm).await?;
+                let done = seen.as_ref().is_some_and(|seen| {
+                    seen.size.is_some_and(|size| size.suits(&vm.desired_size()))
+                        && (!restart || seen.power == PowerState::On)
+                });
+                let ended = taken_back(self, Verb::Update, failure, done.then(|| told(self)));
+                conclude(self, context, &vm, seen, ended).await
             }
         }
     }
@@ -127,6 +136,8 @@ impl Workflow for VmResize {
     fn rollback(&self, step: &Step, failure: Option<Failure>) -> Option<Step> {
         let (task, restart) = match step {
             Step::Rollback { .. } | Step::RollbackOn { .. } | Step::RollbackObserve { .. } => return None,
+            // It is done.
+            Step::Observe if failure.is_none() => return None,
             Step::Resize { task, restart } => (task.clone(), *restart),
             Step::PowerOff { at } => (at.task(), true),
             Step::PowerOn { task } => (task.clone(), true),
@@ -138,6 +149,12 @@ impl Workflow for VmResize {
     async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
         dead_letter(self, context, failure).await
     }
+}
+
+/// What is told of it when it is done.
+fn told(job: &VmResize) -> Event {
+    let message = "The VM has its new size".to_owned();
+    Event { reason: "VM_RESIZED", message, operation: Some(job.operation) }
 }
 
 async fn resize(

@@ -14,7 +14,9 @@ use virtualstack_store::compute::vms::{self, Vm};
 use virtualstack_store::operations::{self, End, Failure, Tombstone};
 use virtualstack_store::{Read, TenantTx, Write};
 
-use super::{abandon, ask, hypervisor, idle, observe, present, taken_back, wait_or, write};
+use super::{
+    abandon, as_seen, ask, expected_size, has_done, hypervisor, idle, observe, present, taken_back, wait_or, write,
+};
 use crate::adapters::hypervisor::{Progress, SnapshotSpec, TaskRef};
 use crate::compute::vm_fault::{StepError, VmFault};
 use crate::engine::context::{Committed, StepContext, Transition};
@@ -108,24 +110,25 @@ impl Workflow for VmSnapshot {
                 wait_or(context, progress, |task| Step::Revert { task }, Step::Conclude).await
             }
             Step::Conclude => {
-                let (fate, reason, message) = match self.verb {
-                    Verb::Delete => (Fate::Gone, "VM_SNAPSHOT_DELETED", "The snapshot was deleted"),
-                    Verb::Revert => (Fate::Untouched, "VM_REVERTED", "The VM was put back to the snapshot"),
-                    _ => (Fate::Ready, "VM_SNAPSHOT_CREATED", "The snapshot was made"),
+                let fate = match self.verb {
+                    Verb::Delete => Fate::Gone,
+                    Verb::Revert => Fate::Untouched,
+                    _ => Fate::Ready,
                 };
-                let event = Event { reason, message: message.to_owned(), operation: Some(self.operation) };
-                conclude(self, context, &vm, fate, event, End::Succeeded(None)).await
+                conclude(self, context, &vm, fate, (told(self), End::Succeeded(None))).await
             }
             Step::Rollback { task, failure } => {
-                if let Progress::Running { task, percent } = idle(context, &vm, task.as_ref()).await? {
+                // Its own task stays the one that is asked about in the end, whatever else is awaited.
+                if let Progress::Running { percent, .. } = idle(context, &vm, task.as_ref()).await? {
                     return Ok(context.wait(Step::Rollback { task, failure }, percent).await?);
                 }
                 if self.verb == Verb::Create {
                     return Ok(context.next(Step::Undo { task: None, failure }).await?);
                 }
                 let fate = fate(self.verb, failure.as_ref());
-                let (event, end) = taken_back(self, work(self.verb), failure);
-                conclude(self, context, &vm, fate, event, end).await
+                let done = self.verb == Verb::Revert && has_done(context, &vm, task.as_ref()).await?;
+                let ended = taken_back(self, work(self.verb), failure, done.then(|| told(self)));
+                conclude(self, context, &vm, fate, ended).await
             }
             Step::Undo { task, failure } => {
                 let gone = hypervisor.ensure_no_snapshot(vm.id, self.snapshot, task.as_ref());
@@ -137,8 +140,7 @@ impl Workflow for VmSnapshot {
                     Ok(Progress::Done) => Fate::Gone,
                     Err(error) => Fate::Unknown(format!("what there is of it could not be removed: {error}")),
                 };
-                let (event, end) = taken_back(self, work(self.verb), failure);
-                conclude(self, context, &vm, fate, event, end).await
+                conclude(self, context, &vm, fate, taken_back(self, work(self.verb), failure, None)).await
             }
         }
     }
@@ -159,7 +161,7 @@ impl Workflow for VmSnapshot {
     async fn dead_letter(&self, context: &StepContext<'_>, failure: Failure) -> Result<Committed<Step>> {
         let reason = &failure.message;
         let abandon = async |tx: &mut TenantTx<Write>| {
-            abandon(self, tx, &failure).await?;
+            abandon(self, tx, context, &failure).await?;
             // What was to be gone back to is as good as it was, and may be the way out.
             if self.verb == Verb::Revert {
                 return Ok(());
@@ -170,6 +172,16 @@ impl Workflow for VmSnapshot {
         };
         context.commit_step(Transition::dead_letter(&failure), abandon).await
     }
+}
+
+/// What is told of it when it is done.
+fn told(job: &VmSnapshot) -> Event {
+    let (reason, message) = match job.verb {
+        Verb::Delete => ("VM_SNAPSHOT_DELETED", "The snapshot was deleted"),
+        Verb::Revert => ("VM_REVERTED", "The VM was put back to the snapshot"),
+        _ => ("VM_SNAPSHOT_CREATED", "The snapshot was made"),
+    };
+    Event { reason, message: message.to_owned(), operation: Some(job.operation) }
 }
 
 /// What became of a snapshot that was to be deleted or gone back to.
@@ -199,11 +211,9 @@ async fn conclude(
     context: &StepContext<'_>,
     vm: &Vm,
     fate: Fate,
-    event: Event,
-    end: End,
+    (event, end): (Event, End),
 ) -> Result<Committed<Step>, StepError> {
-    let size = if matches!(end, End::Succeeded(_)) { vm.desired_size() } else { vm.size() };
-    let update = observe(context, vm, size).await?;
+    let update = as_seen(observe(context, vm).await?, expected_size(vm, &end));
     let done = async |tx: &mut TenantTx<Write>| {
         write(job, tx, update.clone(), event.clone()).await?;
         let end = settle(job, tx, &fate, &event, end.clone()).await?;

@@ -4,7 +4,7 @@
 //! - What it must never do: delete a dead letter, which stays for the operator, or a job that some worker may still claim.
 //! - When it is activated: by its timer, `worker.housekeeping_seconds`.
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use virtualstack_model::Result;
 use virtualstack_model::jobs::{JobCleanup, RETIRED_QUEUES, RequestIdCleanup};
 use virtualstack_store::{SystemTx, request_ids};
@@ -34,8 +34,8 @@ impl Task for RequestIdCleanup {
 impl Task for JobCleanup {
     async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
         let prune = async |tx: &mut SystemTx| {
-            tx.prune_jobs(Utc::now() - JOB_MEMORY).await?;
-            tx.prune_abandoned_jobs(RETIRED_QUEUES, Utc::now() - LEFT_ALONE).await.map(drop)
+            tx.prune_jobs(context.now() - JOB_MEMORY).await?;
+            tx.prune_abandoned_jobs(RETIRED_QUEUES, context.now() - LEFT_ALONE).await.map(drop)
         };
         context.end("prune", Next::Done, prune).await
     }

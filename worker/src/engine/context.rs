@@ -64,6 +64,8 @@ struct Part<'a> {
     range: Range<i32>,
     /// How far the tenant sees it.
     noted: i32,
+    /// Whether the operation has ended: an operator tries again what was given up.
+    ended: bool,
     /// When the step has failed at the latest.
     until: DateTime<Utc>,
     /// Cancelled when somebody else has the job.
@@ -109,12 +111,23 @@ impl<'a> StepContext<'a> {
     ) -> Self {
         let (id, actor) = (operation.id, operation.actor.clone());
         let noted = operation.progress_percent.max(range.start);
-        Self { part: Some(Part { operation: id, actor, step, range, noted, until, lost }), ..self }
+        let ended = operation.state.is_done();
+        Self { part: Some(Part { operation: id, actor, step, range, noted, ended, until, lost }), ..self }
+    }
+
+    /// Whether its operation has ended, so that this only brings to an end what was given up.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.part.as_ref().is_some_and(|part| part.ended)
     }
 
     /// How long it may still take.
     pub(crate) fn left(&self) -> Option<TimeDelta> {
-        self.part.as_ref().map(|part| (part.until - Utc::now()).max(TimeDelta::zero()))
+        self.part.as_ref().map(|part| (part.until - self.now()).max(TimeDelta::zero()))
+    }
+
+    /// The time, by the database's clock.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.lease.clock.now()
     }
 
     /// A pause, but not beyond its time.

@@ -21,6 +21,9 @@ use crate::engine::step_error::{StepError, code, failure};
 /// later. Then its job is a dead letter.
 pub(crate) const ROLLBACK_GRACE: TimeDelta = TimeDelta::minutes(15);
 
+/// Why a job whose operation has ended, and which an operator tries again, has to wait.
+const SUPERSEDED: &str = "OPERATION_IN_PROGRESS";
+
 /// A job that was due for longer was left alone: no worker was there. Its extra time begins anew, so that no job becomes a
 /// dead letter before it has read what there is.
 const LEFT_ALONE_SECONDS: f64 = 60.0;
@@ -53,7 +56,8 @@ pub(crate) trait Workflow: OperationJob {
         step: Self::Step,
     ) -> impl Future<Output = Result<Committed<Self::Step>, StepError<Self::Error>>> + Send;
 
-    /// The rollback that a failure leads to, or a wish to cancel (None); None where there is no rollback.
+    /// The rollback that a failure leads to, or a wish to cancel (None); None where there is no rollback, and for a wish to
+    /// cancel what is done. What is found to be done after a rollback from such a wish ends as done.
     fn rollback(&self, step: &Self::Step, failure: Option<Failure>) -> Option<Self::Step>;
 
     /// Ends a workflow that can neither go on nor roll back: the tenant sees why, the operator finds the job.
@@ -90,6 +94,9 @@ pub(crate) async fn run<W: Workflow>(shared: &Shared, lease: &Lease, lost: &Canc
         }
         let read = shared.store.read_for_job(lease, async |tx| {
             let operation = operations::get(tx, job.operation()).await?;
+            if operation.state.is_done() && operations::holder(tx, &operation).await?.is_some() {
+                return Err(Error::aborted(SUPERSEDED, "another operation is at work on it"));
+            }
             Ok((operation, job.load(tx).await?))
         });
         let done = match read.await {
@@ -131,7 +138,9 @@ async fn advance<W: Workflow>(
     attempt: i32,
 ) -> Result<Committed<W::Step>, StepError<W::Error>> {
     if context.left().is_some_and(|left| left.is_zero()) {
-        if job.rollback(step, None).is_none() && context.lease.overdue_seconds > LEFT_ALONE_SECONDS {
+        // An operator who tries again what was given up wants it to be tried.
+        let again = operation.state.is_done() && attempt == 1;
+        if !has_rollback(job, step) && (again || context.lease.overdue_seconds > LEFT_ALONE_SECONDS) {
             let id = job.operation();
             let begin = async |tx: &mut _| operations::begin_grace(tx, id).await;
             return Ok(context.commit_step(Transition::Next(step.clone()), begin).await?);
@@ -183,11 +192,17 @@ where
 /// When a step has failed at the latest: at the operation's deadline, or, where it has no rollback, when its extra time is
 /// over.
 fn until<W: Workflow>(job: &W, step: &W::Step, operation: &Operation) -> DateTime<Utc> {
-    let failure = failure(code::DEADLINE_EXCEEDED, "", "");
-    match job.rollback(step, Some(failure)) {
-        Some(_) => operation.deadline_at,
-        None => operation.grace_from.map_or(operation.deadline_at, |at| at.max(operation.deadline_at)) + ROLLBACK_GRACE,
+    match has_rollback(job, step) {
+        true => operation.deadline_at,
+        false => {
+            operation.grace_from.map_or(operation.deadline_at, |at| at.max(operation.deadline_at)) + ROLLBACK_GRACE
+        }
     }
+}
+
+/// Whether a failure at this step leads to a rollback.
+fn has_rollback<W: Workflow>(job: &W, step: &W::Step) -> bool {
+    job.rollback(step, Some(failure(code::DEADLINE_EXCEEDED, "", ""))).is_some()
 }
 
 /// Leaves the step for a later try, before its time is over; for one at once where somebody asked to cancel meanwhile, who

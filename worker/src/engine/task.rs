@@ -8,7 +8,7 @@
 use std::fmt::Display;
 use std::future::Future;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::jobs::Job;
@@ -61,6 +61,11 @@ impl TaskContext<'_> {
     /// Which try it is, from 1.
     pub(crate) fn attempt(&self) -> i32 {
         self.lease.attempt
+    }
+
+    /// The time, by the database's clock.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.lease.clock.now()
     }
 
     /// Calls the outside. No transaction is open meanwhile.
@@ -239,6 +244,7 @@ mod tests {
             attempt,
             max_attempts: 3,
             overdue_seconds: 0.0,
+            clock: virtualstack_queue::Clock::saying(chrono::Utc::now()),
             last_error: None,
             traceparent: None,
         }

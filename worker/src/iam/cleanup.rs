@@ -4,7 +4,7 @@
 //! - What it must never do: end a session or a limit that still holds; it forgets only what is over already.
 //! - When it is activated: by its timer, `worker.housekeeping_seconds`.
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::{PasswordResetCleanup, RateLimitCleanup, SessionCleanup};
 use virtualstack_store::iam::{password_resets, rate_limits, sessions};
@@ -23,7 +23,7 @@ impl Task for PasswordResetCleanup {
 
 impl Task for SessionCleanup {
     async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
-        let prune = async |tx: &mut _| sessions::prune(tx, Utc::now() - SESSION_MEMORY, SESSIONS).await;
+        let prune = async |tx: &mut _| sessions::prune(tx, context.now() - SESSION_MEMORY, SESSIONS).await;
         context.end("prune", Next::Done, prune).await
     }
 }

@@ -46,6 +46,16 @@ pub struct Size {
     pub disk_gib: i32,
 }
 
+impl Size {
+    /// Whether a VM of this size has what is asked for. A disk may be larger, since disks only grow.
+    #[must_use]
+    pub const fn suits(&self, desired: &Self) -> bool {
+        self.cpu_count == desired.cpu_count
+            && self.memory_mib == desired.memory_mib
+            && self.disk_gib >= desired.disk_gib
+    }
+}
+
 impl VmId {
     /// What full names of VMs are like.
     pub const NAMES: &'static str = "vms/{uuid}";

@@ -115,3 +115,15 @@ async fn a_renewal_keeps_what_is_still_held() {
     assert!((after.due_at - before.due_at).abs() < f64::EPSILON, "the thief's lease is as long as it was");
     assert!(queue.may_write(&thief).await);
 }
+
+/// Deadlines are held against what the database says, whatever this machine thinks.
+#[tokio::test]
+async fn a_claim_tells_the_time_of_the_database() {
+    let mut queue = Queue::new().await;
+    queue.put().await;
+    let before = queue.time().await;
+    let lease = queue.claim_one().await;
+    let told = lease.clock.now();
+    let after = queue.time().await;
+    assert!(before <= told && told <= after + chrono::TimeDelta::minutes(1), "{before} {told} {after}");
+}

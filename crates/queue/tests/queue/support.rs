@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Double, Integer, Jsonb, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bool, Double, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -100,6 +101,12 @@ impl Queue {
             available_at = now() + interval '1 hour' WHERE id = $1 AND state = 'running'";
         let steal = diesel::sql_query(steal).bind::<SqlUuid, _>(job);
         assert_eq!(steal.execute(&mut self.connection).await.expect("stolen"), 1);
+    }
+
+    /// What the database's clock says.
+    pub(crate) async fn time(&mut self) -> DateTime<Utc> {
+        let time = diesel::dsl::sql::<Timestamptz>("clock_timestamp()");
+        diesel::select(time).get_result(&mut self.connection).await.expect("a time")
     }
 
     /// Claims up to `limit` jobs.

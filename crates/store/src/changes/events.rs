@@ -24,7 +24,7 @@ pub struct RecordedEvent {
 }
 
 /// What filters and orders of events may name, but for the state, whose words are the resource's. Positions follow the
-/// order of commits, and so do their times but for the moments that transactions take.
+/// order of commits, and so do their times.
 pub(crate) const fn fields(state: Field<table::table>) -> [Field<table::table>; 6] {
     [
         Field::time("createTime", &table::created_at).sorted_by_id(),

@@ -112,8 +112,9 @@ impl Log {
     async fn read<M: Mode>(tx: &mut TenantTx<M>) -> Result<Self> {
         let tenant = tx.tenant();
         diesel::sql_query(
-            "SELECT coalesce((SELECT position FROM audit.change_heads WHERE tenant_id = $1), 0) AS head, \
-                (SELECT min(position) FROM audit.changes WHERE tenant_id = $1) AS oldest, now() AS at",
+            // No earlier than any change that is seen.
+            "SELECT coalesce(max(position), 0) AS head, (SELECT min(position) FROM audit.changes WHERE tenant_id = $1) AS oldest, \
+                greatest(max(changed_at), clock_timestamp()) AS at FROM audit.change_heads WHERE tenant_id = $1",
         )
         .bind::<SqlUuid, _>(tenant.0)
         .get_result(tx.connection()?)

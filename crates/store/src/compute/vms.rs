@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,12 @@ impl Vm {
             disk_gib,
             ..Amounts::default()
         }
+    }
+
+    /// Whether it was looked for on the hypervisor last, and not found.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        self.observed_at.is_some() && self.observed_power_state.is_none()
     }
 
     /// The change row of an event, with the VM as it is after it.
@@ -270,14 +277,12 @@ pub struct Update {
     pub state: Option<VmState>,
     /// Why; kept only with the state it came with.
     pub state_reason: String,
-    /// Power state and addresses, as just observed.
-    pub observed: Option<(PowerState, Vec<String>)>,
+    /// Power state and addresses, as just observed. A VM that was looked for and not found has no power state.
+    pub observed: Option<(Option<PowerState>, Vec<String>)>,
     /// Its size, as just observed: it is what an operation has made of it.
     pub size: Option<Size>,
     /// Set when it is soft-deleted: the time of its purge.
     pub purge_at: Option<DateTime<Utc>>,
-    /// Set when it is known that nothing of it is on the hypervisor.
-    pub absent: bool,
 }
 
 /// Writes a VM's state, with the change that says why.
@@ -289,7 +294,7 @@ pub async fn update_state(tx: &mut TenantTx<Write>, vm: &mut Vm, update: Update,
         vm.state_reason = update.state_reason;
     }
     if let Some((power, addresses)) = update.observed {
-        vm.observed_power_state = Some(power);
+        vm.observed_power_state = power;
         vm.ip_addresses = addresses;
         vm.observed_at = Some(now);
     }
@@ -301,7 +306,6 @@ pub async fn update_state(tx: &mut TenantTx<Write>, vm: &mut Vm, update: Update,
         vm.deleted_at.get_or_insert(now);
         vm.purge_at = Some(purge_at);
     }
-    vm.counted &= !update.absent;
     let mut fields = changed_fields([
         ("cpuCount", json!(before.cpu_count), json!(vm.cpu_count)),
         ("memoryMib", json!(before.memory_mib), json!(vm.memory_mib)),
@@ -369,7 +373,8 @@ pub async fn undelete(tx: &mut TenantTx<Write>, vm: &mut Vm, state: VmState, ope
 }
 
 async fn save(tx: &mut TenantTx<Write>, before: &Vm, vm: &mut Vm) -> Result<()> {
-    vm.updated_at = Utc::now();
+    // Clocks differ, and the order of a VM's changes is that of its row.
+    vm.updated_at = Utc::now().max(before.updated_at);
     vm.version = before.version + 1;
     diesel::update(table::table.filter(table::tenant_id.eq(vm.tenant_id).and(table::id.eq(vm.id))))
         .set(&*vm)
@@ -401,7 +406,7 @@ pub async fn remove(tx: &mut TenantTx<Write>, vm: &Vm, event: Event) -> Result<(
 /// Deleted VMs whose purge is due, across tenants.
 pub async fn purgeable(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, VmId)>> {
     let rows: Vec<(Uuid, Uuid)> = table::table
-        .filter(table::purge_at.le(Utc::now()).and(table::state.eq(VmState::Deleted)))
+        .filter(table::purge_at.le(dsl::now).and(table::state.eq(VmState::Deleted)))
         .order(table::purge_at)
         .limit(limit)
         .select((table::tenant_id, table::id))

@@ -43,5 +43,6 @@ table! {
     audit.change_heads (tenant_id) {
         tenant_id -> Uuid,
         position -> BigInt,
+        changed_at -> Nullable<Timestamptz>,
     }
 }

@@ -17,6 +17,12 @@ pub const ACCESS_CHANGED: &str = "ACCESS_CHANGED";
 /// Reason of a fenced write whose job was claimed by somebody else.
 pub const LEASE_LOST: &str = "LEASE_LOST";
 
+/// Reason of a write that the database has no room for.
+pub(crate) const FULL: &str = "DATABASE_FULL";
+
+/// Reason of a write that the database does not take now.
+pub(crate) const READ_ONLY: &str = "DATABASE_READ_ONLY";
+
 /// What a client is told when a constraint stands in the way, by the constraint's name. Any other is a mistake of ours.
 pub type Constraints = &'static [(&'static str, fn() -> Error)];
 
@@ -74,6 +80,7 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
         DatabaseErrorKind::SerializationFailure => {
             Error::aborted(CONFLICT, "the transaction met another one; repeat it")
         }
+        DatabaseErrorKind::ReadOnlyTransaction => refused_write(READ_ONLY, error),
         DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => unavailable(error),
         _ => match info.message() {
             "SESSION_ENDED" => session_ended(),
@@ -90,6 +97,7 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
                 reason: "STATEMENT_TIMEOUT",
                 message: "the database did not answer in time".to_owned(),
             },
+            message if is_full(message) => refused_write(FULL, error),
             message
                 if [
                     "terminating connection",
@@ -105,6 +113,22 @@ pub(crate) fn from_diesel(error: DieselError) -> Error {
             _ => Error::internal(error),
         },
     }
+}
+
+/// Whether a message is one of those that PostgreSQL has for class 53 (insufficient resources) where it is about space. The
+/// first ones end in the words of the operating system.
+fn is_full(message: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded"].iter().any(|words| message.ends_with(words))
+        || ["could not extend file", "temporary file size exceeds"].iter().any(|words| message.starts_with(words))
+}
+
+/// The database answers, and takes no writes.
+pub(crate) fn refused_write(reason: &'static str, source: impl Into<virtualstack_model::error::Source>) -> Error {
+    let message = match reason {
+        FULL => "the database has no room for this: its disk is full; try again later",
+        _ => "the database is read-only now; try again later",
+    };
+    Error::unavailable(reason, message, source)
 }
 
 /// The session has ended, or nobody knows it.
@@ -130,4 +154,32 @@ pub(crate) fn delete_in_progress() -> Error {
 /// Whether the connection is of no use any more.
 pub(crate) fn is_fatal(error: &Error) -> bool {
     error.reason() == "DATABASE_UNAVAILABLE"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(kind: DatabaseErrorKind, message: &str) -> Error {
+        from_diesel(DieselError::DatabaseError(kind, Box::new(message.to_owned())))
+    }
+
+    #[test]
+    fn what_the_database_has_no_room_for_is_told_apart() {
+        for message in [
+            r#"could not extend file "base/16384/16390": No space left on device"#,
+            r#"could not extend file "base/16384/16390": wrote only 4096 of 8192 bytes at block 7"#,
+            r#"could not write to file "base/pgsql_tmp/pgsql_tmp7.0": No space left on device"#,
+            r#"could not write block 7 of relation base/16384/16390: Disk quota exceeded"#,
+            "temporary file size exceeds temp_file_limit (1024kB)",
+        ] {
+            let error = told(DatabaseErrorKind::Unknown, message);
+            assert!(matches!(error, Error::Unavailable { reason: FULL, .. }), "{message}: {error:?}");
+            assert!(!is_fatal(&error), "the connection is as good as before");
+        }
+        let error = told(DatabaseErrorKind::ReadOnlyTransaction, "cannot execute INSERT in a read-only transaction");
+        assert!(matches!(error, Error::Unavailable { reason: READ_ONLY, .. }), "{error:?}");
+        let error = told(DatabaseErrorKind::Unknown, "division by zero");
+        assert!(matches!(error, Error::Internal { .. }), "{error:?}");
+    }
 }

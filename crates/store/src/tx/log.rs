@@ -60,7 +60,8 @@ pub(crate) async fn append_audit(
     Ok(())
 }
 
-/// Changes of a tenant, numbered on from its head. Who appends keeps the head until the commit: it comes last in a
+/// Changes of a tenant, numbered on from its head. The head gives the time, too, once it is locked: so times are in the order
+/// of positions, however long a transaction has waited and whatever the clock does. Who appends keeps the head until the commit: it comes last in a
 /// transaction, so that nobody waits for long.
 ///
 /// A query of its own kind, since every write sends it and `sql_query` is parsed and planned each time.
@@ -107,13 +108,14 @@ impl QueryFragment<Pg> for Append<'_> {
         pass.push_sql(
             ") WITH ORDINALITY AS row (resource, reason, message, state, operation_id, fields, kind, after, number)), \
              head AS ( \
-                 INSERT INTO audit.change_heads AS head (tenant_id, position) \
-                 SELECT tenant_id, (SELECT count(*) FROM told) FROM said \
-                 ON CONFLICT (tenant_id) DO UPDATE SET position = head.position + excluded.position RETURNING position \
+                 INSERT INTO audit.change_heads AS head (tenant_id, position, changed_at) \
+                 SELECT tenant_id, (SELECT count(*) FROM told), clock_timestamp() FROM said \
+                 ON CONFLICT (tenant_id) DO UPDATE SET position = head.position + excluded.position, \
+                     changed_at = greatest(head.changed_at, clock_timestamp()) RETURNING position, changed_at \
              ) \
              INSERT INTO audit.changes \
-                 (tenant_id, position, actor, resource, reason, message, state, operation_id, fields, kind, after) \
-             SELECT tenant_id, head.position - (SELECT count(*) FROM told) + number, actor, \
+                 (tenant_id, position, created_at, actor, resource, reason, message, state, operation_id, fields, kind, after) \
+             SELECT tenant_id, head.position - (SELECT count(*) FROM told) + number, head.changed_at, actor, \
                  resource, reason, message, state, operation_id, fields, kind, after \
              FROM said, head, told",
         );

@@ -7,6 +7,7 @@ mod log;
 pub mod metrics;
 mod opening;
 pub mod reader;
+mod room;
 pub mod scope;
 mod shares;
 mod single;

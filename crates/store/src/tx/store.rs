@@ -16,6 +16,7 @@ use virtualstack_queue::{Lease, Outcome};
 
 use crate::tx::error::{CONFLICT, from_diesel, is_fatal, unavailable};
 use crate::tx::metrics::Action;
+use crate::tx::room::Room;
 use crate::tx::scope::{AccountScope, SystemPurpose, SystemScope, TenantScope};
 use crate::tx::shares::{Share, Shares};
 use crate::tx::statement::Cost;
@@ -27,7 +28,7 @@ const TRIES: u32 = 5;
 
 /// Repeats a transaction that met another one.
 macro_rules! retrying {
-    ($action:expr, $transaction:block) => {{
+    ($store:ident, $action:expr, $transaction:block) => {{
         let mut tries = 1;
         loop {
             match async { $transaction }.await {
@@ -36,7 +37,10 @@ macro_rules! retrying {
                     tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10)).await;
                     tries += 1;
                 }
-                result => return result,
+                result => {
+                    $store.room.note(&result);
+                    return result;
+                }
             }
         }
     }};
@@ -101,6 +105,8 @@ pub struct Store {
     listen_url: Arc<str>,
     /// How long the first answer of a connection may take.
     patience: Duration,
+    /// Whether writes are taken.
+    room: Room,
 }
 
 impl Store {
@@ -123,6 +129,7 @@ impl Store {
             queue_url: queue_url.into(),
             listen_url: listen_url.into(),
             patience: wait,
+            room: Room::default(),
         })
     }
 
@@ -137,9 +144,10 @@ impl Store {
         &self.listen_url
     }
 
-    /// Whether the database answers. It is asked on a connection of its own, and once for all who want to know, so that it
+    /// Whether the database answers, and takes writes. It is asked on a connection of its own, and once for all who want to know, so that it
     /// depends neither on the load nor on who asks how often.
     pub async fn ping(&self) -> Result<()> {
+        self.room.check()?;
         let mut last = self.health.last.lock().await;
         if last.is_some_and(|last: Instant| last.elapsed() < FRESH) {
             return Ok(());
@@ -229,7 +237,7 @@ impl Store {
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
         let action = Action::of("read");
-        retrying!(action, {
+        retrying!(self, action, {
             let share = self.shares.of_member(scope).await?;
             let mut tx = TenantTx::<Read>::new(self.open(opening, Some(share), &action).await?, scope.tenant);
             tx.account = Some(scope.account);
@@ -247,7 +255,7 @@ impl Store {
     {
         let opening = Opening::tenant(scope);
         let action = Action::of(&audit.action);
-        retrying!(action, {
+        retrying!(self, action, {
             let share = self.shares.of_member(scope).await?;
             let mut tx = TenantTx::<Write>::new(self.open(&opening, Some(share), &action).await?, scope.tenant);
             tx.account = Some(scope.account);
@@ -274,7 +282,7 @@ impl Store {
     {
         let opening = Opening::account(scope);
         let action = Action::of("account");
-        retrying!(action, {
+        retrying!(self, action, {
             let share = self.shares.of_member(&scope.access).await?;
             let connection = self.open(&opening, Some(share), &action).await?;
             let mut tx = AccountTx { connection, account: scope.account() };
@@ -304,7 +312,7 @@ impl Store {
             _ => Opening::system(),
         };
         let action = Action::of(purpose.label());
-        retrying!(action, {
+        retrying!(self, action, {
             let share = self.shares.of_purpose(&purpose).await?;
             let mut tx = SystemTx { connection: self.open(&opening, share, &action).await? };
             let done = f(&mut tx).await;
@@ -321,7 +329,7 @@ impl Store {
         let tenant = job_tenant(lease)?;
         let opening = Opening::system_in(tenant).reading();
         let action = Action::of(&lease.kind);
-        retrying!(action, {
+        retrying!(self, action, {
             let mut tx = TenantTx::<Read>::new(self.open(&opening, None, &action).await?, tenant);
             let done = f(&mut tx).await;
             end(tx.connection, Ending::Commit, done).await
@@ -348,7 +356,7 @@ impl Store {
             outcome: AuditOutcome::Done,
         };
         let action = Action::of(action);
-        retrying!(action, {
+        retrying!(self, action, {
             let mut tx = TenantTx::<Write>::new(self.open(&opening, None, &action).await?, tenant);
             tx.audit = Some(audit.clone());
             tx.traceparent.clone_from(&lease.traceparent);
@@ -368,7 +376,7 @@ impl Store {
     {
         let opening = Opening::job(lease, None);
         let action = Action::of(&lease.kind);
-        retrying!(action, {
+        retrying!(self, action, {
             let mut tx = SystemTx { connection: self.open(&opening, None, &action).await? };
             let done = match f(&mut tx).await {
                 Ok((value, outcome)) => settle_job(&mut tx.connection, lease, &outcome).await.map(|()| value),
@@ -395,7 +403,7 @@ impl Store {
             outcome: AuditOutcome::Done,
         };
         let action = Action::of(action);
-        retrying!(action, {
+        retrying!(self, action, {
             let mut tx = TenantTx::<Write>::new(self.open(&opening, None, &action).await?, tenant);
             tx.audit = Some(audit.clone());
             finish(tx, Ending::Commit, &f).await

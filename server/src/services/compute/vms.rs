@@ -143,8 +143,8 @@ impl VmService for Vms {
                 return Err(Error::exists("VM_NOT_DELETED", target.name(), "the VM is not deleted"));
             }
             let state = vm.state.begin(Verb::Undelete, target)?;
-            if !vm.counted {
-                let message = "nothing of the VM is left on the hypervisor, so it cannot be undeleted";
+            if vm.is_lost() || !vm.counted {
+                let message = "the VM is gone from the hypervisor, so it cannot be undeleted";
                 return Err(Error::precondition("VM_LOST", target.name(), message));
             }
             tx.audit_resource(target.name());

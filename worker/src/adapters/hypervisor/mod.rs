@@ -73,6 +73,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// cancelled where it can be, and awaited. How it ended does not matter. For the way back from an operation.
     async fn ensure_idle(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault>;
 
+    /// Whether a task that we started is known to have done its work, for what cannot be seen of the VM. Of one that is
+    /// forgotten nobody knows.
+    async fn has_done(&self, task: &TaskRef) -> Result<bool, Fault>;
+
     /// Makes sure that the VM does not exist and will not come to exist: it is powered off and destroyed, and a
     /// creation that is still under way is awaited or cancelled first.
     async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault>;

@@ -167,9 +167,10 @@ impl Simulated {
 
     /// Whether a stored task has done its work, for what cannot be seen of the VM.
     async fn has_succeeded(&self, task: Option<&TaskRef>) -> Result<bool, Fault> {
-        let Some(id) = task.and_then(|task| Uuid::try_parse(&task.0).ok()) else { return Ok(false) };
-        let task = self.simulation.task(id).await.map_err(unreachable)?;
-        Ok(task.is_some_and(|task| task.percent == 100 && task.fault.is_none()))
+        match task {
+            Some(task) => self.has_done(task).await,
+            None => Ok(false),
+        }
     }
 
     /// The task that a caller has stored, if it still runs or has failed.
@@ -332,6 +333,12 @@ impl Hypervisor for Simulated {
         Ok(self.stop(running).await?.map_or(Progress::Done, |running| underway(&running)))
     }
 
+    async fn has_done(&self, task: &TaskRef) -> Result<bool, Fault> {
+        let Ok(id) = Uuid::try_parse(&task.0) else { return Ok(false) };
+        let task = self.simulation.task(id).await.map_err(unreachable)?;
+        Ok(task.is_some_and(|task| task.percent == 100 && task.fault.is_none()))
+    }
+
     async fn ensure_absent(&self, vm: &VmIdentity, _task: Option<&TaskRef>) -> Result<Progress, Fault> {
         self.draw_fault()?;
         let (found, running) = self.simulation.look(vm.id.0).await.map_err(unreachable)?;
@@ -347,7 +354,9 @@ impl Hypervisor for Simulated {
         let (found, _) = self.simulation.look(vm.0).await.map_err(unreachable)?;
         Ok(found.map(|vm| {
             let power = power(&vm.power);
-            let ip_addresses = if power == PowerState::On { vec![vm.ip_address] } else { Vec::new() };
+            // On a medium nothing is installed that could report an address.
+            let reports = power == PowerState::On && vm.medium.is_none();
+            let ip_addresses = if reports { vec![vm.ip_address] } else { Vec::new() };
             let size = Size { cpu_count: vm.cpu_count, memory_mib: vm.memory_mib, disk_gib: vm.disk_gib };
             Observation { power, size: Some(size), ip_addresses }
         }))

@@ -8,6 +8,7 @@ use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size};
 
 use super::super::{Observation, TemplateInfo, TemplateRef};
+use super::escapes::unescaped;
 use super::faults::Error;
 use super::marks::MARKER;
 use super::properties::Object;
@@ -132,7 +133,7 @@ fn snapshots(info: &Element) -> Vec<Snapshot> {
     let mut trees: Vec<&Element> = info.all("rootSnapshotList").collect();
     while let Some(tree) = trees.pop() {
         if let Some(reference) = tree.at("snapshot").and_then(Element::managed) {
-            found.push(Snapshot { reference, name: tree.text_at("name").unwrap_or_default().to_owned() });
+            found.push(Snapshot { reference, name: unescaped(tree.text_at("name").unwrap_or_default()) });
         }
         trees.extend(tree.all("childSnapshotList"));
     }

@@ -22,6 +22,7 @@ mod config;
 mod console;
 mod create;
 mod destroy;
+mod escapes;
 mod faults;
 mod listener;
 mod lookup;
@@ -42,6 +43,7 @@ pub use adapter::VCenter;
 pub use config::{Config, ConfigError, Password};
 
 use lookup::LookUp;
+use tasks::Outcome;
 
 #[async_trait]
 impl Hypervisor for VCenter {
@@ -97,6 +99,10 @@ impl Hypervisor for VCenter {
 
     async fn ensure_idle(&self, vm: VmId, task: Option<&TaskRef>) -> Result<Progress, Fault> {
         self.idle(vm, task).await
+    }
+
+    async fn has_done(&self, task: &TaskRef) -> Result<bool, Fault> {
+        Ok(self.session.task(task).await?.is_some_and(|task| matches!(task.outcome, Outcome::Succeeded)))
     }
 
     async fn ensure_absent(&self, vm: &VmIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::escapes::{escaped, unescaped};
 use super::faults::Error;
 use super::properties::Object;
 use super::session::Session;
@@ -65,7 +66,7 @@ impl Session {
     /// A child of a folder, by name.
     pub(super) async fn child(self: &Arc<Self>, folder: &ManagedRef, name: &str) -> Result<Option<ManagedRef>, Error> {
         let index = self.login().await?.service("searchIndex")?;
-        let call = Call::read("FindChild", &index, Xml::new().reference("entity", folder).text("name", name));
+        let call = Call::read("FindChild", &index, Xml::new().reference("entity", folder).text("name", escaped(name)));
         Ok(self.call(&call).await?.at("returnval").and_then(Element::managed))
     }
 
@@ -74,7 +75,7 @@ impl Session {
         if let Some(child) = self.child(folder, name).await? {
             return Ok(child);
         }
-        match self.call(&Call::change("CreateFolder", folder, Xml::new().text("name", name))).await {
+        match self.call(&Call::change("CreateFolder", folder, Xml::new().text("name", escaped(name)))).await {
             Ok(reply) => reply.at("returnval").and_then(Element::managed).ok_or_else(absent),
             // Another worker was faster.
             Err(Error::Vim(fault)) if fault.is_name_taken() => self.child(folder, name).await?.ok_or_else(absent),
@@ -175,7 +176,8 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 /// The object of a name, or the only one there is; `key` is the setting that decides.
 fn the_one(key: &str, mut found: Vec<Object>, name: Option<&str>) -> Result<Object, Error> {
     if let Some(name) = name {
-        found.retain(|object| object.text("name") == Some(name));
+        // As people gave it, or as tools show it.
+        found.retain(|object| object.text("name").is_some_and(|found| found == name || found == unescaped(name)));
     }
     let count = found.len();
     match (found.pop(), count, name) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::escapes::unescaped;
 use super::faults::Error;
 use super::session::Session;
 use super::soap::Call;
@@ -15,10 +16,15 @@ pub(super) struct Object {
 }
 
 impl Object {
+    /// Names are as people gave them from here on, whatever they are those of.
     pub(super) fn from_element(element: &Element) -> Option<Self> {
-        let properties = element
-            .all("propSet")
-            .filter_map(|property| Some((property.text_at("name")?.to_owned(), property.at("val")?.clone())));
+        let properties = element.all("propSet").filter_map(|property| {
+            let (name, mut value) = (property.text_at("name")?.to_owned(), property.at("val")?.clone());
+            if name == "name" {
+                value.text = unescaped(&value.text);
+            }
+            Some((name, value))
+        });
         Some(Self { reference: element.at("obj")?.managed()?, properties: properties.collect() })
     }
 
@@ -97,5 +103,19 @@ impl Session {
             page = self.call(&more).await?;
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_read_has_no_escapes() {
+        let text = r#"<objects xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><obj type="Datastore">datastore-1</obj>
+            <propSet><name>name</name><val xsi:type="xsd:string">ssd 50%25%2ffast%5c</val></propSet>
+            <propSet><name>summary.url</name><val xsi:type="xsd:string">ds:///a%2fb</val></propSet></objects>"#;
+        let object = Object::from_element(&Element::parse(text).expect("well-formed")).expect("an object");
+        assert_eq!((object.text("name"), object.text("summary.url")), (Some(r"ssd 50%/fast\"), Some("ds:///a%2fb")));
     }
 }
