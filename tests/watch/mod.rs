@@ -2,6 +2,7 @@
 
 mod access;
 mod delivery;
+mod pages;
 mod rest;
 mod stream;
 mod times;

@@ -10,6 +10,7 @@ use diesel_async::RunQueryDsl;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use uuid::Uuid;
 use virtualstack_model::id::{JobId, OperationId, TenantId};
 use virtualstack_model::jobs::OperationJob;
 use virtualstack_model::log::{Change, ChangeKind};
@@ -412,13 +413,18 @@ const RESTARTED: &str = "now() + (deadline_at - created_at)";
 impl Watched for Operation {
     const COLLECTION: &'static str = OperationId::COLLECTION;
 
+    fn uuid(&self) -> Uuid {
+        self.id.0
+    }
+
     /// Those that are not done yet.
-    async fn snapshot<M: Mode>(tx: &mut TenantTx<M>) -> Result<Vec<Self>> {
+    async fn page<M: Mode>(tx: &mut TenantTx<M>, after: Uuid, limit: i64) -> Result<Vec<Self>> {
         let tenant = tx.tenant();
         table::table
-            .filter(table::tenant_id.eq(tenant))
+            .filter(table::tenant_id.eq(tenant).and(table::id.gt(OperationId(after))))
             .filter(table::state.eq_any(UNDONE))
             .order(table::id)
+            .limit(limit)
             .select(Self::as_select())
             .load(tx.connection()?)
             .await

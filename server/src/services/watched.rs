@@ -4,26 +4,44 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::log::ChangeKind;
 use virtualstack_proto::virtualstack::watch::v1::watch_message::Resource;
 use virtualstack_store::changes::watch::{self, Batch, Position, Watched};
 use virtualstack_store::{Read, TenantTx};
 
+/// A change that is to be told.
+pub(crate) struct Change {
+    pub(crate) kind: ChangeKind,
+    /// The resource's id, and what it was after that.
+    pub(crate) id: Uuid,
+    pub(crate) resource: Resource,
+    pub(crate) position: Position,
+}
+
 /// What is to be told of a read of the log.
 pub(crate) struct Reported {
-    pub(crate) changes: Vec<(ChangeKind, Resource, Position)>,
+    pub(crate) changes: Vec<Change>,
     /// Up to where it is told with them.
     pub(crate) position: Position,
     pub(crate) more: bool,
 }
 
-type ReadAll = for<'t> fn(&'t mut TenantTx<Read>) -> BoxFuture<'t, Result<(Vec<Resource>, Position)>>;
+/// A page of what there is.
+pub(crate) struct Page {
+    pub(crate) resources: Vec<Resource>,
+    /// No change up to here is missing in it.
+    pub(crate) position: Position,
+    /// Where the next one begins.
+    pub(crate) next: Option<Uuid>,
+}
 
 /// A collection that can be watched. A module has one for each of its own.
 pub(crate) struct Collection {
     pub(crate) name: &'static str,
-    pub(crate) snapshot: ReadAll,
+    /// Reads a page of those with greater ids.
+    pub(crate) page: for<'t> fn(&'t mut TenantTx<Read>, Uuid) -> BoxFuture<'t, Result<Page>>,
     pub(crate) after: for<'t> fn(&'t mut TenantTx<Read>, Position, Duration) -> BoxFuture<'t, Result<Reported>>,
 }
 
@@ -37,20 +55,22 @@ impl Collection {
     pub(crate) const fn of<W: Packed>() -> Self {
         Self {
             name: W::COLLECTION,
-            snapshot: |tx| Box::pin(snapshot::<W>(tx)),
+            page: |tx, after| Box::pin(page::<W>(tx, after)),
             after: |tx, position, max_age| Box::pin(after::<W>(tx, position, max_age)),
         }
     }
 }
 
-async fn snapshot<W: Packed>(tx: &mut TenantTx<Read>) -> Result<(Vec<Resource>, Position)> {
-    let (rows, position) = watch::snapshot::<W, _>(tx).await?;
-    Ok((W::pack(tx, rows).await?, position))
+async fn page<W: Packed>(tx: &mut TenantTx<Read>, after: Uuid) -> Result<Page> {
+    let watch::Page { rows, position, next } = watch::page::<W, _>(tx, after).await?;
+    Ok(Page { resources: W::pack(tx, rows).await?, position, next })
 }
 
 async fn after<W: Packed>(tx: &mut TenantTx<Read>, position: Position, max_age: Duration) -> Result<Reported> {
     let Batch { changes, resources, position, more } = watch::after::<W, _>(tx, position, max_age).await?;
+    let ids: Vec<_> = resources.iter().map(W::uuid).collect();
     let resources = W::pack(tx, resources).await?;
-    let changes = changes.into_iter().zip(resources).map(|((kind, position), resource)| (kind, resource, position));
-    Ok(Reported { changes: changes.collect(), position, more })
+    let changes = changes.into_iter().zip(ids).zip(resources);
+    let change = |(((kind, position), id), resource)| Change { kind, id, resource, position };
+    Ok(Reported { changes: changes.map(change).collect(), position, more })
 }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tracing::Instrument as _;
+use uuid::Uuid;
 use virtualstack_model::log::ChangeKind;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
@@ -27,7 +28,7 @@ use virtualstack_store::{MasterKey, Read, Store, TenantTx};
 
 use super::parts::Parts;
 use super::registry;
-use super::watched::{Collection, Reported};
+use super::watched::{Change, Collection, Page, Reported};
 use crate::auth::tokens;
 use crate::call::caller::TenantCaller;
 use crate::call::message::time;
@@ -110,9 +111,7 @@ impl Watches {
         let follower = self.changes.follow(scope.tenant());
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
         let first = if token.is_empty() {
-            let snapshot = self.store.read_consistently(&scope, async |tx| (collection.snapshot)(tx).await);
-            let (resources, position) = snapshot.await?;
-            First::Snapshot(resources, position)
+            First::Page(self.store.read(&scope, async |tx| (collection.page)(tx, Uuid::nil()).await).await?)
         } else {
             let position = Position::of_token(&self.master_key, scope.tenant(), collection.name, token)?;
             let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, position, self.resume).await;
@@ -139,14 +138,14 @@ impl Watches {
 
 /// What a stream begins with.
 enum First {
-    Snapshot(Vec<Resource>, Position),
+    Page(Page),
     Changes(Reported),
 }
 
 impl First {
     fn position(&self) -> Position {
         match self {
-            Self::Snapshot(_, position) => *position,
+            Self::Page(page) => page.position,
             Self::Changes(reported) => reported.position,
         }
     }
@@ -189,14 +188,7 @@ impl Watch {
 
     async fn tell(&mut self, first: First) -> Result<Infallible> {
         let mut more = match first {
-            First::Snapshot(resources, position) => {
-                for resource in resources {
-                    self.send(message(Type::Snapshot, Some(resource), String::new(), position.at)).await?;
-                }
-                let synced = message(Type::Synced, None, self.token(position)?, position.at);
-                self.send(synced).await?;
-                false
-            }
+            First::Page(first) => self.report_all(first).await?,
             First::Changes(told) => self.report_changes(told).await?,
         };
         loop {
@@ -206,15 +198,7 @@ impl Watch {
                     () = sleep_until(self.told + self.of.heartbeat) => {}
                 }
             }
-            self.follower.reading();
-            let (collection, position) = (self.collection, self.position);
-            // However slow its client is: a stream that goes on is not too old.
-            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, position, Duration::MAX).await;
-            let told = {
-                let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
-                self.access.read(&self.of.store, after).await?
-            };
-            self.read = Instant::now();
+            let told = self.read_on().await?;
             more = self.report_changes(told).await?;
             if self.told.elapsed() >= self.of.heartbeat {
                 let bookmark = message(Type::Bookmark, None, self.token(self.position)?, self.position.at);
@@ -223,9 +207,58 @@ impl Watch {
         }
     }
 
+    /// Tells what there is, page by page, and whether changes wait. What has changed while the pages were read is told before
+    /// the client hears that it has all of it, unless the page that it stands on was read after that.
+    async fn report_all(&mut self, first: Page) -> Result<bool> {
+        let mut page = first;
+        // Up to which id each page goes, and up to where it has all changes.
+        let mut pages: Vec<(Uuid, Position)> = Vec::new();
+        let (last, mut more) = loop {
+            let Page { resources, position, next } = page;
+            for resource in resources {
+                self.send(message(Type::Snapshot, Some(resource), String::new(), position.at)).await?;
+            }
+            let Some(next) = next else { break (position, position.number > self.position.number) };
+            pages.push((next, position));
+            let read = async |tx: &mut TenantTx<Read>| (self.collection.page)(tx, next).await;
+            page = {
+                let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
+                self.access.read(&self.of.store, read).await?
+            };
+            self.read = Instant::now();
+        };
+        while self.position.number < last.number {
+            let Reported { changes, position, more: left } = self.read_on().await?;
+            for Change { kind, id, resource, position } in changes {
+                let page = pages.iter().find(|(end, _)| id <= *end).map_or(last, |(_, position)| *position);
+                if position.number > page.number {
+                    let kind = if kind == ChangeKind::Deleted { Type::Deleted } else { Type::Snapshot };
+                    self.send(message(kind, Some(resource), String::new(), position.at)).await?;
+                }
+            }
+            (self.position, more) = (position, left);
+        }
+        let synced = message(Type::Synced, None, self.token(self.position)?, self.position.at);
+        self.send(synced).await?;
+        Ok(more)
+    }
+
+    /// Reads what has changed since. However slow its client is: a stream that goes on is not too old.
+    async fn read_on(&mut self) -> Result<Reported> {
+        self.follower.reading();
+        let (collection, position) = (self.collection, self.position);
+        let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, position, Duration::MAX).await;
+        let told = {
+            let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
+            self.access.read(&self.of.store, after).await?
+        };
+        self.read = Instant::now();
+        Ok(told)
+    }
+
     /// Tells changes; whether there are more.
     async fn report_changes(&mut self, Reported { changes, position, more }: Reported) -> Result<bool> {
-        for (kind, resource, position) in changes {
+        for Change { kind, resource, position, .. } in changes {
             let kind = match kind {
                 ChangeKind::Created => Type::Created,
                 ChangeKind::Updated => Type::Updated,

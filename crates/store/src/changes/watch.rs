@@ -27,6 +27,9 @@ use crate::tx::{Mode, SystemTx, TenantTx};
 /// Changes of one batch at most.
 const BATCH: i64 = 200;
 
+/// Rows of one page at most: so many are kept for a client that is slow.
+const PAGE: i64 = 500;
+
 /// Positions that one batch looks at, at most: those of other collections are passed over.
 const SPAN: i64 = 10_000;
 
@@ -36,8 +39,11 @@ pub trait Watched: DeserializeOwned + Send + 'static {
     /// The collection in full names.
     const COLLECTION: &'static str;
 
-    /// What a watch begins with.
-    fn snapshot<M: Mode>(tx: &mut TenantTx<M>) -> impl Future<Output = Result<Vec<Self>>> + Send;
+    /// Its id; what a watch begins with is in their order.
+    fn uuid(&self) -> Uuid;
+
+    /// What a watch begins with: so many, of those with greater ids.
+    fn page<M: Mode>(tx: &mut TenantTx<M>, after: Uuid, limit: i64) -> impl Future<Output = Result<Vec<Self>>> + Send;
 }
 
 /// What a read of the log gave.
@@ -135,10 +141,24 @@ impl Log {
     }
 }
 
-/// What there is, and the position that a watch of it begins at. In a transaction that sees one moment only.
-pub async fn snapshot<W: Watched, M: Mode>(tx: &mut TenantTx<M>) -> Result<(Vec<W>, Position)> {
+/// A page of what there is.
+#[derive(Clone, Debug)]
+pub struct Page<W> {
+    pub rows: Vec<W>,
+    /// No change up to here is missing in the rows; some that came later may be in them.
+    pub position: Position,
+    /// Where the next page begins; None on the last one.
+    pub next: Option<Uuid>,
+}
+
+/// Reads a page of what there is, of those with greater ids.
+pub async fn page<W: Watched, M: Mode>(tx: &mut TenantTx<M>, after: Uuid) -> Result<Page<W>> {
+    // First the position: what changes between the two is told once more.
     let Log { head, at, .. } = Log::read(tx).await?;
-    Ok((W::snapshot(tx).await?, Position { number: head, at }))
+    let rows = W::page(tx, after, PAGE).await?;
+    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PAGE);
+    let next = rows.last().filter(|_| full).map(W::uuid);
+    Ok(Page { rows, position: Position { number: head, at }, next })
 }
 
 /// A change as it is kept.

@@ -147,12 +147,17 @@ pub fn operation(id: OperationId, verb: Verb, vm: VmId) -> NewOperation {
 impl Watched for Vm {
     const COLLECTION: &'static str = VmId::COLLECTION;
 
+    fn uuid(&self) -> Uuid {
+        self.id.0
+    }
+
     /// Deleted ones too, until they are purged.
-    async fn snapshot<M: Mode>(tx: &mut TenantTx<M>) -> Result<Vec<Self>> {
+    async fn page<M: Mode>(tx: &mut TenantTx<M>, after: Uuid, limit: i64) -> Result<Vec<Self>> {
         let tenant = tx.tenant();
         table::table
-            .filter(table::tenant_id.eq(tenant))
+            .filter(table::tenant_id.eq(tenant).and(table::id.gt(VmId(after))))
             .order(table::id)
+            .limit(limit)
             .select(Self::as_select())
             .load(tx.connection()?)
             .await
