@@ -150,7 +150,14 @@ impl Door {
 
 /// So many of the connections that are wished for as leave descriptors for the database and files: there are two ports.
 fn affordable(wished: usize) -> usize {
-    use rustix::process::{Resource, getrlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // What most systems give by default is meant for programs that wait for few at once; more may be taken without asking.
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::debug!(%error, "the process may not open as many files as it could");
+    }
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wished };
     let affordable = usize::try_from(descriptors).unwrap_or(usize::MAX) / 5 * 2;
     if affordable < wished {
