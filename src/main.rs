@@ -15,6 +15,10 @@ use clap::Parser as _;
 
 use cli::{Cli, Command};
 
+/// Gives memory back after a burst, and takes less of every call than the system's; see `make bench`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code of wrong settings, as sysexits.h has it.
 const USAGE: u8 = 64;
 
