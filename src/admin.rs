@@ -35,6 +35,10 @@ pub(crate) async fn run(mut config: Config, command: AdminCommand) -> anyhow::Re
     {
         config.database.url = socket.url("virtualstack_login", DATABASE);
     }
+    if config.database.url.is_empty() {
+        let no_up = format!("is required, as no `up` runs on {}", config.data_dir().display());
+        return Err(config.wrong("database.url", no_up).into());
+    }
     let database = config.required_database()?;
     reach::check(database).await?;
     let store = Store::new(database)?;

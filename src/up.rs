@@ -7,8 +7,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use metrics_exporter_prometheus::PrometheusHandle;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +114,7 @@ async fn serve(
     let worker = ending(stop.clone(), worker.serve(stop.clone().cancelled_owned()));
     let gateway = ending(stop.clone(), gateway.serve(stop.clone().cancelled_owned()));
     let told = up.announce(ready_file);
+    let unheard = end_with_output(stop.clone());
     if told.is_err() {
         // Whoever started it would not know where it is, nor by which password.
         stop.cancel();
@@ -126,7 +129,29 @@ async fn serve(
     ops.await??;
     gateway?;
     server?;
-    told
+    told?;
+    if unheard.is_cancelled() {
+        bail!("ended in order, as nobody reads the standard output any more")
+    }
+    Ok(())
+}
+
+/// Cancels `stop` when whoever read our standard output has gone, as in `up | head -1`; the token says that this was why.
+/// A file or a terminal does not go that way.
+fn end_with_output(stop: CancellationToken) -> CancellationToken {
+    let gone = CancellationToken::new();
+    let seen = gone.clone();
+    std::thread::spawn(move || {
+        let stdout = std::io::stdout();
+        let mut output = [PollFd::new(&stdout, PollFlags::empty())];
+        // What nobody asks for is told all the same: errors and ends.
+        while let Err(Errno::INTR) = poll(&mut output, None) {}
+        if output[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            seen.cancel();
+            stop.cancel();
+        }
+    });
+    gone
 }
 
 /// Runs a role; when it ends, however it does, `stop` is cancelled.
