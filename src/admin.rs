@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use virtualstack_postgres::PrivatePostgres;
 use virtualstack_server::{FirstAdmin, HashCost, bootstrap, reset_password, rotate_keys, update_permissions};
 use virtualstack_store::Store;
-use virtualstack_store::schema::{migrate, reach};
+use virtualstack_store::schema::migrate;
 
 use crate::cli::{AdminCommand, KeysCommand};
 use crate::config::Config;
@@ -40,7 +40,7 @@ pub(crate) async fn run(mut config: Config, command: AdminCommand) -> anyhow::Re
         return Err(config.wrong("database.url", no_up).into());
     }
     let database = config.required_database()?;
-    reach::check(database).await?;
+    migrate::check(database).await?;
     let store = Store::new(database)?;
     match command {
         AdminCommand::FirstAdmin => {

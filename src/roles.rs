@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use virtualstack_server::HashCost;
 use virtualstack_store::compute::simulated::Simulation;
-use virtualstack_store::schema::reach;
+use virtualstack_store::schema::migrate;
 use virtualstack_store::{MasterKey, Store};
 use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
 use virtualstack_worker::adapters::hypervisor::vcenter::VCenter;
@@ -25,7 +25,7 @@ use crate::signals::Asked;
 pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     let (database, master_key) = (config.required_database()?.clone(), config.required_master_key()?);
     let (listener, ops) = (listen(&config).await?, ops::bind(&config).await?);
-    reach::check(&database).await?;
+    migrate::check(&database).await?;
     let deps = virtualstack_server::Deps { store: Store::new(&database)?, master_key, hash_cost: HashCost::default() };
     let store = deps.store.clone();
     let server = virtualstack_server::bind_on(listener, config.server.clone(), deps).await;
@@ -53,7 +53,7 @@ pub(crate) async fn gateway(config: Config, metrics: PrometheusHandle) -> anyhow
 pub(crate) async fn worker(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     let (database, master_key) = (config.required_database()?.clone(), config.required_master_key()?);
     let (vcenter, ops) = (vcenter(&config)?, ops::bind(&config).await?);
-    reach::check(&database).await?;
+    migrate::check(&database).await?;
     let store = Store::new(&database)?;
     let deps = worker_deps(&config, vcenter.clone(), store.clone(), master_key)?;
     let worker = virtualstack_worker::bind(config.worker.clone(), deps).await?;
@@ -144,7 +144,7 @@ pub(crate) fn database_ready(store: Store, database: virtualstack_store::Config)
             let answer = async {
                 let Err(error) = store.ping().await else { return Ok(()) };
                 // Why, in words for an operator.
-                Err(reach::check(&database).await.err().unwrap_or(error).to_string())
+                Err(migrate::check(&database).await.err().unwrap_or(error).to_string())
             };
             tokio::time::timeout(PATIENCE, answer).await.map_err(|_| late())?
         })

@@ -390,6 +390,34 @@ async fn the_banner_says_who_the_admin_is_and_a_lost_password_is_replaced() {
     assert!(said.contains("database.url") && said.contains(&data.display().to_string()), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn root_is_told_where_postgresql_cannot_go_before_the_build_and_at_the_start() {
+    let place = place();
+    // Where we are not root, PostgreSQL runs as who made the folder.
+    if std::fs::metadata(place.path()).expect("a folder").uid() != 0 {
+        return;
+    }
+    let closed = place.path().join("closed");
+    std::fs::create_dir(&closed).expect("a folder");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).expect("closed");
+    let data = closed.join("data");
+    let (code, said) = run(virtualstack(&["up"], &data, &[])).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("cannot enter {}", closed.display())), "{said}");
+    assert!(!data.join("postgres.new").exists() && !data.join("postgres").exists());
+
+    // What `make up` asks before it builds.
+    std::fs::remove_dir_all(&data).expect("removed");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/tools.sh");
+    for (argument, refused) in [(data.clone(), true), (place.path().join("data"), false)] {
+        let mut tools = Command::new(script);
+        tools.arg("up").arg("--data-dir").arg(argument).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (code, said) = run(tools).await;
+        assert_eq!(code, Some(i32::from(refused)), "{said}");
+        assert_eq!(said.contains(&format!("cannot enter {}", closed.display())), refused, "{said}");
+    }
+}
+
 /// The blocks of the README that a shell runs, in their order.
 fn readme() -> Vec<&'static str> {
     let text = include_str!("../../README.md");

@@ -20,9 +20,11 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use virtualstack_model::{Error, Result};
 
+mod error;
 mod owner;
 mod socket;
 
+use error::{failed, io_error};
 use owner::Owner;
 use socket::Answer;
 pub use socket::Socket;
@@ -344,10 +346,6 @@ fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-fn failed(program: &str, text: String) -> Error {
-    Error::unavailable("DATABASE_CLUSTER", format!("{program} failed"), text)
-}
-
 /// Where what is temporary is kept: in memory, where there is much of it. A database is hundreds of files, and there are
 /// disks where making one takes longer the more of them were removed a moment ago.
 fn temporary_folder() -> PathBuf {
@@ -385,8 +383,4 @@ fn find_binaries() -> Result<PathBuf> {
                 "no PostgreSQL server is installed (Debian: apt-get install postgresql); or use --database-url",
             )
         })
-}
-
-fn io_error(what: &str, path: &Path, error: &io::Error) -> Error {
-    Error::precondition("DATA_FOLDER", path.display().to_string(), format!("{what} {}: {error}", path.display()))
 }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use virtualstack_model::{Error, Result};
 
-use crate::io_error;
+use crate::error::io_error;
 
 /// Whom the cluster runs as.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owner {
-    uid: u32,
+    pub(crate) uid: u32,
     /// Of somebody else than us.
     pub(crate) ids: Option<(u32, u32)>,
 }
@@ -39,15 +39,6 @@ impl Owner {
                     "PostgreSQL does not run as root, and there is no user postgres or nobody",
                 )
             })
-    }
-
-    #[cfg(test)]
-    pub(crate) fn of(uid: u32) -> Self {
-        Self { uid, ids: None }
-    }
-
-    pub(crate) fn uid(&self) -> u32 {
-        self.uid
     }
 
     /// Gives a folder to the cluster's user.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use virtualstack_model::{Error, Result};
 
-use crate::io_error;
+use crate::error::io_error;
 use crate::owner::Owner;
 
 /// The longest folder that the path of a socket leaves room for: the operating system takes 107 bytes.
@@ -89,7 +89,7 @@ impl Socket {
             _ => {}
         }
         let found = fs::symlink_metadata(folder).map_err(|error| io_error("cannot read", folder, &error))?;
-        let ours = found.uid() == owner.uid() || found.uid() == rustix::process::geteuid().as_raw();
+        let ours = found.uid() == owner.uid || found.uid() == rustix::process::geteuid().as_raw();
         if !found.is_dir() || !ours || found.mode() & 0o777 != 0o700 {
             let problem = format!(
                 "the folder for the socket, {}, must be a folder of PostgreSQL's user that nobody else can enter (chmod 700); \
@@ -179,7 +179,8 @@ mod tests {
     fn a_folder_that_others_can_enter_or_own_is_refused() {
         let below = std::env::temp_dir().join(format!("virtualstack-socket-{}", std::process::id()));
         fs::create_dir(&below).expect("a folder");
-        let (socket, owner) = (Socket { folder: below.join("run") }, Owner::of(rustix::process::geteuid().as_raw()));
+        let (socket, owner) =
+            (Socket { folder: below.join("run") }, Owner { uid: rustix::process::geteuid().as_raw(), ids: None });
         socket.make_folder(&owner).expect("made");
         socket.make_folder(&owner).expect("and found again");
         fs::set_permissions(&socket.folder, fs::Permissions::from_mode(0o755)).expect("opened");

@@ -6,8 +6,9 @@ use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, Ru
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use virtualstack_model::{Error, Result};
 
-use crate::schema::reach::reach;
+use crate::schema::reach;
 use crate::tx::error::unavailable;
+use crate::tx::store::Config;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 
@@ -52,8 +53,41 @@ pub async fn run(url: &str) -> Result<Vec<String>> {
     Ok(run)
 }
 
+/// Makes sure that servers and workers can work on a database: it lets them in, in the roles that they work in, and its schema
+/// is that of this version or a later one.
+pub async fn check(config: &Config) -> Result<()> {
+    let url = config.connect_as("virtualstack_login", "");
+    let place = reach::place(&url)?;
+    let client = reach::connect(&url).await?;
+    // Everything in one message, so it is one transaction, and the role ends with it.
+    let applied = client
+        .simple_query("SET LOCAL ROLE virtualstack_system; SELECT version FROM public.__diesel_schema_migrations")
+        .await
+        .map_err(|error| unmigrated(&place, &reach::refusal(&error)))?;
+    let applied: Vec<_> = applied
+        .iter()
+        .filter_map(|row| match row {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+        .collect();
+    let missing: Vec<_> = versions()?.into_iter().filter(|version| !applied.contains(version)).collect();
+    match missing.as_slice() {
+        [] => Ok(()),
+        [first, ..] => Err(unmigrated(&place, &format!("{} migrations are missing, from {first}", missing.len()))),
+    }
+}
+
+fn unmigrated(place: &str, why: &str) -> Error {
+    Error::precondition(
+        "SCHEMA_BEHIND",
+        place,
+        format!("the schema of the database at {place} is not that of this version ({why}); run: virtualstack migrate"),
+    )
+}
+
 /// The version of each migration that this version has.
-pub(crate) fn versions() -> Result<Vec<String>> {
+fn versions() -> Result<Vec<String>> {
     let migrations: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations().map_err(Error::internal)?;
     Ok(migrations.iter().map(|migration| migration.name().version().to_string()).collect())
 }
@@ -70,7 +104,7 @@ fn lacking(source: virtualstack_model::error::Source) -> Error {
 
 /// Connects; who cannot is told why.
 async fn connect(url: &str) -> Result<AsyncPgConnection> {
-    reach(url).await?;
+    reach::connect(url).await?;
     AsyncPgConnection::establish(url).await.map_err(unavailable)
 }
 

@@ -9,9 +9,6 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 use virtualstack_model::{Error, Result};
 
-use crate::schema::migrate;
-use crate::tx::store::Config;
-
 /// How long a database may take to let somebody in.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -25,45 +22,8 @@ pub fn check_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// Makes sure that servers and workers can work on a database: it lets them in, in the roles that they work in, and its schema
-/// is that of this version or a later one.
-pub async fn check(config: &Config) -> Result<()> {
-    let url = config.connect_as("virtualstack_login", "");
-    let place = place(&url)?;
-    let client = connect(&url).await?;
-    // Everything in one message, so it is one transaction, and the role ends with it.
-    let applied = client
-        .simple_query("SET LOCAL ROLE virtualstack_system; SELECT version FROM public.__diesel_schema_migrations")
-        .await
-        .map_err(|error| unmigrated(&place, &refusal(&error)))?;
-    let applied: Vec<_> = applied
-        .iter()
-        .filter_map(|row| match row {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        })
-        .collect();
-    let missing: Vec<_> = migrate::versions()?.into_iter().filter(|version| !applied.contains(version)).collect();
-    match missing.as_slice() {
-        [] => Ok(()),
-        [first, ..] => Err(unmigrated(&place, &format!("{} migrations are missing, from {first}", missing.len()))),
-    }
-}
-
-/// Makes sure that a database lets somebody in.
-pub(crate) async fn reach(url: &str) -> Result<()> {
-    connect(url).await.map(drop)
-}
-
-fn unmigrated(place: &str, why: &str) -> Error {
-    Error::precondition(
-        "SCHEMA_BEHIND",
-        place,
-        format!("the schema of the database at {place} is not that of this version ({why}); run: virtualstack migrate"),
-    )
-}
-
-async fn connect(url: &str) -> Result<Client> {
+/// Connects; who cannot is told why.
+pub(crate) async fn connect(url: &str) -> Result<Client> {
     let wrong = |error: tokio_postgres::Error| Error::precondition("WRONG_SETTING", "database.url", error.to_string());
     let target: Target = url.parse().map_err(wrong)?;
     let place = place(url)?;
@@ -78,7 +38,7 @@ async fn connect(url: &str) -> Result<Client> {
 }
 
 /// Where a connection string leads: hosts and ports, or the folder of a socket.
-fn place(url: &str) -> Result<String> {
+pub(crate) fn place(url: &str) -> Result<String> {
     let target: Target =
         url.parse().map_err(|_| Error::precondition("WRONG_SETTING", "database.url", "it is no connection string"))?;
     let ports = target.get_ports();
@@ -99,7 +59,7 @@ fn unreachable(place: &str, why: &str) -> Error {
 }
 
 /// What the server, or the system, says.
-fn refusal(error: &tokio_postgres::Error) -> String {
+pub(crate) fn refusal(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |refusal| refusal.message().to_owned())
 }
 
@@ -148,7 +108,10 @@ fn why(target: &Target, place: &str, error: &tokio_postgres::Error) -> Error {
             ),
         ),
         // The role that we connect in.
-        (&SqlState::INVALID_PARAMETER_VALUE, unmigrated(place, &said).to_string()),
+        (
+            &SqlState::INVALID_PARAMETER_VALUE,
+            format!("the database at {place} lacks our roles or schema ({said}); run: virtualstack migrate"),
+        ),
         (
             &SqlState::TOO_MANY_CONNECTIONS,
             format!(
@@ -192,8 +155,8 @@ mod tests {
                 .expect("an answer");
         };
         let url = format!("postgres://ada:secret@127.0.0.1:{port}/shop");
-        let (error, ()) = tokio::join!(reach(&url), answer);
-        let text = error.expect_err("refused").to_string();
+        let (refused, ()) = tokio::join!(connect(&url), answer);
+        let text = refused.map(drop).expect_err("refused").to_string();
         assert!(text.contains(&format!("127.0.0.1:{port}")), "{text}");
         assert!(!text.contains("secret"), "{text}");
         text
@@ -224,10 +187,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         drop(listener);
-        let text = reach(&format!("postgres://ada@127.0.0.1:{port}/shop")).await.expect_err("nobody").to_string();
+        let text =
+            connect(&format!("postgres://ada@127.0.0.1:{port}/shop")).await.map(drop).expect_err("nobody").to_string();
         assert!(text.starts_with(&format!("the database is not reachable at 127.0.0.1:{port}: ")), "{text}");
         assert!(text.contains("refused"), "{text}");
-        let text = reach("host=/nowhere user=ada dbname=shop").await.expect_err("nobody").to_string();
+        let text = connect("host=/nowhere user=ada dbname=shop").await.map(drop).expect_err("nobody").to_string();
         assert!(text.contains("/nowhere/.s.PGSQL.5432: ") && text.contains("No such file"), "{text}");
     }
 
