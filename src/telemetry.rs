@@ -1,5 +1,6 @@
 //! Logs and metrics of the process.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
@@ -31,6 +32,21 @@ pub(crate) fn install(config: &Config) -> anyhow::Result<PrometheusHandle> {
 #[expect(clippy::disallowed_methods, reason = "what a terminal can do is not a setting of ours")]
 fn shows_colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    std::io::stderr().is_terminal() && !refused && !dumb
+    std::io::stderr().is_terminal() && !refused && is_coloured(std::env::var_os("TERM").as_deref())
+}
+
+/// Whether a terminal of this kind shows colours.
+fn is_coloured(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|term| term != "dumb" && !term.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dumb_terminal_gets_no_colours() {
+        let coloured = |term: &str| is_coloured(Some(OsStr::new(term)));
+        assert!(coloured("xterm-256color") && !coloured("dumb") && !coloured("") && !is_coloured(None));
+    }
 }

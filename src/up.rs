@@ -106,6 +106,9 @@ async fn serve(
         first_start,
     };
 
+    if stop.is_cancelled() {
+        return Ok(());
+    }
     // Clients go first, then what they called; the ops address tells until the end.
     let (server_stop, ops_stop) = (CancellationToken::new(), CancellationToken::new());
     let ops = tokio::spawn(ops.serve(metrics, ready, ops_stop.clone()));

@@ -17,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use virtualstack_model::{Error, Result};
 
@@ -241,9 +242,11 @@ impl PrivatePostgres {
                     return Ok(());
                 };
                 if told != Some(pid) {
-                    kill_process(pid, signal)
-                        .map_err(|error| failed("postgres", format!("cannot stop it: {error}")))?;
-                    told = Some(pid);
+                    match kill_process(pid, signal) {
+                        // It has ended by itself.
+                        Ok(()) | Err(Errno::SRCH) => told = Some(pid),
+                        Err(error) => return Err(failed("postgres", format!("cannot stop it: {error}"))),
+                    }
                 }
                 pause(Duration::from_millis(20));
             }

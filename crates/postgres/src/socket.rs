@@ -73,9 +73,9 @@ impl Socket {
         self.url("postgres", database)
     }
 
-    /// The folder as an element of PostgreSQL's list of folders.
+    /// What tells a server of it. PostgreSQL's list of folders takes any character in one but a comma.
     pub(crate) fn setting(&self) -> String {
-        format!("unix_socket_directories=\"{}\"", self.folder.display().to_string().replace('"', "\"\""))
+        format!("unix_socket_directories={}", self.folder.display())
     }
 
     /// Makes the folder, for the owner alone. One that is there must be so already: whoever can write in it could answer in
