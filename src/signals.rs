@@ -58,8 +58,8 @@ impl Asked {
     pub(crate) async fn or_cut<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::select! {
             biased;
-            done = work => done,
             () = self.cut.cancelled() => Err(CutShort.into()),
+            done = work => done,
         }
     }
 }

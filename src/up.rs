@@ -55,11 +55,18 @@ pub(crate) async fn run(mut config: Config, arguments: UpArguments, metrics: Pro
     let cluster = asked.or_cut(private_cluster(&mut config, folder.path())).await?;
     let serving = serve(&config, arguments.ready_file.as_deref(), master_key, bound, metrics, asked.stop.clone());
     let served = asked.or_cut(serving).await;
-    let Some(cluster) = cluster else { return served };
-    let cut = served.as_ref().is_err_and(|error| error.is::<CutShort>());
+    let Some(cluster) = cluster.map(Arc::new) else { return served };
     tracing::info!("stopping PostgreSQL");
-    let stopped = tokio::task::spawn_blocking(move || if cut { cluster.cut() } else { cluster.stop() }).await?;
-    served.and(stopped.context("cannot stop PostgreSQL"))
+    let (stopped, cut) = (Arc::clone(&cluster), cluster);
+    let stopped =
+        async { tokio::task::spawn_blocking(move || stopped.stop()).await?.context("cannot stop PostgreSQL") };
+    match asked.or_cut(stopped).await {
+        Err(error) if error.is::<CutShort>() => {
+            tokio::task::spawn_blocking(move || cut.cut()).await?.context("cannot stop PostgreSQL")?;
+            served.and(Err(error))
+        }
+        stopped => served.and(stopped),
+    }
 }
 
 /// The most that a drain takes: the gateway's, and then the server's.

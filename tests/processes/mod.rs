@@ -49,18 +49,23 @@ impl Role {
         Self { child, lines }
     }
 
-    /// The address in the line of the log that says what is served.
-    async fn address(&mut self, what: &str) -> String {
+    /// The line of the log that says something.
+    async fn line(&mut self, what: &str) -> Value {
         let found = async {
             while let Some(line) = self.lines.next_line().await.expect("a log") {
                 let entry: Value = serde_json::from_str(&line).expect("JSON");
                 if entry["message"].as_str().is_some_and(|message| message.contains(what)) {
-                    return entry["address"].as_str().expect("an address").to_owned();
+                    return entry;
                 }
             }
-            panic!("the role ended before it served {what}")
+            panic!("the role ended before it said {what}")
         };
         tokio::time::timeout(Duration::from_secs(60), found).await.expect("in time")
+    }
+
+    /// The address in the line of the log that says what is served.
+    async fn address(&mut self, what: &str) -> String {
+        self.line(what).await["address"].as_str().expect("an address").to_owned()
     }
 
     /// Ends it with SIGTERM; its exit code.

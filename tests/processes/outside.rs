@@ -51,6 +51,22 @@ async fn a_database_that_cannot_be_worked_with_is_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn readyz_says_why_the_database_lets_nobody_in() {
+    let database = Database::new().await;
+    let mut server = Role::start("server", &database, &[("VIRTUALSTACK_SERVER_LISTEN", "127.0.0.1:0")]);
+    let ops = Rest::new(&format!("http://{}", server.address("serving health and metrics").await), None);
+    assert_eq!(ops.call("GET", "/readyz", None).await.0, 200);
+    let closed = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 0', current_database()); END $$; \
+        SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    database.execute(closed).await;
+    let (status, body) = ops.call("GET", "/readyz", None).await;
+    let reason = body["reason"].as_str().expect("a reason");
+    assert!(status == 503 && reason.contains("has no connection left"), "{body}");
+    assert!(!reason.contains("not reachable"), "somebody answers: {reason}");
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_that_do_not_fit_the_vcenter_are_told_at_the_start_and_by_readyz() {
     let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
     let database = Database::new().await;
@@ -71,6 +87,11 @@ async fn settings_that_do_not_fit_the_vcenter_are_told_at_the_start_and_by_ready
         let variable = format!("VIRTUALSTACK_VCENTER_{setting}");
         let settings = [base.as_slice(), &[(variable.as_str(), given)]].concat();
         let mut worker = Role::start("worker", &database, &settings);
+        if fits.is_some() {
+            let told = worker.line("do not fit the vCenter").await;
+            assert_eq!(told["level"], "ERROR", "{told}");
+            assert!(told["message"].as_str().is_some_and(|told| told.contains(given)), "{told}");
+        }
         let ops = Rest::new(&format!("http://{}", worker.address("serving health and metrics").await), None);
         let (status, body) = ops.call("GET", "/readyz", None).await;
         match fits {

@@ -27,8 +27,8 @@ mod socket;
 
 use error::{failed, io_error};
 use owner::Owner;
-use socket::Answer;
 pub use socket::Socket;
+use socket::{Answer, pid_in};
 
 /// How long to wait for a server that says nothing, and for processes that an earlier one left.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -225,20 +225,15 @@ impl PrivatePostgres {
         Ok(None)
     }
 
-    /// Ends the server that answers, whoever started it, and the one that we have started. One that does not heed the signal
-    /// gets a harder one.
+    /// Ends the server that is there, whoever started it. One that does not heed the signal gets a harder one.
     fn end(&self, signal: Signal) -> Result<()> {
-        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        for (signal, patience) in [(signal, PATIENCE), (Signal::QUIT, PATIENCE), (Signal::KILL, PATIENCE)] {
+        for signal in [signal, Signal::QUIT, Signal::KILL] {
             let began = Instant::now();
             let mut told = None;
-            while began.elapsed() < patience {
-                let own = match server.as_mut().map(|server| (server.try_wait(), server.id())) {
-                    Some((Ok(None), id)) => i32::try_from(id).ok().and_then(Pid::from_raw),
-                    _ => None,
-                };
-                let Some(pid) = self.socket.listener(&self.pid_file()).or(own) else {
-                    *server = None;
+            while began.elapsed() < PATIENCE {
+                let Some(pid) =
+                    self.socket.listener(&self.pid_file()).or_else(|| self.started()).or_else(|| self.silent())
+                else {
                     return Ok(());
                 };
                 if told != Some(pid) {
@@ -254,11 +249,26 @@ impl PrivatePostgres {
         Err(failed("postgres", "it does not end".to_owned()))
     }
 
-    /// Removes the files by which a server keeps others away; nobody answers. They name a process that may be anybody's by
-    /// now. What keeps two servers from the same data is the memory that they share, which PostgreSQL looks at by itself.
+    /// The server that we have started, if it runs.
+    fn started(&self) -> Option<Pid> {
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = server.as_mut()?;
+        let runs = matches!(server.try_wait(), Ok(None));
+        Pid::from_raw(server.id().cast_signed()).filter(|_| runs)
+    }
+
+    /// A server that does not answer: it opens its socket next, or somebody has removed that. A process id alone says nothing;
+    /// a process that works in our data is one.
+    fn silent(&self) -> Option<Pid> {
+        let pid = pid_in(&self.pid_file())?;
+        let works_in = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero())).ok()?;
+        (works_in == self.data).then_some(pid)
+    }
+
+    /// Removes the files by which a server keeps others away; none is there. They name a process that may be anybody's by now.
+    /// What keeps two servers from the same data is the memory that they share, which PostgreSQL looks at by itself.
     fn clear_lock_files(&self) -> Result<()> {
         for file in [self.pid_file(), self.socket.lock_file()] {
-            self.let_begin(&file);
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("cannot remove", &file, &error));
@@ -266,15 +276,7 @@ impl PrivatePostgres {
                 _ => {}
             }
         }
-        self.end(Signal::INT)
-    }
-
-    /// Waits a moment for a server that was started just now and opens its socket next.
-    fn let_begin(&self, file: &Path) {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(2) && self.socket.ask() == Answer::Nobody && names_a_server(file) {
-            pause(Duration::from_millis(50));
-        }
+        Ok(())
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -334,14 +336,6 @@ impl Drop for PrivatePostgres {
             tracing::error!(%error, data = %self.data.display(), "cannot stop PostgreSQL");
         }
     }
-}
-
-/// Whether the process that a lock file names is a PostgreSQL that lives.
-fn names_a_server(file: &Path) -> bool {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else { return false };
-    let process = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    process.split_once("(postgres) ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
 #[expect(clippy::disallowed_methods, reason = "all of this blocks, and says so")]

@@ -1,7 +1,6 @@
 //! The socket of a cluster. Whether somebody answers there is the truth about whether a cluster runs: a process id in a file
 //! may be of yesterday, of somebody else, or no number at all.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -136,12 +135,16 @@ impl Socket {
     /// The process that listens here. The system knows it from the socket; `pid_file` says it where the system does not.
     pub(crate) fn listener(&self, pid_file: &Path) -> Option<Pid> {
         let stream = UnixStream::connect(self.path()).ok()?;
-        peer(&stream).or_else(|| {
-            let text = fs::read(pid_file).ok()?;
-            let first = text.split(|byte| *byte == b'\n').next()?;
-            Pid::from_raw(OsStr::from_bytes(first).to_str()?.trim().parse().ok()?)
-        })
+        peer(&stream).or_else(|| pid_in(pid_file))
     }
+}
+
+/// The process that a file names in its first line; it may hold anything.
+pub(crate) fn pid_in(file: &Path) -> Option<Pid> {
+    let text = fs::read(file).ok()?;
+    let first = text.split(|byte| *byte == b'\n').next()?;
+    let number: u32 = std::str::from_utf8(first).ok()?.trim().parse().ok()?;
+    Pid::from_raw(i32::try_from(number).ok()?)
 }
 
 #[cfg(target_os = "linux")]
@@ -197,6 +200,19 @@ mod tests {
             assert_eq!(refused(&foreign), "SOCKET_FOLDER");
         }
         fs::remove_dir_all(&below).expect("removed");
+    }
+
+    #[test]
+    fn a_file_names_a_process_or_nobody() {
+        let file = std::env::temp_dir().join(format!("virtualstack-pid-{}", std::process::id()));
+        assert_eq!(pid_in(&file), None);
+        for text in [b"".as_slice(), b"\n", b"-1\n", b"0\n", b"no number\n", b"\0\0\0", b"\xff\xfe", b"99999999999\n"] {
+            fs::write(&file, text).expect("written");
+            assert_eq!(pid_in(&file), None, "{text:?}");
+        }
+        fs::write(&file, "  12 \n/srv/data\n").expect("written");
+        assert_eq!(pid_in(&file), Pid::from_raw(12));
+        fs::remove_file(&file).expect("removed");
     }
 
     #[test]
