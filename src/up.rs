@@ -273,3 +273,18 @@ impl Up<'_> {
         lines.join("\n")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_role_that_ends_or_panics_takes_the_others_along() {
+        let stop = CancellationToken::new();
+        ending(stop.clone(), async {}).await.expect("an end");
+        assert!(stop.is_cancelled());
+        let stop = CancellationToken::new();
+        let panicked = ending(stop.clone(), async { panic!("on purpose") }).await;
+        assert!(panicked.is_err() && stop.is_cancelled());
+    }
+}

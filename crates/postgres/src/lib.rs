@@ -381,3 +381,24 @@ fn find_binaries() -> Result<PathBuf> {
             )
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_stops_the_cluster_too() {
+        let folder = temporary_folder().join(format!("virtualstack-panic-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("one that others can enter");
+        let panicked = std::panic::catch_unwind(|| {
+            let _cluster = PrivatePostgres::start(&folder, &OF_TESTS).expect("a cluster");
+            assert!(PrivatePostgres::find(&folder).is_some(), "it answers");
+            panic!("on purpose");
+        });
+        let panicked = panicked.expect_err("a panic");
+        assert_eq!(panicked.downcast_ref::<&str>(), Some(&"on purpose"));
+        assert!(PrivatePostgres::find(&folder).is_none(), "it is left");
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}
