@@ -10,7 +10,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## Run everything in one process, with a private PostgreSQL and a simulated hypervisor
-	@scripts/tools.sh run
+	@scripts/tools.sh up $(ARGS)
 	cargo run $(PROFILE) -- up $(ARGS)
 
 test: ## Lint and run every test; ARGS goes to cargo test

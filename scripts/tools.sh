@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing: tools.sh [run|test|bench|clients|demo|all]. Silent and quick when all is there.
+# Installs what is missing: tools.sh [run|up ARGS…|test|bench|clients|demo|all]. Silent and quick when all is there.
 #   run      Rust, a C linker, PostgreSQL server binaries
+#   up       run; and it looks whether `virtualstack up ARGS` can have its data where it would, before minutes go by building it
 #   test     run, and buf and the vCenter simulator
 #   bench    run, and the Python packages of tests/clients
 #   clients  run, and buf, grpcurl, the Python and the TypeScript packages of tests/clients
@@ -147,17 +148,53 @@ install_hooks() {
   fi
 }
 
+# data_folder ARGS…: where `up` would keep its data; nothing where it uses another PostgreSQL than its own.
+data_folder() {
+  local folder=${VIRTUALSTACK_DATA_DIR:-}
+  if [ -z "$folder" ] && [ -f virtualstack.toml ]; then
+    folder=$(sed -nE 's/^data_dir *= *"(.*)".*/\1/p' virtualstack.toml)
+  fi
+  [ -z "${VIRTUALSTACK_DATABASE_URL:-}" ] || return 0
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --database-url | --database-url=*) return 0 ;;
+      --data-dir=*) folder=${1#*=} ;;
+      --data-dir) folder=${2:-} ;;
+    esac
+    shift
+  done
+  printf '%s' "${folder:-.virtualstack}"
+}
+
+# PostgreSQL does not run as root: whoever it runs as then must be able to come where its data is.
+check_data_folder() {
+  local folder user
+  if [ "$(id -u)" != 0 ] || ! have runuser; then
+    return 0
+  fi
+  folder=$(data_folder "$@")
+  [ -n "$folder" ] || return 0
+  user=$(getent passwd postgres || getent passwd nobody || true)
+  user=${user%%:*}
+  [ -n "$user" ] || return 0
+  while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
+  folder=$(cd "$folder" && pwd)
+  runuser -u "$user" -- test -x "$folder" || fail "PostgreSQL does not run as root, and its user $user cannot enter $folder.
+Say another folder: make up ARGS=\"--data-dir /var/lib/virtualstack\"; or move the checkout, or let others through (chmod o+x)."
+}
+
 install() {
   case $1 in
+    up) install run; check_data_folder "${@:2}" ;;
     run) install_rust; install_postgres ;;
     test) install run; install_buf; simulator_tool vcsim . ;;
     bench) install run; install_python ;;
     clients) install run; install_buf; install_grpcurl; install_clients ;;
     demo) simulator_tool vcsim .; simulator_tool govc ./govc; install_grpcurl ;;
     all) install test; install clients; install demo; install_hooks ;;
-    *) fail "usage: tools.sh [run|test|bench|clients|demo|all]" ;;
+    *) fail "usage: tools.sh [run|up|test|bench|clients|demo|all]" ;;
   esac
 }
 
 mkdir -p "$tools/bin"
-install "${1:-all}"
+install "${@:-all}"

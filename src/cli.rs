@@ -22,8 +22,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Everything in one process, with a PostgreSQL of its own unless told otherwise.
     Up(UpArguments),
+    /// The gRPC server.
     Server,
+    /// REST in front of it.
     Gateway,
+    /// What does the work.
     Worker,
     /// Brings roles and schema up to date.
     Migrate {
@@ -61,20 +64,20 @@ pub(crate) struct UpArguments {
 }
 
 impl Command {
-    /// The settings that the arguments stand for: keys and values.
-    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+    /// The settings that the arguments stand for: keys, flags and values.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, &'static str, String)> {
         let Self::Up(arguments) = self else { return Vec::new() };
         let kind = |kind: &HypervisorKind| kind.to_possible_value().map(|value| value.get_name().to_owned());
         [
-            ("data_dir", arguments.data_dir.as_ref().map(|path| path.display().to_string())),
-            ("server.listen", arguments.grpc_addr.map(|address| address.to_string())),
-            ("gateway.listen", arguments.http_addr.map(|address| address.to_string())),
-            ("ops.listen", arguments.ops_addr.map(|address| address.to_string())),
-            ("database.url", arguments.database_url.clone()),
-            ("hypervisor.kind", arguments.hypervisor.as_ref().and_then(kind)),
+            ("data_dir", "--data-dir", arguments.data_dir.as_ref().map(|path| path.display().to_string())),
+            ("server.listen", "--grpc-addr", arguments.grpc_addr.map(|address| address.to_string())),
+            ("gateway.listen", "--http-addr", arguments.http_addr.map(|address| address.to_string())),
+            ("ops.listen", "--ops-addr", arguments.ops_addr.map(|address| address.to_string())),
+            ("database.url", "--database-url", arguments.database_url.clone()),
+            ("hypervisor.kind", "--hypervisor", arguments.hypervisor.as_ref().and_then(kind)),
         ]
         .into_iter()
-        .filter_map(|(key, value)| Some((key, value?)))
+        .filter_map(|(key, flag, value)| Some((key, flag, value?)))
         .collect()
     }
 }
@@ -83,6 +86,12 @@ impl Command {
 pub(crate) enum AdminCommand {
     /// Makes the provider tenant and its first admin, from VIRTUALSTACK_ADMIN_EMAIL and VIRTUALSTACK_ADMIN_PASSWORD.
     FirstAdmin,
+    /// Gives an account a new password and ends its sessions: that of VIRTUALSTACK_ADMIN_PASSWORD, or one that is made and
+    /// shown. Works on the database of the settings, or on that of an `up` that runs.
+    ResetPassword {
+        /// The account's address.
+        email: String,
+    },
     /// The keys that access tokens are signed with.
     #[command(subcommand)]
     Keys(KeysCommand),

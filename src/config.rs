@@ -3,31 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use figment::providers::{Format as _, Serialized, Toml};
-use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
 use serde::Deserialize;
 use virtualstack_server::{GatewaySecret, MasterKey, password};
+use virtualstack_store::schema::reach;
 use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
 use virtualstack_worker::adapters::mail;
 
-const PREFIX: &str = "VIRTUALSTACK_";
-
-/// Sections, as they stand in the names of variables: VIRTUALSTACK_<SECTION>_<KEY>.
-const SECTIONS: [&str; 11] =
-    ["admin", "database", "gateway", "hypervisor", "log", "mail", "ops", "server", "simulated", "vcenter", "worker"];
-
-/// Settings that cannot be worked with.
-#[derive(Debug)]
-pub(crate) struct Wrong(pub(crate) String);
-
-impl std::fmt::Display for Wrong {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "wrong settings: {}", self.0)
-    }
-}
-
-impl std::error::Error for Wrong {}
+use crate::given::{Given, Sources, Wrong, read};
+use crate::ranges::RANGES;
 
 /// All settings.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -47,9 +30,12 @@ pub(crate) struct Config {
     pub(crate) worker: virtualstack_worker::Config,
     pub(crate) hypervisor: Hypervisor,
     pub(crate) simulated: simulated::Config,
-    pub(crate) vcenter: Option<vcenter::Config>,
+    vcenter: Option<vcenter::Config>,
     pub(crate) mail: mail::Config,
     pub(crate) log: Log,
+    /// Where all of this came from.
+    #[serde(skip)]
+    sources: Sources,
 }
 
 /// How careful to be.
@@ -133,16 +119,32 @@ impl Config {
         self.data_dir.clone().unwrap_or_else(|| PathBuf::from(".virtualstack"))
     }
 
+    /// The vCenter to work on, if it is one.
+    pub(crate) fn vcenter(&self) -> Option<&vcenter::Config> {
+        self.vcenter.as_ref().filter(|_| self.hypervisor.kind == HypervisorKind::VCenter)
+    }
+
+    /// The name of a setting as it was given.
+    pub(crate) fn name(&self, key: &str) -> String {
+        self.sources.name(key)
+    }
+
+    /// A setting that cannot be worked with, by the name that it was given by.
+    pub(crate) fn wrong(&self, key: &str, problem: impl std::fmt::Display) -> Wrong {
+        Wrong(vec![format!("{}: {problem}", self.name(key))])
+    }
+
     /// The master key that was given; none where `up` may make one.
     pub(crate) fn master_key(&self) -> Result<Option<MasterKey>, Wrong> {
-        let parse = |text: &str| MasterKey::parse(text).map_err(|error| Wrong(error.to_string()));
+        let parse = |key: &str, text: &str| MasterKey::parse(text).map_err(|error| self.wrong(key, error));
         match (&self.master_key, &self.master_key_file) {
-            (Some(_), Some(_)) => Err(Wrong("master_key and master_key_file are both set; set one".to_owned())),
-            (Some(key), None) => parse(key).map(Some),
+            (Some(_), Some(_)) => Err(self.wrong("master_key_file", "master_key is set as well; give one of the two")),
+            (Some(key), None) => parse("master_key", key).map(Some),
             (None, Some(file)) => {
-                let text = std::fs::read_to_string(file)
-                    .map_err(|error| Wrong(format!("master_key_file: cannot read {}: {error}", file.display())))?;
-                parse(&text).map(Some)
+                let text = std::fs::read_to_string(file).map_err(|error| {
+                    self.wrong("master_key_file", format_args!("cannot read {}: {error}", file.display()))
+                })?;
+                parse("master_key_file", &text).map(Some)
             }
             (None, None) => Ok(None),
         }
@@ -150,127 +152,143 @@ impl Config {
 
     /// The master key, which roles that run apart cannot do without.
     pub(crate) fn required_master_key(&self) -> Result<MasterKey, Wrong> {
-        let missing = "master_key_file: is required (VIRTUALSTACK_MASTER_KEY_FILE, or VIRTUALSTACK_MASTER_KEY)";
-        self.master_key()?.ok_or_else(|| Wrong(missing.to_owned()))
+        self.master_key()?
+            .ok_or_else(|| self.wrong("master_key_file", "is required, or VIRTUALSTACK_MASTER_KEY with the key itself"))
     }
 
     /// What gateways show the server, so that it believes what they say of their clients; None where nobody is believed.
     pub(crate) fn gateway_secret(&self) -> Result<Option<String>, Wrong> {
+        let key = "gateway_secret_file";
         let text = match (&self.gateway_secret, &self.gateway_secret_file) {
-            (Some(_), Some(_)) => {
-                return Err(Wrong("gateway_secret and gateway_secret_file are both set; set one".to_owned()));
-            }
+            (Some(_), Some(_)) => return Err(self.wrong(key, "gateway_secret is set as well; give one of the two")),
             (Some(secret), None) => secret.clone(),
             (None, Some(file)) => std::fs::read_to_string(file)
-                .map_err(|error| Wrong(format!("gateway_secret_file: cannot read {}: {error}", file.display())))?,
+                .map_err(|error| self.wrong(key, format_args!("cannot read {}: {error}", file.display())))?,
             (None, None) => return Ok(None),
         };
         let text = text.trim().to_owned();
-        GatewaySecret::new(&text).map_err(|error| Wrong(error.to_string())).map(|_| Some(text))
+        match GatewaySecret::new(&text) {
+            Ok(_) => Ok(Some(text)),
+            Err(error) => Err(Wrong(vec![error.to_string()])),
+        }
     }
 
     /// The database, which roles that run apart cannot do without.
     pub(crate) fn required_database(&self) -> Result<&virtualstack_store::Config, Wrong> {
         if self.database.url.is_empty() {
-            return Err(Wrong("database.url: is required (VIRTUALSTACK_DATABASE_URL)".to_owned()));
+            return Err(self.wrong("database.url", "is required"));
         }
         Ok(&self.database)
     }
 
-    fn check(&self) -> Result<(), Wrong> {
-        if self.hypervisor.crash_at.is_some() && self.environment != Environment::Testing {
-            return Err(Wrong("hypervisor.crash_at: only for environment = \"testing\"".to_owned()));
-        }
-        if self.hypervisor.kind == HypervisorKind::VCenter && self.vcenter.is_none() {
-            return Err(Wrong("vcenter.url: is required with hypervisor.kind = \"vcenter\"".to_owned()));
-        }
-        self.mail.check().map_err(|error| Wrong(error.to_string()))?;
-        if let Some(password) = &self.admin.password {
-            password::check(password, self.admin.email.as_deref().as_slice())
-                .map_err(|problem| Wrong(format!("admin.password: {problem}")))?;
-        }
-        if self.environment == Environment::Production {
-            if self.hypervisor.kind == HypervisorKind::Simulated {
-                return Err(Wrong("hypervisor.kind: \"simulated\" is not for environment = \"production\"".to_owned()));
+    /// What is wrong with settings that are each possible, by key.
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let mut refuse = |wrong: bool, key, problem: &str| {
+            if wrong {
+                problems.push((key, problem.to_owned()));
             }
-            if self.mail.kind == mail::Kind::File {
-                return Err(Wrong("mail.kind: \"file\" is not for environment = \"production\"".to_owned()));
-            }
+        };
+        let production = self.environment == Environment::Production;
+        let kind = self.hypervisor.kind;
+        let crashes = self.hypervisor.crash_at.is_some() && self.environment != Environment::Testing;
+        refuse(crashes, "hypervisor.crash_at", "only for environment = \"testing\"");
+        let no_vcenter = kind == HypervisorKind::VCenter && self.vcenter.is_none();
+        refuse(no_vcenter, "vcenter.url", "is required with hypervisor.kind = \"vcenter\"");
+        let simulated = production && kind == HypervisorKind::Simulated;
+        refuse(simulated, "hypervisor.kind", "\"simulated\" is not for environment = \"production\"");
+        let to_files = production && self.mail.kind == mail::Kind::File;
+        refuse(to_files, "mail.kind", "\"file\" is not for environment = \"production\"");
+        let late = self.worker.heartbeat_ms >= self.worker.lease_ms;
+        refuse(late, "worker.heartbeat_ms", "must be less than worker.lease_ms, or each job is taken for lost");
+        let short = self.server.session_seconds < self.server.access_token_seconds;
+        refuse(short, "server.session_seconds", "must be at least server.access_token_seconds");
+        let no_burst = self.server.calls_per_second > 0 && self.server.calls_burst == 0;
+        refuse(no_burst, "server.calls_burst", "must be at least 1; calls_per_second = 0 is for no limit");
+        let beyond = self.gateway.default_timeout > self.gateway.max_timeout;
+        refuse(beyond, "gateway.default_timeout", "must be at most gateway.max_timeout");
+        let email = self.admin.email.as_deref();
+        refuse(!email.is_none_or(is_address), "admin.email", "must be an address like admin@example.com");
+        if let Some(password) = &self.admin.password
+            && let Err(problem) = password::check(password, email.as_slice())
+        {
+            problems.push(("admin.password", problem.to_owned()));
         }
-        Ok(())
+        for (key, url) in [
+            ("database.url", Some(&self.database.url).filter(|url| !url.is_empty())),
+            ("database.migrate_url", self.database.migrate_url.as_ref()),
+        ] {
+            problems.extend(url.and_then(|url| reach::check_url(url).err()).map(|problem| (key, problem)));
+        }
+        problems
     }
 }
 
-/// Loads the settings. `file` may be missing unless it was asked for; `arguments` are keys and values.
-pub(crate) fn load(file: Option<&Path>, arguments: Vec<(&'static str, String)>) -> Result<Config, Wrong> {
-    let path = file.unwrap_or(Path::new("virtualstack.toml"));
-    if file.is_some() && !path.is_file() {
-        return Err(Wrong(format!("--config: cannot read {}", path.display())));
-    }
-    let written = if path.is_file() { Figment::from(Toml::file_exact(path)) } else { Figment::new() };
-    let settings = arguments
-        .into_iter()
-        .fold(written.merge(Variables), |settings, (key, value)| settings.merge(Serialized::default(key, value)));
-    let config: Config = settings.extract().map_err(|error| Wrong(error.to_string()))?;
-    config.check()?;
-    Ok(config)
+/// Whether mail can go to it, as far as its form says.
+fn is_address(text: &str) -> bool {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[],;:\\\"@".contains(c);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    (1..=64).contains(&local.len()) && local.chars().all(plain) && text.len() <= 254 && domain.split('.').all(label)
 }
 
-/// VIRTUALSTACK_* variables.
-struct Variables;
+/// Loads the settings. `file` may be missing unless it was asked for; `arguments` are keys, flags and values.
+pub(crate) fn load(file: Option<&Path>, arguments: Vec<(&'static str, &'static str, String)>) -> Result<Config, Wrong> {
+    let here = Path::new("virtualstack.toml");
+    let file = match file {
+        Some(asked_for) => Some(read(asked_for)?),
+        None => here.is_file().then(|| read(here)).transpose()?,
+    };
+    #[expect(clippy::disallowed_methods, reason = "this is where settings come from")]
+    let variables = std::env::vars_os();
+    check(Given::new::<Config>(file, variables, arguments))
+}
 
-impl Provider for Variables {
-    fn metadata(&self) -> Metadata {
-        Metadata::named("VIRTUALSTACK_* variables")
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut settings = Dict::new();
-        #[expect(clippy::disallowed_methods, reason = "this is where settings come from")]
-        let variables = std::env::vars();
-        for (name, text) in variables {
-            let Some(key) = name.strip_prefix(PREFIX).map(str::to_lowercase) else { continue };
-            // What tests say to themselves.
-            if key.starts_with("test_") {
-                continue;
-            }
-            let section = SECTIONS.iter().find_map(|section| {
-                key.strip_prefix(section)
-                    .and_then(|rest| rest.strip_prefix('_'))
-                    .map(|rest| (*section, rest.to_owned()))
-            });
-            match section {
-                None => {
-                    settings.insert(key.clone(), value(&key, text));
-                }
-                Some((section, key)) => {
-                    let entry = settings.entry(section.to_owned()).or_insert_with(|| Value::from(Dict::new()));
-                    if let Value::Dict(_, keys) = entry {
-                        keys.insert(key.clone(), value(&key, text));
-                    }
-                }
-            }
+/// Settings that can be worked with, or all that is wrong with them.
+fn check(mut given: Given) -> Result<Config, Wrong> {
+    let mut config: Config = given.extract(RANGES);
+    // What an extraction has left out needs no second complaint.
+    let extracted = given.problems.is_empty();
+    for (key, problem) in config.problems() {
+        if extracted || key != "vcenter.url" {
+            given.refuse(key, problem);
         }
-        Ok(Profile::Default.collect(settings))
     }
-}
-
-/// A variable's value: numbers, booleans and lists as such, but what is text stays text, even a password of digits.
-fn value(key: &str, text: String) -> Value {
-    let is_text = ["password", "key", "secret", "username", "email", "url", "file", "from", "host"]
-        .iter()
-        .any(|kind| key.ends_with(kind));
-    if is_text { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) }
+    if let Err(error) = config.mail.check() {
+        given.refuse(&format!("mail.{}", error.key), error.problem);
+    }
+    if let Some(Err(error)) = config.vcenter.as_ref().map(vcenter::Config::check) {
+        given.refuse(&format!("vcenter.{}", error.key), error.problem);
+    }
+    if let Err(error) = virtualstack_server::check(&config.server) {
+        let text = error.to_string();
+        let (key, problem) = text.split_once(": ").unwrap_or(("server", &text));
+        given.refuse(key, problem);
+    }
+    config.sources = given.sources;
+    if let Err(Wrong(problems)) = config.master_key() {
+        given.problems.extend(problems);
+    }
+    if let Err(Wrong(problems)) = config.gateway_secret() {
+        given.problems.extend(problems);
+    }
+    if given.problems.is_empty() { Ok(config) } else { Err(Wrong(given.problems)) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
 
-    /// Every key of the example, uncommented, is one that the product knows.
-    #[test]
-    fn the_example_names_settings_that_there_are() {
-        let example = include_str!("../virtualstack.example.toml");
+    use super::*;
+    use crate::given::{Range, known_keys};
+
+    /// Lines of the example that are settings or sections, uncommented.
+    fn example() -> Vec<&'static str> {
         let setting = |line: &&str| {
             let text = line.trim_start_matches('#');
             text.starts_with('[')
@@ -278,15 +296,85 @@ mod tests {
                     .split_once(" = ")
                     .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
         };
-        let lines: Vec<_> = example.lines().filter(setting).map(|line| line.trim_start_matches('#')).collect();
+        let example = include_str!("../virtualstack.example.toml");
+        example.lines().filter(setting).map(|line| line.trim_start_matches('#')).collect()
+    }
+
+    fn given(file: &str) -> Given {
+        Given::new::<Config>(Some((PathBuf::from("x.toml"), file.to_owned())), std::iter::empty(), Vec::new())
+    }
+
+    /// Every key of the example, uncommented, is one that the product knows.
+    #[test]
+    fn the_example_names_settings_that_there_are() {
+        let lines = example();
         assert!(lines.len() > 50, "the example has lost its settings");
-        let config = Figment::from(Toml::string(&lines.join("\n"))).extract::<Config>();
-        config.unwrap_or_else(|error| panic!("virtualstack.example.toml: {error}"));
+        let mut given = given(&lines.join("\n"));
+        // Its values are the defaults, so these are in their ranges.
+        given.extract::<Config>(RANGES);
+        assert!(given.problems.is_empty(), "{:?}", given.problems);
+    }
+
+    /// What serde expects of a setting that gets something that no setting is.
+    fn expected(key: &str) -> String {
+        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        let section = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let mut given = given(&format!("{section}{name} = {{}}\n"));
+        given.extract::<Config>(&[]);
+        given.problems.iter().find(|problem| problem.contains(key)).cloned().unwrap_or_default()
     }
 
     #[test]
-    fn what_is_text_stays_text() {
-        assert_eq!(value("password", "12345678901234".to_owned()).as_str(), Some("12345678901234"));
-        assert_eq!(value("concurrency", "4".to_owned()).to_u128(), Some(4));
+    fn every_number_has_a_range_and_one_outside_of_it_is_refused() {
+        let is_number = |key: &String| {
+            let expected = expected(key);
+            let kinds = ["u8", "u16", "u32", "u64", "usize", "i32", "i64", "f64"];
+            kinds.iter().any(|kind| expected.ends_with(&format!("expected {kind}")))
+        };
+        let numbers: Vec<_> = known_keys::<Config>().into_iter().filter(is_number).collect();
+        let ranged: Vec<_> = RANGES.iter().map(|Range(key, ..)| *key).collect();
+        assert!(numbers.len() > 40, "{numbers:?}");
+        let missing: Vec<_> = numbers.iter().filter(|key| !ranged.contains(&key.as_str())).collect();
+        assert!(missing.is_empty(), "give each a range in src/ranges.rs: {missing:?}");
+        let gone: Vec<_> = ranged.iter().filter(|key| !numbers.iter().any(|number| number == *key)).collect();
+        assert!(gone.is_empty(), "no numbers of the settings: {gone:?}");
+        for Range(key, least, most) in RANGES {
+            let (section, name) = key.split_once('.').expect("a section");
+            for outside in [least - 1.0, most + 1.0] {
+                let Err(Wrong(problems)) = check(given(&format!("[{section}]\n{name} = {outside}\n"))) else {
+                    panic!("{key} = {outside} is taken")
+                };
+                let told = |problem: &String| {
+                    problem.starts_with(&format!("x.toml:2: {key}: must be"))
+                        && problem.contains(&format!("{least} to {most}"))
+                };
+                assert!(problems.iter().any(told), "{problems:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_refused() {
+        for (file, named) in [
+            ("[worker]\nheartbeat_ms = 30000", "worker.heartbeat_ms"),
+            ("[server]\naccess_token_seconds = 3600\nsession_seconds = 1800", "server.session_seconds"),
+            ("[server]\ncalls_burst = 0", "server.calls_burst"),
+            ("[gateway]\nmax_timeout = 10", "gateway.default_timeout"),
+        ] {
+            let Err(Wrong(problems)) = check(given(file)) else { panic!("{file} is taken") };
+            assert!(problems.iter().any(|problem| problem.contains(named)), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_one_that_mail_can_go_to() {
+        for address in ["admin@example.com", "a.b+c@mail.example.co.uk", "admin@localhost", "ada@bücher.example"] {
+            assert!(is_address(address), "{address}");
+        }
+        for text in
+            ["", "admin", "@example.com", "a@", "a b@example.com", "a@b@c", "a@-b.c", "a@b..c", "<a@b.c>", "a@b.c\n"]
+        {
+            assert!(!is_address(text), "{text:?}");
+        }
     }
 }

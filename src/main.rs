@@ -4,11 +4,16 @@ mod admin;
 mod cli;
 mod config;
 mod crash;
+mod data_folder;
+mod given;
 mod ops;
+mod ranges;
 mod roles;
+mod signals;
 mod telemetry;
 mod up;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -23,17 +28,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| {
-        let _ = error.print();
-        let code = if error.use_stderr() { i32::from(USAGE) } else { 0 };
-        #[expect(clippy::disallowed_methods, reason = "nothing runs yet that would have to be drained")]
-        std::process::exit(code)
-    });
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("virtualstack: {error:#}");
-            ExitCode::from(if error.is::<config::Wrong>() { USAGE } else { 1 })
+            // Where nobody takes what is said, the code says it.
+            let _ = writeln!(std::io::stderr(), "virtualstack: {error:#}");
+            ExitCode::from(if error.is::<given::Wrong>() { USAGE } else { 1 })
         }
     }
 }
@@ -43,7 +50,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         return admin::print_roles();
     }
     let config = config::load(cli.config.as_deref(), cli.command.settings())?;
-    let metrics = telemetry::install(&config.log)?;
+    let metrics = telemetry::install(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Wrong;
+use crate::config::Config;
 
 /// Asks whether the process can do its work; the text says why not.
 pub(crate) type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
@@ -23,33 +23,39 @@ pub(crate) type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(
 pub(crate) struct Ops {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
-    router: Router,
 }
 
 /// Listens.
-pub(crate) async fn bind(listen: SocketAddr, metrics: PrometheusHandle, ready: Readiness) -> anyhow::Result<Ops> {
-    let wrong = |error| Wrong(format!("ops.listen: cannot listen on {listen}: {error}"));
+pub(crate) async fn bind(config: &Config) -> anyhow::Result<Ops> {
+    let listen = config.ops.listen;
+    let wrong = |error| config.wrong("ops.listen", format_args!("cannot listen on {listen}: {error}"));
     let listener = TcpListener::bind(listen).await.map_err(wrong)?;
     let address = listener.local_addr()?;
-    let router = Router::new()
-        .route("/healthz", get(async || json!({"status": "ok"}).to_string()))
-        .route("/metrics", get(async move || metrics.render()))
-        .route(
-            "/readyz",
-            get(async move || match ready().await {
-                Ok(()) => (StatusCode::OK, json!({"status": "ok"}).to_string()),
-                Err(reason) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "unavailable", "reason": reason}).to_string())
-                }
-            }),
-        );
-    Ok(Ops { listener, address, router })
+    Ok(Ops { listener, address })
 }
 
 impl Ops {
     /// Answers until `stop`.
-    pub(crate) async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn serve(
+        self,
+        metrics: PrometheusHandle,
+        ready: Readiness,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let router = Router::new()
+            .route("/healthz", get(async || json!({"status": "ok"}).to_string()))
+            .route("/metrics", get(async move || metrics.render()))
+            .route(
+                "/readyz",
+                get(async move || match ready().await {
+                    Ok(()) => (StatusCode::OK, json!({"status": "ok"}).to_string()),
+                    Err(reason) => {
+                        let body = json!({"status": "unavailable", "reason": reason});
+                        (StatusCode::SERVICE_UNAVAILABLE, body.to_string())
+                    }
+                }),
+            );
         let stopped = async move { stop.cancelled().await };
-        axum::serve(self.listener, self.router).with_graceful_shutdown(stopped).await.context("ops")
+        axum::serve(self.listener, router).with_graceful_shutdown(stopped).await.context("ops")
     }
 }

@@ -1,5 +1,7 @@
 //! Tests over the whole system: real PostgreSQL, real sockets, the simulated hypervisor, and vcsim.
 
+#![allow(clippy::print_stderr, reason = "tests tell whoever looks")]
+
 mod adapters;
 mod api;
 mod architecture;

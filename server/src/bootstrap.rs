@@ -4,13 +4,14 @@ use virtualstack_model::Result;
 use virtualstack_model::iam::permission::Permission;
 use virtualstack_model::iam::tenant::PROVIDER_SLUG;
 use virtualstack_model::iam::user::{PLATFORM_ADMIN, TENANT_ADMIN, normalize_email};
+use virtualstack_model::log::{Actor, Audit, Outcome};
 use virtualstack_store::iam::system_roles;
 use virtualstack_store::iam::tenants::{self, Key};
-use virtualstack_store::iam::{accounts, permissions, users};
+use virtualstack_store::iam::{accounts, password_resets, permissions, sessions, users};
 use virtualstack_store::tenant_life::{self, NewTenant};
 use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
-use crate::auth::passwords::{HashCost, Passwords};
+use crate::auth::passwords::{HashCost, Passwords, check_policy};
 use crate::shares::Holder;
 
 /// The admin to make.
@@ -76,6 +77,33 @@ pub async fn bootstrap(store: &Store, admin: &FirstAdmin, cost: HashCost) -> Res
         Err(error) if error.reason() == "TENANT_SLUG_TAKEN" => Ok(false),
         made => made,
     }
+}
+
+/// Gives an account another password, and ends its sessions and what it has asked to reset its password by. Says whether there
+/// is one of this address.
+pub async fn reset_password(store: &Store, email: &str, password: &str, cost: HashCost) -> Result<bool> {
+    let email = normalize_email(email);
+    check_policy(password, "password", &[&email])?;
+    let hash = Passwords::new(1, cost).await?.hash(password.to_owned(), Holder::All).await?;
+    store
+        .system(system(), async |tx| {
+            let Some(account) = accounts::by_email(tx, &email).await? else { return Ok(false) };
+            accounts::set_password(tx, account.id, &hash).await?;
+            sessions::end_all(tx, account.id, None).await?;
+            password_resets::withdraw(tx, account.id).await?;
+            let audit = Audit {
+                action: "admin.resetPassword".to_owned(),
+                actor: Actor::System("admin"),
+                resource: account.id.name(),
+                request_id: String::new(),
+                client_address: None,
+                traceparent: None,
+                outcome: Outcome::Done,
+            };
+            tx.audit(None, &audit).await?;
+            Ok(true)
+        })
+        .await
 }
 
 /// Leave to work across tenants.

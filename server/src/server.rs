@@ -21,7 +21,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use virtualstack_connections::Peer;
-use virtualstack_model::Result;
+use virtualstack_model::{Error, Result};
 use virtualstack_store::changes::notify::Heard;
 use virtualstack_store::{MasterKey, Store};
 
@@ -66,13 +66,28 @@ pub struct Server {
     background: Background,
 }
 
+/// Checks what can be checked of the settings alone.
+pub fn check(config: &Config) -> Result<()> {
+    cors(&config.cors_origins).map(drop)
+}
+
+/// Listens; nobody is answered yet. For who wants to know that this works before there is a database.
+pub async fn listen(config: &Config) -> Result<TcpListener> {
+    let failed = |error| wrong("server.listen", format_args!("cannot listen on {}: {error}", config.listen));
+    TcpListener::bind(config.listen).await.map_err(failed)
+}
+
 /// Does all that can fail: reads the signing keys, builds the services, listens.
 pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
+    let listener = listen(&config).await?;
+    bind_on(listener, config, deps).await
+}
+
+/// The same where it listens already.
+pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Result<Server> {
     let Deps { store, master_key, hash_cost, gateway_secret } = deps;
     let config = Arc::new(config);
-    let listen = |error| wrong("server.listen", format_args!("cannot listen on {}: {error}", config.listen));
-    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
+    let address = listener.local_addr().map_err(Error::internal)?;
 
     codec::preload();
     store.check_language().await?;

@@ -566,28 +566,94 @@ async fn a_machine_for_a_medium_hangs_on_the_network_of_the_settings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_do_not_fit_are_named() {
+async fn settings_that_do_not_fit_say_which_what_was_given_and_what_there_is() {
     let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
     let some = |name: &str| Some(name.to_owned());
-    for (key, config) in [
-        ("datacenter", Config { datacenter: some("none"), ..vcsim.config() }),
-        ("resource_pool", Config { resource_pool: some("none"), ..vcsim.config() }),
-        ("datastore", Config { datastore: some("none"), ..vcsim.config() }),
-        ("template_folder", Config { template_folder: "none".into(), ..vcsim.config() }),
+    for (key, given, there_is, config) in [
+        ("datacenter", "none", "DC0", Config { datacenter: some("none"), ..vcsim.config() }),
+        ("datacenter", "/F/none", "DC0", Config { datacenter: some("/F/none"), ..vcsim.config() }),
+        ("resource_pool", "none", "DC0_C0", Config { resource_pool: some("none"), ..vcsim.config() }),
+        (
+            "resource_pool",
+            "/DC0/host/none/Resources",
+            "DC0_C0",
+            Config { resource_pool: some("/DC0/host/none/Resources"), ..vcsim.config() },
+        ),
+        ("resource_pool", "DC0_C0/none", "Resources", Config { resource_pool: some("DC0_C0/none"), ..vcsim.config() }),
+        ("datastore", "none", "LocalDS_0", Config { datastore: some("none"), ..vcsim.config() }),
+        ("network", "none", "VM Network", Config { network: some("none"), ..vcsim.config() }),
+        ("template_folder", "none", "templates", Config { template_folder: "none".into(), ..vcsim.config() }),
+        (
+            "template_folder",
+            "/DC0/vm/templates/none",
+            "the account sees none there",
+            Config { template_folder: "/DC0/vm/templates/none".into(), ..vcsim.config() },
+        ),
+        (
+            "vm_folder",
+            "/DC9/vm/vms",
+            "templates, virtualstack",
+            Config { vm_folder: "/DC9/vm/vms".into(), ..vcsim.config() },
+        ),
     ] {
         let vcenter = VCenter::connect(config).expect("good settings");
+        assert_eq!(vcenter.misfit(), None, "nothing is known yet");
         let fault = vcenter.observe_templates().await.expect_err("refused");
         assert_eq!((fault.class, fault.reason), (FaultClass::Permanent, "HYPERVISOR_MISCONFIGURED"));
-        assert!(fault.detail.starts_with(key), "{fault}");
+        assert!(fault.detail.starts_with(&format!("{key} {given:?}: ")), "{fault}");
+        assert!(fault.detail.contains(there_is), "{fault}");
+        assert_eq!(vcenter.misfit(), Some(format!("vcenter.{}", fault.detail)));
         vcenter.close().await;
     }
-    let config = Config {
-        datacenter: some("/DC0"),
-        vm_folder: "tenants/vms".into(),
-        resource_pool: some("DC0_C0/Resources"),
-        datastore: some("LocalDS_0"),
-        ..vcsim.config()
-    };
+    assert_eq!(vcsim.calls("CreateFolder").await, 0, "no folder is made for a path that leads elsewhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_are_named_by_paths_as_govc_shows_them_and_by_names() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    for (datacenter, vms, templates, pool, datastore, network) in [
+        (
+            "/DC0",
+            "/DC0/vm/virtualstack",
+            "/DC0/vm/templates",
+            "/DC0/host/DC0_C0/Resources",
+            "/DC0/datastore/LocalDS_0",
+            "/DC0/network/VM Network",
+        ),
+        (
+            "DC0",
+            "DC0/vm/virtualstack",
+            "DC0/vm/templates",
+            "/DC0/host/DC0_C0",
+            "DC0/datastore/LocalDS_0",
+            "DC0/network/DC0_DVPG0",
+        ),
+        ("DC0", "virtualstack", "templates", "DC0_C0/Resources", "LocalDS_0", "VM Network"),
+        ("DC0", "/virtualstack", "/templates/", "DC0_C0", "LocalDS_0", "DC0_DVPG0"),
+    ] {
+        let config = Config {
+            datacenter: Some(datacenter.to_owned()),
+            vm_folder: vms.to_owned(),
+            template_folder: templates.to_owned(),
+            resource_pool: Some(pool.to_owned()),
+            datastore: Some(datastore.to_owned()),
+            network: Some(network.to_owned()),
+            ..vcsim.config()
+        };
+        let vcenter = VCenter::connect(config).expect("good settings");
+        vcenter.check_settings().await.unwrap_or_else(|fault| panic!("{vms}: {fault}"));
+        assert_eq!(vcenter.misfit(), None);
+        let found = vcenter.observe_templates().await.expect("templates");
+        let kinds =
+            [TemplateKind::Ova, TemplateKind::Iso].map(|kind| found.iter().filter(|found| found.kind == kind).count());
+        assert_eq!(kinds, [3, 2], "media lie in a folder of the same name: {templates}");
+        let medium = VmSpec { template: TemplateRef(NETINST.to_owned()), kind: TemplateKind::Iso, ..spec("medium") };
+        create(&vcenter, &medium).await;
+        vcenter.close().await;
+    }
+    assert_eq!(vcsim.calls("CreateFolder").await, 0, "every folder was there");
+    // A folder of ours is made, below the datacenter's.
+    let config = Config { vm_folder: "/DC0/vm/tenants/vms".into(), ..vcsim.config() };
     let vcenter = VCenter::connect(config).expect("good settings");
     create(&vcenter, &spec("elsewhere")).await;
     assert_eq!(vcsim.calls("CreateFolder").await, 2);

@@ -4,6 +4,10 @@ mod secrets;
 
 mod keys;
 
+mod outside;
+
+mod up;
+
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -45,18 +49,23 @@ impl Role {
         Self { child, lines }
     }
 
-    /// The address in the line of the log that says what is served.
-    async fn address(&mut self, what: &str) -> String {
+    /// The line of the log that says something.
+    async fn line(&mut self, what: &str) -> Value {
         let found = async {
             while let Some(line) = self.lines.next_line().await.expect("a log") {
                 let entry: Value = serde_json::from_str(&line).expect("JSON");
                 if entry["message"].as_str().is_some_and(|message| message.contains(what)) {
-                    return entry["address"].as_str().expect("an address").to_owned();
+                    return entry;
                 }
             }
-            panic!("the role ended before it served {what}")
+            panic!("the role ended before it said {what}")
         };
         tokio::time::timeout(Duration::from_secs(60), found).await.expect("in time")
+    }
+
+    /// The address in the line of the log that says what is served.
+    async fn address(&mut self, what: &str) -> String {
+        self.line(what).await["address"].as_str().expect("an address").to_owned()
     }
 
     /// Ends it with SIGTERM; its exit code.
@@ -124,21 +133,23 @@ async fn the_roles_run_apart_and_drain_on_sigterm() {
 async fn wrong_settings_end_with_64_and_name_the_key() {
     let database = Database::new().await;
     for (setting, named) in [
-        (("VIRTUALSTACK_SERVER_LISTN", "127.0.0.1:0"), "listn"),
+        (("VIRTUALSTACK_SERVER_LISTN", "127.0.0.1:0"), "VIRTUALSTACK_SERVER_LISTN"),
         (("VIRTUALSTACK_SERVER_LISTEN", "nowhere"), "server.listen"),
         (("VIRTUALSTACK_MASTER_KEY", "short"), "master_key"),
         (("VIRTUALSTACK_SERVER_LISTEN", "192.0.2.1:1"), "server.listen"),
         (("VIRTUALSTACK_SERVER_CORS_ORIGINS", "[\"a\\nb\"]"), "server.cors_origins"),
         (("VIRTUALSTACK_SERVER_CALLS_BURST", "0"), "server.calls_burst"),
+        (("VIRTUALSTACK_WORKER_CONCURRENCY", "-1"), "must be a number, 1 to 1000"),
+        (("VIRTUALSTACK_ADMIN_EMAIL", "admin"), "admin.email"),
         (("VIRTUALSTACK_HYPERVISOR_CRASH_AT", "vm_create.clone.after_call"), "hypervisor.crash_at"),
         (("VIRTUALSTACK_HYPERVISOR_KIND", "vcenter"), "vcenter.url"),
         (("VIRTUALSTACK_ENVIRONMENT", "production"), "hypervisor.kind"),
         (("VIRTUALSTACK_LOG_FILTER", "=x="), "log.filter"),
-        (("VIRTUALSTACK_MAIL_KIND", "smtp"), "mail.smtp_host: is required"),
+        (("VIRTUALSTACK_MAIL_KIND", "smtp"), "mail.smtp_host (VIRTUALSTACK_MAIL_SMTP_HOST): is required"),
         (("VIRTUALSTACK_MAIL_FROM", "nobody"), "mail.from"),
-        (("VIRTUALSTACK_MAIL_SMTP_HOTS", "localhost"), "smtp_hots"),
-        (("VIRTUALSTACK_ADMIN_PASSWORD", "eleven char"), "admin.password: must have 12 to 128"),
-        (("VIRTUALSTACK_ADMIN_PASSWORD", "Password2024!"), "admin.password: is among the commonest"),
+        (("VIRTUALSTACK_MAIL_SMTP_HOTS", "localhost"), "did you mean VIRTUALSTACK_MAIL_SMTP_HOST?"),
+        (("VIRTUALSTACK_ADMIN_PASSWORD", "eleven char"), "(admin.password): must have 12 to 128"),
+        (("VIRTUALSTACK_ADMIN_PASSWORD", "Password2024!"), "(admin.password): is among the commonest"),
     ] {
         refused(&database, &[setting], named).await;
     }

@@ -18,18 +18,22 @@ const SOURCES: [&str; 5] = ["crates", "server", "gateway", "worker", "src"];
 
 /// Words in upper case that are no reasons, or none that a client sees.
 const NO_REASONS: &[(&str, &[&str])] = &[
-    ("variables and files", &["CARGO_PKG_VERSION", "OUT_DIR", "PG_VERSION"]),
+    ("variables and files", &["CARGO_PKG_VERSION", "OUT_DIR", "LD_LIBRARY_PATH", "NO_COLOR", "PG_VERSION"]),
     ("what the simulator does", &["POWER_OFF", "POWER_ON", "REMOVE_SNAPSHOT", "SHUT_DOWN"]),
     (
         "said to whoever starts the product, before there are clients",
         &[
             "DATABASE_CLUSTER",
             "DATABASE_LANGUAGE",
+            "DATABASE_REFUSES",
+            "DATABASE_UNREACHABLE",
             "DATA_FOLDER",
             "DATA_FOLDER_UNREACHABLE",
             "NO_UNPRIVILEGED_USER",
             "POSTGRESQL_MISSING",
             "ROLES_MISSING",
+            "SCHEMA_BEHIND",
+            "SOCKET_FOLDER",
             "WRONG_SETTING",
         ],
     ),

@@ -1,21 +1,41 @@
 //! A private PostgreSQL in a folder: what `up` and the tests run on, from the installed server binaries.
 //!
 //! It listens on a Unix socket in a folder that only its user can enter, never on TCP. PostgreSQL refuses root, so
-//! when started as root the cluster belongs to an unprivileged user. A cluster that a crash left running is taken over.
+//! when started as root the cluster belongs to an unprivileged user. What an earlier run left is no obstacle, whatever state
+//! it was left in: a server that still runs is stopped first, and no file is believed about whether one does.
+//!
+//! Whoever starts a cluster has the folder to themselves.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::SystemTime;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use virtualstack_model::{Error, Result};
 
-/// The longest path of a socket that the operating system takes.
-const MAX_SOCKET_PATH: usize = 100;
+mod error;
+mod owner;
+mod socket;
+
+use error::{failed, io_error};
+use owner::Owner;
+pub use socket::Socket;
+use socket::{Answer, pid_in};
+
+/// How long to wait for a server that says nothing, and for processes that an earlier one left.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What may come from our environment into PostgreSQL's: where programs and libraries are. Its settings come from us alone,
+/// and our secrets are not for it.
+const ENVIRONMENT: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
 
 /// Settings of a cluster that nobody misses: nothing waits for a disk, nothing is vacuumed behind the back of a test, and
 /// many tests connect at once.
@@ -29,50 +49,43 @@ const OF_TESTS: [&str; 6] = [
     "max_wal_size=256MB",
 ];
 
-/// A running cluster. It goes on when this is dropped; [`PrivatePostgres::stop`] ends it.
+/// A running cluster. It ends when this is dropped.
 #[derive(Debug)]
 pub struct PrivatePostgres {
     binaries: PathBuf,
     data: PathBuf,
-    sockets: PathBuf,
+    socket: Socket,
     owner: Owner,
-}
-
-/// Whom the cluster runs as: somebody else when we are root.
-#[derive(Clone, Copy, Debug)]
-struct Owner {
-    ids: Option<(u32, u32)>,
+    server: Mutex<Option<Child>>,
 }
 
 impl PrivatePostgres {
-    /// Starts the cluster in `folder`, made there if there is none. One that still runs is taken over.
-    /// `settings` are `name=value` pairs for PostgreSQL. Blocks.
+    /// Starts the cluster in `folder`, made there if there is none. `settings` are `name=value` pairs for PostgreSQL. Blocks.
     pub fn start(folder: &Path, settings: &[&str]) -> Result<Self> {
         let binaries = find_binaries()?;
         let owner = Owner::of_this_process()?;
+        let absolute = std::path::absolute(folder).map_err(|error| io_error("cannot find", folder, &error))?;
+        owner.check_way_to(&absolute)?;
         fs::create_dir_all(folder).map_err(|error| io_error("cannot make the data folder", folder, &error))?;
         let folder = folder.canonicalize().map_err(|error| io_error("cannot read the data folder", folder, &error))?;
-        let data = folder.join("postgres");
-        let sockets = sockets_folder(&folder);
-        for private in [&data, &sockets] {
-            if !private.exists() {
-                fs::DirBuilder::new()
-                    .mode(0o700)
-                    .create(private)
-                    .map_err(|error| io_error("cannot make a folder", private, &error))?;
-            }
-            owner.own(private)?;
-        }
-        let cluster = Self { binaries, data, sockets, owner };
-        if !cluster.data.join("PG_VERSION").exists() {
-            cluster.initialise()?;
-        }
-        if cluster.is_running() {
-            tracing::info!("taking over the PostgreSQL that is running in the data folder");
+        owner.check_way_to(&folder)?;
+        let socket = Socket::of(&folder);
+        socket.make_folder(&owner)?;
+        let cluster = Self { binaries, data: folder.join("postgres"), socket, owner, server: Mutex::default() };
+        if cluster.data.join("PG_VERSION").exists() {
+            owner.own(&cluster.data)?;
         } else {
-            cluster.launch(settings)?;
+            cluster.initialise(&folder.join("postgres.new"))?;
         }
+        cluster.launch(settings)?;
         Ok(cluster)
+    }
+
+    /// Where the cluster of a data folder answers, if it does: for whoever administers what another process has started.
+    #[must_use]
+    pub fn find(folder: &Path) -> Option<Socket> {
+        let socket = Socket::of(&folder.canonicalize().ok()?);
+        (socket.ask() == Answer::Ready).then_some(socket)
     }
 
     /// Starts a cluster that goes with this process, in a folder of its own. Its data outlives no crash. For tests. Blocks.
@@ -88,28 +101,32 @@ impl PrivatePostgres {
         Ok(cluster)
     }
 
+    /// Where it answers.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// Connection string for a role and a database.
     #[must_use]
     pub fn url(&self, role: &str, database: &str) -> String {
-        format!("host={} user={role} dbname={database}", self.sockets.display())
+        self.socket.url(role, database)
     }
 
     /// Connection string of the superuser.
     #[must_use]
     pub fn admin_url(&self, database: &str) -> String {
-        self.url("postgres", database)
+        self.socket.admin_url(database)
     }
 
     /// Stops the cluster; open transactions are rolled back. Blocks.
     pub fn stop(&self) -> Result<()> {
-        if !self.is_running() {
-            return Ok(());
-        }
-        self.run(
-            "pg_ctl",
-            ["stop".as_ref(), "-D".as_ref(), self.data.as_os_str(), "-m".as_ref(), "fast".as_ref(), "-w".as_ref()],
-        )
-        .map(|_| ())
+        self.end(Signal::INT)
+    }
+
+    /// Stops it without a checkpoint: the next start recovers. Blocks.
+    pub fn cut(&self) -> Result<()> {
+        self.end(Signal::QUIT)
     }
 
     /// Lets the cluster and all of its folder go when this process ends, however it ends. For tests.
@@ -130,125 +147,200 @@ impl PrivatePostgres {
         self.launch(settings)
     }
 
-    fn initialise(&self) -> Result<()> {
+    /// Makes the cluster beside its place, and moves it there when it is whole: who is killed meanwhile leaves nothing that
+    /// could be taken for one.
+    fn initialise(&self, new: &Path) -> Result<()> {
+        match fs::remove_dir_all(new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("cannot remove what an earlier start left in", new, &error));
+            }
+            _ => {}
+        }
+        fs::DirBuilder::new().mode(0o700).create(new).map_err(|error| io_error("cannot make", new, &error))?;
+        self.owner.own(new)?;
         // C: messages that we tell errors by are in English, and text sorts the same everywhere.
         let arguments = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-D"].map(OsStr::new);
-        self.run("initdb", arguments.into_iter().chain([self.data.as_os_str()])).map(|_| ())
+        let made =
+            self.command("initdb").args(arguments).arg(new).stdout(Stdio::null()).stderr(Stdio::piped()).output();
+        let made = made.map_err(|error| failed("initdb", error.to_string()))?;
+        if !made.status.success() {
+            let said = String::from_utf8_lossy(&made.stderr);
+            return Err(failed("initdb", format!("{}: {}", made.status, said.trim())));
+        }
+        fs::rename(new, &self.data).map_err(|error| io_error("cannot make", &self.data, &error))
     }
 
     fn launch(&self, settings: &[&str]) -> Result<()> {
-        // The options pass through a shell of pg_ctl's; so may no quote be in them.
-        let mut options =
-            format!("-k '{}' -c listen_addresses='' -c unix_socket_permissions=0700", self.sockets.display());
-        for setting in settings {
-            options.push_str(" -c ");
-            options.push_str(setting);
+        let began = Instant::now();
+        loop {
+            self.end(Signal::INT)?;
+            self.clear_lock_files()?;
+            let said_before = self.log().metadata().map_or(0, |log| log.len());
+            let ended = match self.spawn(settings)? {
+                None => return Ok(()),
+                Some(ended) => ended,
+            };
+            let said = self.log_since(said_before);
+            // A server that was killed leaves processes that end by themselves when they find out. Until then PostgreSQL
+            // starts no other one, whatever stands in its files.
+            if said.contains("pre-existing shared memory block") && began.elapsed() < PATIENCE {
+                pause(Duration::from_millis(100));
+                continue;
+            }
+            return Err(failed("postgres", format!("{ended}: {}", said.trim())));
         }
-        let log = self.data.join("server.log");
-        self.run(
-            "pg_ctl",
-            [
-                "start".as_ref(),
-                "-D".as_ref(),
-                self.data.as_os_str(),
-                "-l".as_ref(),
-                log.as_os_str(),
-                "-w".as_ref(),
-                "-t".as_ref(),
-                "60".as_ref(),
-                "-o".as_ref(),
-                OsStr::new(&options),
-            ],
-        )
-        .map(|_| ())
     }
 
-    fn is_running(&self) -> bool {
-        self.run("pg_ctl", ["status".as_ref(), "-D".as_ref(), self.data.as_os_str()]).is_ok()
+    /// Starts the server and waits until it takes connections, or has ended.
+    fn spawn(&self, settings: &[&str]) -> Result<Option<ExitStatus>> {
+        let log = self.open_log()?;
+        let and_errors = log.try_clone().map_err(|error| io_error("cannot write", &self.log(), &error))?;
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(&self.data).arg("-c").arg(self.socket.setting());
+        for setting in ["listen_addresses=", "port=5432", "unix_socket_permissions=0700"].iter().chain(settings) {
+            command.args(["-c", setting]);
+        }
+        let server = command.stdout(log).stderr(and_errors).spawn();
+        let mut server = server.map_err(|error| failed("postgres", error.to_string()))?;
+        let mut heard = Instant::now();
+        loop {
+            let ended = server.try_wait().map_err(|error| failed("postgres", error.to_string()))?;
+            if ended.is_some() {
+                return Ok(ended);
+            }
+            match self.socket.ask() {
+                Answer::Ready => break,
+                // It recovers, which takes as long as it takes.
+                Answer::Busy => heard = Instant::now(),
+                Answer::Nobody if heard.elapsed() > PATIENCE => {
+                    let _ = server.kill();
+                    let _ = server.wait();
+                    return Err(failed("postgres", format!("it did not answer within {} s", PATIENCE.as_secs())));
+                }
+                Answer::Nobody => {}
+            }
+            pause(Duration::from_millis(20));
+        }
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        Ok(None)
     }
 
-    fn run<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Output> {
-        let mut command = Command::new(self.binaries.join(program));
-        // A folder that the cluster's user can enter; pg_ctl starts a server that inherits nothing of ours.
-        command.args(arguments).current_dir("/").stdin(Stdio::null()).env_remove("PGDATA").process_group(0);
-        if program == "pg_ctl" {
-            // The server would keep a pipe open for ever.
-            command.stdout(Stdio::null());
-        } else {
-            command.stdout(Stdio::piped());
+    /// Ends the server that is there, whoever started it. One that does not heed the signal gets a harder one.
+    fn end(&self, signal: Signal) -> Result<()> {
+        for signal in [signal, Signal::QUIT, Signal::KILL] {
+            let began = Instant::now();
+            let mut told = None;
+            while began.elapsed() < PATIENCE {
+                let Some(pid) =
+                    self.socket.listener(&self.pid_file()).or_else(|| self.started()).or_else(|| self.silent())
+                else {
+                    return Ok(());
+                };
+                if told != Some(pid) {
+                    match kill_process(pid, signal) {
+                        // It has ended by itself.
+                        Ok(()) | Err(Errno::SRCH) => told = Some(pid),
+                        Err(error) => return Err(failed("postgres", format!("cannot stop it: {error}"))),
+                    }
+                }
+                pause(Duration::from_millis(20));
+            }
         }
-        if let Some((uid, gid)) = self.owner.ids {
-            command.uid(uid).gid(gid);
-        }
-        let failed = |text: String| Error::unavailable("DATABASE_CLUSTER", format!("{program} failed"), text);
-        let output = if program == "pg_ctl" {
-            let status = command.stderr(Stdio::null()).status().map_err(|error| failed(error.to_string()))?;
-            Output { status, stdout: Vec::new(), stderr: self.last_log_lines() }
-        } else {
-            command.stderr(Stdio::piped()).output().map_err(|error| failed(error.to_string()))?
-        };
-        if output.status.success() {
-            return Ok(output);
-        }
-        Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())))
+        Err(failed("postgres", "it does not end".to_owned()))
     }
 
-    fn last_log_lines(&self) -> Vec<u8> {
-        let log = fs::read_to_string(self.data.join("server.log")).unwrap_or_default();
-        let lines: Vec<_> = log.lines().rev().take(5).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n").into_bytes()
-    }
-}
-
-impl Owner {
-    fn of_this_process() -> Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(Self { ids: None });
-        }
-        let users = fs::read_to_string("/etc/passwd")
-            .map_err(|error| io_error("cannot read", "/etc/passwd".as_ref(), &error))?;
-        ["postgres", "nobody"]
-            .iter()
-            .find_map(|name| {
-                let fields: Vec<_> =
-                    users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|f| f[0] == *name)?;
-                Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
-            })
-            .map(|ids| Self { ids: Some(ids) })
-            .ok_or_else(|| {
-                Error::precondition(
-                    "NO_UNPRIVILEGED_USER",
-                    "/etc/passwd",
-                    "PostgreSQL does not run as root, and there is no user postgres or nobody",
-                )
-            })
+    /// The server that we have started, if it runs.
+    fn started(&self) -> Option<Pid> {
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = server.as_mut()?;
+        let runs = matches!(server.try_wait(), Ok(None));
+        Pid::from_raw(server.id().cast_signed()).filter(|_| runs)
     }
 
-    /// Gives a folder to the cluster's user, who must be able to reach it.
-    fn own(self, folder: &Path) -> Result<()> {
-        let Some((uid, gid)) = self.ids else { return Ok(()) };
-        std::os::unix::fs::chown(folder, Some(uid), Some(gid))
-            .map_err(|error| io_error("cannot give a folder to PostgreSQL's user", folder, &error))?;
-        for parent in folder.ancestors().skip(1) {
-            let reachable = fs::metadata(parent).is_ok_and(|meta| {
-                let mode = meta.permissions().mode();
-                mode & 0o001 != 0
-                    || (meta.uid() == uid && mode & 0o100 != 0)
-                    || (meta.gid() == gid && mode & 0o010 != 0)
-            });
-            if !reachable {
-                return Err(Error::precondition(
-                    "DATA_FOLDER_UNREACHABLE",
-                    parent.display().to_string(),
-                    format!(
-                        "PostgreSQL runs as an unprivileged user, who cannot enter {}; choose another --data-dir or allow it (chmod o+x)",
-                        parent.display()
-                    ),
-                ));
+    /// A server that does not answer: it opens its socket next, or somebody has removed that. A process id alone says nothing;
+    /// a process that works in our data is one.
+    fn silent(&self) -> Option<Pid> {
+        let pid = pid_in(&self.pid_file())?;
+        let works_in = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero())).ok()?;
+        (works_in == self.data).then_some(pid)
+    }
+
+    /// Removes the files by which a server keeps others away; none is there. They name a process that may be anybody's by now.
+    /// What keeps two servers from the same data is the memory that they share, which PostgreSQL looks at by itself.
+    fn clear_lock_files(&self) -> Result<()> {
+        for file in [self.pid_file(), self.socket.lock_file()] {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("cannot remove", &file, &error));
+                }
+                _ => {}
             }
         }
         Ok(())
     }
+
+    fn pid_file(&self) -> PathBuf {
+        self.data.join("postmaster.pid")
+    }
+
+    /// A program of PostgreSQL's, as the cluster's user, with nothing of our environment.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.join(program));
+        // A folder that the cluster's user can enter; and a group of its own, so that Ctrl-C is for us.
+        command.current_dir("/").stdin(Stdio::null()).process_group(0).env_clear();
+        for name in ENVIRONMENT {
+            #[expect(clippy::disallowed_methods, reason = "where programs are is not a setting of ours")]
+            let value = std::env::var_os(name);
+            command.envs(value.map(|value| (name, value)));
+        }
+        if let Some((uid, gid)) = self.owner.ids {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    fn log(&self) -> PathBuf {
+        self.data.join("server.log")
+    }
+
+    /// The folder is the cluster's user's, who could have put a link there.
+    fn open_log(&self) -> Result<fs::File> {
+        let log = self.log();
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let open =
+            |new: bool| fs::OpenOptions::new().append(true).create_new(new).mode(0o600).custom_flags(flags).open(&log);
+        let opened = match open(true) {
+            Ok(made) => match self.owner.ids {
+                Some((uid, gid)) => std::os::unix::fs::fchown(&made, Some(uid), Some(gid)).map(|()| made),
+                None => Ok(made),
+            },
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(false),
+            Err(error) => Err(error),
+        };
+        opened.map_err(|error| io_error("cannot write", &log, &error))
+    }
+
+    /// What the server has said since its log was so long; the end of it.
+    fn log_since(&self, length: u64) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        let new = log.get(usize::try_from(length).unwrap_or_default()..).unwrap_or_default();
+        let text = String::from_utf8_lossy(new);
+        let lines: Vec<_> = text.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for PrivatePostgres {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            tracing::error!(%error, data = %self.data.display(), "cannot stop PostgreSQL");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "all of this blocks, and says so")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Where what is temporary is kept: in memory, where there is much of it. A database is hundreds of files, and there are
@@ -261,18 +353,6 @@ fn temporary_folder() -> PathBuf {
     let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
     let available = available.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or_default().saturating_mul(1024);
     if room.min(available) >= MUCH { MEMORY.into() } else { std::env::temp_dir() }
-}
-
-/// Where sockets are: beside the data, or, where that path is too long for a socket, in the temporary folder.
-fn sockets_folder(folder: &Path) -> PathBuf {
-    let beside = folder.join("run");
-    if beside.as_os_str().len() + "/.s.PGSQL.5432.lock".len() <= MAX_SOCKET_PATH {
-        return beside;
-    }
-    use sha2::{Digest as _, Sha256};
-    let digest = Sha256::digest(folder.as_os_str().as_encoded_bytes());
-    let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    std::env::temp_dir().join(format!("virtualstack-{name}"))
 }
 
 /// The folder of the installed server binaries: that of `pg_config`, else the last one by name.
@@ -292,7 +372,7 @@ fn find_binaries() -> Result<PathBuf> {
     candidates.extend(std::env::split_paths(&path));
     candidates
         .into_iter()
-        .find(|folder| ["postgres", "initdb", "pg_ctl"].iter().all(|program| folder.join(program).is_file()))
+        .find(|folder| ["postgres", "initdb"].iter().all(|program| folder.join(program).is_file()))
         .ok_or_else(|| {
             Error::precondition(
                 "POSTGRESQL_MISSING",
@@ -302,6 +382,23 @@ fn find_binaries() -> Result<PathBuf> {
         })
 }
 
-fn io_error(what: &str, path: &Path, error: &io::Error) -> Error {
-    Error::precondition("DATA_FOLDER", path.display().to_string(), format!("{what} {}: {error}", path.display()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_stops_the_cluster_too() {
+        let folder = temporary_folder().join(format!("virtualstack-panic-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("one that others can enter");
+        let panicked = std::panic::catch_unwind(|| {
+            let _cluster = PrivatePostgres::start(&folder, &OF_TESTS).expect("a cluster");
+            assert!(PrivatePostgres::find(&folder).is_some(), "it answers");
+            panic!("on purpose");
+        });
+        let panicked = panicked.expect_err("a panic");
+        assert_eq!(panicked.downcast_ref::<&str>(), Some(&"on purpose"));
+        assert!(PrivatePostgres::find(&folder).is_none(), "it is left");
+        fs::remove_dir_all(&folder).expect("removed");
+    }
 }

@@ -87,6 +87,12 @@ pub async fn redeem(tx: &mut SystemTx, digest: &[u8], password_hash: &str) -> Re
     Ok(account)
 }
 
+/// Takes back what an account may reset its password by.
+pub async fn withdraw(tx: &mut SystemTx, account: AccountId) -> Result<()> {
+    let reset = diesel::delete(table::table.find(account.0));
+    reset.execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
+}
+
 /// Forgets tokens that have ended.
 pub async fn prune(tx: &mut SystemTx) -> Result<usize> {
     diesel::delete(table::table.filter(table::expires_at.le(Utc::now())))

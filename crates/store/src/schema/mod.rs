@@ -4,6 +4,7 @@ mod audit;
 mod compute;
 mod iam;
 pub mod migrate;
+pub mod reach;
 
 pub use audit::*;
 pub use compute::*;

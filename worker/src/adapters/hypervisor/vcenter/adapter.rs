@@ -1,6 +1,6 @@
 //! The adapter: what all calls to a vCenter share.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
@@ -8,7 +8,7 @@ use virtualstack_model::compute::id::VmId;
 
 use super::super::{Fault, FaultClass, Progress, TaskRef, TemplateRef};
 use super::config::{Config, ConfigError};
-use super::faults::Error;
+use super::faults::{Error, LOGIN_REFUSED, MISCONFIGURED};
 use super::listener::Listener;
 use super::media;
 use super::placement::Placement;
@@ -33,6 +33,8 @@ pub struct VCenter {
     pub(super) task_cache: TaskCache,
     changes: Semaphore,
     pub(super) clones: Semaphore,
+    /// What of the settings did not fit the vCenter when it was last asked.
+    misfit: std::sync::Mutex<Option<String>>,
 }
 
 impl VCenter {
@@ -41,7 +43,47 @@ impl VCenter {
         let (changes, clones) = (Semaphore::new(config.max_changes), Semaphore::new(config.max_clones));
         let session = Session::new(config)?;
         let listener = Listener::new(Arc::clone(&session));
-        Ok(Self { session, listener, placement: Mutex::default(), task_cache: TaskCache::default(), changes, clones })
+        let (placement, task_cache) = (Mutex::default(), TaskCache::default());
+        Ok(Self { session, listener, placement, task_cache, changes, clones, misfit: std::sync::Mutex::default() })
+    }
+
+    /// Looks for all that the settings name.
+    pub async fn check_settings(&self) -> Result<(), Fault> {
+        self.survey().await.map(drop)
+    }
+
+    /// What of the settings does not fit the vCenter: which, what was given, and what there is.
+    #[must_use]
+    pub fn misfit(&self) -> Option<String> {
+        self.misfit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Finds where VMs go and the folder of the templates, and remembers what of the settings does not fit. An outage says
+    /// nothing about settings.
+    pub(super) async fn survey(&self) -> Result<(Arc<Placement>, ManagedRef), Fault> {
+        let found = async {
+            let placement = self.placement().await?;
+            let folder = placement.template_folder(&self.session).await?;
+            placement.check_network(&self.session).await?;
+            Ok((placement, folder))
+        };
+        let found: Result<_, Fault> = found.await;
+        let now = match &found {
+            Ok(_) => None,
+            Err(fault) if fault.reason == MISCONFIGURED => Some(format!("vcenter.{}", fault.detail)),
+            Err(fault) if fault.reason == LOGIN_REFUSED => Some(format!("vcenter.username: {}", fault.detail)),
+            Err(_) => return found,
+        };
+        let mut misfit = self.misfit.lock().unwrap_or_else(PoisonError::into_inner);
+        if now != *misfit {
+            match &now {
+                Some(problem) => tracing::error!("the settings do not fit the vCenter: {problem}"),
+                None => tracing::info!("the settings fit the vCenter"),
+            }
+        }
+        *misfit = now;
+        drop(misfit);
+        found
     }
 
     pub(super) async fn placement(&self) -> Result<Arc<Placement>, Fault> {

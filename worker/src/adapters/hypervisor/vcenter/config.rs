@@ -27,7 +27,8 @@ pub struct Config {
     /// PEM file of the authorities to trust instead of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// Datacenter, by name or path; not needed where there is one.
+    /// Datacenter; not needed where there is one. This and all below is given by name, or by path as govc shows it:
+    /// `/DC0/vm/templates`.
     #[serde(default)]
     pub datacenter: Option<String>,
     /// Folder for our VMs below the datacenter's, made if absent.
@@ -88,7 +89,7 @@ impl Config {
     }
 
     /// Checks what can be checked without the vCenter and gives the address of its SOAP service.
-    pub(super) fn check(&self) -> Result<Url, ConfigError> {
+    pub fn check(&self) -> Result<Url, ConfigError> {
         let mut url = Url::parse(&self.url).map_err(|e| ConfigError::new("url", e))?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
@@ -109,6 +110,16 @@ impl Config {
         {
             if value.trim_matches('/').is_empty() {
                 return Err(ConfigError::new(key, "must not be empty"));
+            }
+        }
+        for (key, value) in [
+            ("datacenter", &self.datacenter),
+            ("resource_pool", &self.resource_pool),
+            ("datastore", &self.datastore),
+            ("network", &self.network),
+        ] {
+            if value.as_ref().is_some_and(|value| value.trim_matches(['/', ' ']).is_empty()) {
+                return Err(ConfigError::new(key, "must not be empty; leave it out where there is one"));
             }
         }
         for (key, value) in [
@@ -203,6 +214,8 @@ mod tests {
         assert_eq!(key(Config { password: None, password_file: Some("/none".into()), ..config() }), "password_file");
         assert_eq!(key(Config { vm_folder: "/".into(), ..config() }), "vm_folder");
         assert_eq!(key(Config { max_clones: 0, ..config() }), "max_clones");
+        assert_eq!(key(Config { datacenter: Some(String::new()), ..config() }), "datacenter");
+        assert_eq!(key(Config { resource_pool: Some("/".into()), ..config() }), "resource_pool");
         assert!(Config { url: "http://[::1]:8989/sdk".into(), ..config() }.check().is_ok());
     }
 

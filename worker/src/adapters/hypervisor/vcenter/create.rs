@@ -96,7 +96,7 @@ impl VCenter {
             if !self.session.has_medium(placement, &spec.template).await? {
                 return Ok(None);
             }
-            let card = self.session.card_backing(&placement.pool).await?;
+            let card = self.session.card_backing(placement).await?;
             return Ok(media::creation(placement, &card, name, spec));
         }
         let Some(template) = source else { return Ok(None) };

@@ -116,7 +116,7 @@ impl VimFault {
             kind if kind.starts_with("Insufficient") => NO_ROOM,
             "InvalidLogin" => (
                 FaultClass::Permanent,
-                "HYPERVISOR_LOGIN_REFUSED",
+                LOGIN_REFUSED,
                 "the hypervisor refuses the provider's account; ask the provider",
             ),
             "NoPermission" => (
@@ -143,6 +143,12 @@ impl VimFault {
 
 /// Reason where a VM is on, off or suspended, and should not be.
 pub(super) const POWER_STATE: &str = "VM_POWER_STATE";
+
+/// Reason where settings do not fit the vCenter.
+pub(super) const MISCONFIGURED: &str = "HYPERVISOR_MISCONFIGURED";
+
+/// Reason where it refuses our account.
+pub(super) const LOGIN_REFUSED: &str = "HYPERVISOR_LOGIN_REFUSED";
 
 /// What cannot be changed while a VM runs.
 pub(super) const RESTART_NEEDED: (FaultClass, &str, &str) =
@@ -178,7 +184,7 @@ impl From<Error> for Fault {
             Error::Vim(fault) => fault.into(),
             Error::Setup(detail) => Self::new(
                 FaultClass::Permanent,
-                "HYPERVISOR_MISCONFIGURED",
+                MISCONFIGURED,
                 "the provider's hypervisor is not set up for this; ask the provider",
                 detail,
             ),

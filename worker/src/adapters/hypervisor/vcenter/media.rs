@@ -43,7 +43,7 @@ fn parts(medium: &TemplateRef) -> Option<(&str, &str, &str)> {
 impl Session {
     /// The media on the datastores that the pool's owner can reach.
     pub(super) async fn media(self: &Arc<Self>, placement: &Placement) -> Result<Vec<TemplateInfo>, Error> {
-        let folder = self.config().template_folder.trim_matches('/').to_owned();
+        let folder = placement.media_folder(self);
         let mut media = Vec::new();
         for (name, browser) in self.browsers(placement).await? {
             let files = match self.files(&browser, &format!("[{name}] {folder}"), "*.iso", true).await {

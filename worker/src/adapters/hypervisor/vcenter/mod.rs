@@ -118,8 +118,7 @@ impl Hypervisor for VCenter {
     }
 
     async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault> {
-        let placement = self.placement().await?;
-        let folder = placement.template_folder(&self.session).await?;
+        let (placement, folder) = self.survey().await?;
         let mut templates = self.session.templates(&folder).await?;
         templates.extend(self.session.media(&placement).await?);
         Ok(templates)
