@@ -27,7 +27,7 @@ impl Wire {
     pub(crate) fn before(database: &Database) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let url = &database.config.url;
-        let (host, rest) = url.strip_prefix("host=").and_then(|url| url.split_once(' ')).expect("a socket's folder");
+        let (host, rest) = url.strip_prefix("host='").and_then(|url| url.split_once("' ")).expect("a socket's folder");
         let behind = std::path::Path::new(host).join(SOCKET);
         let listener = UnixListener::bind(folder.path().join(SOCKET)).expect("a socket");
         let config = Config {
