@@ -23,7 +23,7 @@ use virtualstack_model::Result;
 use virtualstack_store::changes::notify::Heard;
 use virtualstack_store::{MasterKey, Store};
 
-use crate::auth::denials::denied_calls;
+use crate::auth::journal::Journal;
 use crate::auth::last_use::LastUse;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::{HashCost, Passwords};
@@ -79,16 +79,16 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let passwords = Passwords::new(config.concurrent_hashes, hash_cost).await?;
     let limits = Limits::new(store.clone(), &config)?;
     let principals = Principals::new(store.clone(), tokens.clone());
-    let (denied_calls, refusal_writer) = denied_calls();
+    let journal = Journal::default();
     let authorizer = Authorizer {
         principals: principals.clone(),
-        denied_calls: denied_calls.clone(),
+        journal: journal.clone(),
         last_use: LastUse::start(store.clone()),
     };
     let recognizer = Recognizer { principals: principals.clone(), limits: limits.clone() };
     let bodies = Bodies { config: Arc::clone(&config), bytes: shares::Bytes::default() };
     let background = Background::default();
-    background.spawn(|stop| refusal_writer.run(store.clone(), stop));
+    background.spawn(|stop| journal.clone().write(store.clone(), stop));
     let fresh = keys.clone();
     background.spawn(|stop| async move { fresh.keep_fresh(stop).await });
     let changes = Changes::default();
@@ -134,7 +134,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         tokens,
         passwords,
         limits,
-        denied_calls,
+        journal,
         authorizer,
         changes,
         stopping: stopping.clone(),

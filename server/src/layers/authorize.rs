@@ -25,7 +25,7 @@ use virtualstack_store::tx::error::ACCESS_CHANGED;
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Read, Store, TenantTx};
 
-use crate::auth::denials::DeniedCalls;
+use crate::auth::journal::Journal;
 use crate::auth::last_use::LastUse;
 use crate::auth::principals::{Presented, Principals};
 use crate::call::caller::{CallInfo, Caller, TenantCaller};
@@ -42,7 +42,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub(crate) struct Authorizer {
     pub(crate) principals: Principals,
-    pub(crate) denied_calls: DeniedCalls,
+    pub(crate) journal: Journal,
     pub(crate) last_use: LastUse,
 }
 
@@ -161,7 +161,7 @@ impl Authorizer {
     fn record(&self, caller: &Caller, reason: Cow<'static, str>) {
         let mut audit = caller.audit("");
         audit.outcome = Outcome::Denied(reason);
-        self.denied_calls.record(Some(caller.tenant_id()), audit);
+        self.journal.record(Some(caller.tenant_id()), audit);
     }
 
     /// The standing of a call that goes on after it was let in: a stream.

@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 use virtualstack_store::{MasterKey, Store};
 
-use crate::auth::denials::DeniedCalls;
+use crate::auth::journal::Journal;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::Passwords;
 use crate::auth::tokens::Tokens;
@@ -19,7 +19,7 @@ pub(crate) struct Parts {
     pub(crate) tokens: Tokens,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
-    pub(crate) denied_calls: DeniedCalls,
+    pub(crate) journal: Journal,
     pub(crate) authorizer: Authorizer,
     pub(crate) changes: Changes,
     /// Cancelled when the server begins to stop.

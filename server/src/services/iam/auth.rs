@@ -21,7 +21,7 @@ use virtualstack_store::iam::tenants::{self, Key};
 use virtualstack_store::iam::{mail_tokens, password_resets, principals};
 use virtualstack_store::{AccountTx, Store, SystemPurpose, SystemScope, SystemTx, resources};
 
-use crate::auth::denials::DeniedCalls;
+use crate::auth::journal::Journal;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::{Checked, Passwords, check_policy};
 use crate::auth::tokens::{self, Grant, Tokens};
@@ -45,7 +45,7 @@ pub(crate) struct Auth {
     tokens: Tokens,
     passwords: Passwords,
     limits: Limits,
-    denied_calls: DeniedCalls,
+    journal: Journal,
     session_lifetime: TimeDelta,
 }
 
@@ -65,9 +65,9 @@ const SUPPORT_SESSION: TimeDelta = TimeDelta::hours(8);
 
 impl Auth {
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
-        let Parts { store, tokens, passwords, limits, denied_calls, .. } = parts;
+        let Parts { store, tokens, passwords, limits, journal, .. } = parts;
         let session_lifetime = TimeDelta::seconds(config.session_seconds);
-        Self { store, tokens, passwords, limits, denied_calls, session_lifetime }
+        Self { store, tokens, passwords, limits, journal, session_lifetime }
     }
 
     async fn sign_in(&self, call: &PublicCall<LoginRequest>) -> Result<Granted> {
@@ -129,7 +129,7 @@ impl Auth {
         let actor = known.map_or(Actor::Nobody, |account| Actor::User { account, user: None, credential: None });
         let mut audit = info.audit(actor, known.map(AccountId::name).unwrap_or_default());
         audit.outcome = Outcome::Failed(reason.into());
-        self.denied_calls.record(None, audit);
+        self.journal.record(None, audit);
     }
 
     async fn renew(&self, call: &PublicCall<RefreshRequest>) -> Result<Granted> {
