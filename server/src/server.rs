@@ -36,7 +36,7 @@ use crate::config::{Config, GatewaySecret, wrong};
 use crate::layers::authorize::{self, Authorizer};
 use crate::layers::body::{self, Bodies};
 use crate::layers::recognize::{self, Recognizer};
-use crate::layers::{admission, call_info, deadline, panics, rate_limit};
+use crate::layers::{admission, call_info, deadline, panics, rate_limit, refusals};
 use crate::services;
 use crate::services::parts::Parts;
 use crate::shares::{self, Places};
@@ -85,7 +85,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         journal: journal.clone(),
         last_use: LastUse::start(store.clone()),
     };
-    let recognizer = Recognizer { principals: principals.clone(), limits: limits.clone() };
+    let recognizer = Recognizer { principals: principals.clone(), limits: limits.clone(), journal: journal.clone() };
     let bodies = Bodies { config: Arc::clone(&config), bytes: shares::Bytes::default() };
     let background = Background::default();
     background.spawn(|stop| journal.clone().write(store.clone(), stop));
@@ -120,6 +120,8 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
         .layer(layer_fn(Arc::clone(&config), deadline::layer))
         // Who calls is known from the headers, so that nothing scarce goes to those whom nobody knows.
         .layer(layer_fn(recognizer, recognize::layer))
+        // Who is turned away is written down.
+        .layer(layer_fn(journal.clone(), refusals::layer))
         // Nobody calls more often than is theirs, refused calls counted, and guessing is bounded.
         .layer(layer_fn(limits.clone(), rate_limit::layer))
         // Nobody has more calls at work than is theirs.
