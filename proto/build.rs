@@ -183,12 +183,33 @@ fn policy(
     if guessable && scope != "Public" {
         return Err(format!("{name}: guessable goes with scope NONE only").into());
     }
+    let (verb, path) = route(method).ok_or_else(|| format!("{name} has no google.api.http"))?;
+    let (reads, collection) = (verb == "get" || flag("reads"), collection(&path));
     Ok(format!(
         "(\"/{}/{}\", Policy {{ scope: Scope::{scope}, permission: {permission:?}, session_only: {session_only}, \
-         guessable: {guessable} }})",
+         guessable: {guessable}, reads: {reads}, collection: {collection:?} }})",
         method.parent_service().full_name(),
         method.name()
     ))
+}
+
+/// Verb and path of a method's first http rule.
+fn route(method: &MethodDescriptor) -> Option<(String, String)> {
+    let extension = method.parent_pool().get_extension_by_name("google.api.http")?;
+    let options = method.options();
+    let rule = options.get_extension(&extension);
+    let rule = rule.as_message()?;
+    let route = |verb: &str| (verb.to_owned(), text(rule, verb));
+    ["get", "post", "put", "patch", "delete"].into_iter().map(route).find(|(_, path)| !path.is_empty())
+}
+
+/// The last collection, or single resource, that a path names.
+fn collection(path: &str) -> String {
+    let path = path.replace(['{', '}'], "");
+    let segments = path.split('/').map(|segment| segment.rsplit('=').next().unwrap_or_default());
+    let mut segments = segments.map(|segment| segment.split(':').next().unwrap_or_default());
+    let named = |segment: &&str| !["", "*", "v1", "current", "me"].contains(segment);
+    segments.rfind(named).unwrap_or_default().to_owned()
 }
 
 fn text(message: &DynamicMessage, field: &str) -> String {

@@ -220,6 +220,8 @@ fn mutation(code: &mut String, request: &MessageDescriptor) -> std::fmt::Result 
     writeln!(code, "impl crate::call::write::Mutation for {} {{", rust_type(request))?;
     writeln!(code, "    const REPEATABLE: bool = {repeatable};")?;
     writeln!(code, "    fn request_id(&self) -> &str {{ {request_id} }}")?;
+    let said = if repeatable { "&Self { request_id: String::new(), ..self.clone() }" } else { "self" };
+    writeln!(code, "    fn said(&self) -> Vec<u8> {{ prost::Message::encode_to_vec({said}) }}")?;
     writeln!(code, "    fn validate_only(&self) -> bool {{ {validate_only} }}")?;
     writeln!(code, "}}")
 }

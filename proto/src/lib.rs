@@ -38,6 +38,13 @@ pub fn policy(path: &str) -> Option<Policy> {
         .or_else(|| POLICIES.binary_search_by(|(known, _)| (*known).cmp(path)).ok().map(|index| POLICIES[index].1))
 }
 
+/// Whether all that a permission lets one do is for sessions only.
+#[must_use]
+pub fn session_only(permission: &str) -> bool {
+    let mut needing = POLICIES.iter().filter(|(_, policy)| policy.permission == permission).peekable();
+    needing.peek().is_some() && needing.all(|(_, policy)| policy.session_only)
+}
+
 /// The catalogue of permissions.
 pub fn permissions() -> impl Iterator<Item = &'static Permission> {
     PERMISSIONS.iter()

@@ -24,6 +24,10 @@ pub struct Policy {
     pub session_only: bool,
     /// Whether one could guess at passwords or tokens by it, so that calls are counted by address.
     pub guessable: bool,
+    /// Whether it only reads.
+    pub reads: bool,
+    /// The collection that it works on, by its route, e.g. "vms".
+    pub collection: &'static str,
 }
 
 /// A permission of the catalogue.

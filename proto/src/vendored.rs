@@ -43,11 +43,16 @@ pub const HTTP_RULES: &[HttpRule] = &[
     },
 ];
 
-const READ_OPERATIONS: Policy =
-    Policy { scope: Scope::Tenant, permission: "operation:read", session_only: false, guessable: false };
-const CANCEL_OPERATIONS: Policy =
-    Policy { scope: Scope::Tenant, permission: "operation:cancel", session_only: false, guessable: false };
-const PUBLIC: Policy = Policy { scope: Scope::Public, permission: "", session_only: false, guessable: false };
+const READ_OPERATIONS: Policy = Policy {
+    scope: Scope::Tenant,
+    permission: "operation:read",
+    session_only: false,
+    guessable: false,
+    reads: true,
+    collection: "operations",
+};
+const CANCEL_OPERATIONS: Policy = Policy { permission: "operation:cancel", reads: false, ..READ_OPERATIONS };
+const PUBLIC: Policy = Policy { scope: Scope::Public, permission: "", collection: "", ..READ_OPERATIONS };
 
 /// Policies of vendored rpcs, by path.
 pub const POLICIES: &[(&str, Policy)] = &[

@@ -25,7 +25,7 @@ use virtualstack_model::{Error, Result};
 use virtualstack_store::changes::notify::Heard;
 use virtualstack_store::{MasterKey, Store};
 
-use crate::auth::denials::denied_calls;
+use crate::auth::journal::Journal;
 use crate::auth::last_use::LastUse;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::{HashCost, Passwords};
@@ -38,7 +38,7 @@ use crate::config::{Config, GatewaySecret, wrong};
 use crate::layers::authorize::{self, Authorizer};
 use crate::layers::body::{self, Bodies};
 use crate::layers::recognize::{self, Recognizer};
-use crate::layers::{admission, call_info, deadline, panics, rate_limit, web_text};
+use crate::layers::{admission, call_info, deadline, panics, rate_limit, refusals, web_text};
 use crate::services;
 use crate::services::parts::Parts;
 use crate::shares::{self, Places};
@@ -96,16 +96,17 @@ pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Resul
     let passwords = Passwords::new(config.concurrent_hashes, hash_cost).await?;
     let limits = Limits::new(store.clone(), &config)?;
     let principals = Principals::new(store.clone(), tokens.clone());
-    let (denied_calls, refusal_writer) = denied_calls();
+    let journal = Journal::default();
     let authorizer = Arc::new(Authorizer {
         principals: principals.clone(),
-        denied_calls: denied_calls.clone(),
+        journal: journal.clone(),
         last_use: LastUse::start(store.clone()),
     });
-    let recognizer = Arc::new(Recognizer { principals: principals.clone(), limits: limits.clone() });
+    let recognizer =
+        Arc::new(Recognizer { principals: principals.clone(), limits: limits.clone(), journal: journal.clone() });
     let bodies = Bodies { config: Arc::clone(&config), bytes: shares::Bytes::default() };
     let background = Background::default();
-    background.spawn(|stop| refusal_writer.run(store.clone(), stop));
+    background.spawn(|stop| journal.clone().write(store.clone(), stop));
     let fresh = keys.clone();
     background.spawn(|stop| async move { fresh.keep_fresh(stop).await });
     let changes = Changes::default();
@@ -137,6 +138,8 @@ pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Resul
         .layer(layer_fn(Arc::clone(&config), deadline::layer))
         // Who calls is known from the headers, so that nothing scarce goes to those whom nobody knows.
         .layer(layer_fn(recognizer, recognize::layer))
+        // Who is turned away is written down.
+        .layer(layer_fn(journal.clone(), refusals::layer))
         // Nobody calls more often than is theirs, refused calls counted, and guessing is bounded.
         .layer(layer_fn(limits.clone(), rate_limit::layer))
         // Nobody has more calls at work than is theirs.
@@ -151,7 +154,7 @@ pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Resul
         tokens,
         passwords,
         limits,
-        denied_calls,
+        journal,
         authorizer,
         changes,
         stopping: stopping.clone(),

@@ -45,6 +45,7 @@ const UNIQUE_UNTOLD: &[(&str, &str)] = &[
     ("quotas_pkey", "made with the tenant"),
     ("rate_limits_pkey", "put by ON CONFLICT"),
     ("refresh_tokens_pkey", "of a token made by us"),
+    ("retired_api_keys_public_id_key", "made by us"),
     ("request_ids_pkey", "ON CONFLICT finds the call before"),
     ("signing_keys_pkey", "made by us"),
     ("tenant_role_permissions_pkey", "put by ON CONFLICT"),

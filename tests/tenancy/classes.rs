@@ -42,6 +42,7 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("iam.rate_limits", Machinery, ""),
     ("iam.refresh_tokens", Machinery, ""),
     ("iam.request_ids", Tenant, "tenant_id"),
+    ("iam.retired_api_keys", Tenant, "tenant_id"),
     ("iam.sessions", Account, "account_id"),
     ("iam.signing_keys", Machinery, ""),
     ("iam.tenant_role_permissions", Tenant, "tenant_id"),
@@ -319,7 +320,9 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
     plane
         .database
         .execute(
-            "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
+            "INSERT INTO iam.retired_api_keys (tenant_id, id, public_id) \
+                SELECT tenant_id, gen_random_uuid(), 'of ' || tenant_id FROM iam.api_keys; \
+             INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
                 SELECT tenant_id, gen_random_uuid(), id, 'before', 'READY', 1, 1024, 'system' FROM compute.virtual_machines; \
              INSERT INTO compute.console_tickets (tenant_id, operation_id, sealed_ticket, expires_at) \
                 SELECT tenant_id, id, '\\x00', now() + interval '1 hour' FROM compute.operations",

@@ -3,6 +3,7 @@
 pub(crate) mod calls;
 mod classes;
 mod isolation;
+mod journal;
 mod matrix;
 mod policy;
 mod revocation;

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::credential::Credential;
 use crate::id::{AccountId, OperationId, UserId};
@@ -34,6 +36,16 @@ pub enum Actor {
 }
 
 impl Actor {
+    /// What it was authenticated by, if it was.
+    #[must_use]
+    pub fn credential(&self) -> Option<&Credential> {
+        match self {
+            Self::User { credential, .. } => credential.as_ref(),
+            Self::Operator { credential, .. } => Some(credential),
+            Self::System(_) | Self::Nobody => None,
+        }
+    }
+
     /// Full name of the user, or "system".
     #[must_use]
     pub fn name(&self) -> String {
@@ -67,8 +79,18 @@ pub struct Audit {
     pub outcome: Outcome,
 }
 
+/// How many equal things one row of the audit log stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// The row.
+    pub id: Uuid,
+    pub count: i64,
+    /// From the first of them to the last.
+    pub span: TimeDelta,
+}
+
 /// What came of something that is audited.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Outcome {
     #[default]
     Done,

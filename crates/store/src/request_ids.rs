@@ -25,11 +25,16 @@ pub struct Request {
 }
 
 impl Request {
-    /// `id` may be empty: then every call is a new one. `body` is the request as it was sent.
+    /// `id` may be empty: then every call is a new one. `body` is the request as it was sent, without the id.
     pub fn new(method: &str, id: &str, body: &[u8]) -> Result<Self> {
         let id = match id {
             "" => None,
-            id => Some(Uuid::try_parse(id).map_err(|_| Error::invalid("request_id", "must be a UUID"))?),
+            id => match Uuid::try_parse(id) {
+                // What programs send that have forgotten to make one.
+                Ok(id) if id.is_nil() => return Err(Error::invalid("request_id", "must not be the nil UUID")),
+                Ok(id) => Some(id),
+                Err(_) => return Err(Error::invalid("request_id", "must be a UUID")),
+            },
         };
         Ok(Self { id, method: method.to_owned(), digest: Sha256::digest(body).to_vec() })
     }

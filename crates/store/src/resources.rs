@@ -30,7 +30,7 @@ pub const ROWS: &[(&str, &str)] = &[
 ];
 
 /// Sessions belong to accounts: those of `$1` count.
-const SESSIONS: &str = "iam.sessions WHERE account_id = $1 AND id = $2 AND ended_at IS NULL AND expires_at > now()";
+const SESSIONS: &str = "iam.sessions s WHERE account_id = $1 AND id = $2 AND iam.goes_on(s)";
 
 #[derive(QueryableByName)]
 struct Count {

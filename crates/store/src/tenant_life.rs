@@ -133,6 +133,7 @@ pub async fn forget_history(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> 
 /// The audit log stays, and so do the accounts of members.
 pub const PURGED: &[&str] = &[
     "iam.api_keys",
+    "iam.retired_api_keys",
     "iam.invitations",
     "iam.user_tenant_roles",
     "iam.tenant_role_permissions",

@@ -1,7 +1,7 @@
 //! Credentials: who a caller is, the keys that tokens are signed with, passwords, and limits on guesses.
 
-pub(crate) mod denials;
 mod hashing;
+pub(crate) mod journal;
 pub(crate) mod key_format;
 pub(crate) mod last_use;
 pub(crate) mod limits;

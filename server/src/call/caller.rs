@@ -1,5 +1,6 @@
 //! Who is calling: what the layers found out, for the handlers.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,6 +25,11 @@ pub(crate) struct CallInfo {
 }
 
 impl CallInfo {
+    /// A row of what somebody could not do who has not said who they are, or said it wrongly.
+    pub(crate) fn failed(&self, reason: impl Into<Cow<'static, str>>) -> Audit {
+        Audit { outcome: Outcome::Failed(reason.into()), ..self.audit(Actor::Nobody, "") }
+    }
+
     pub(crate) fn audit(&self, actor: Actor, resource: impl Into<String>) -> Audit {
         Audit {
             action: self.method.clone(),

@@ -20,6 +20,9 @@ pub(crate) trait Mutation: prost::Message {
     /// The id that makes a repeat one; empty where every call is a new one.
     fn request_id(&self) -> &str;
 
+    /// What it says besides that.
+    fn said(&self) -> Vec<u8>;
+
     /// Whether it is a dry run.
     fn validate_only(&self) -> bool;
 }
@@ -138,6 +141,6 @@ impl<C: std::ops::Deref<Target = super::caller::Caller>, R: Mutation> Call<C, R>
             return Ok(None);
         }
         let method = self.caller.info.method.rsplit('.').next().unwrap_or_default();
-        RequestId::new(method, self.request.request_id(), &self.request.encode_to_vec()).map(Some)
+        RequestId::new(method, self.request.request_id(), &self.request.said()).map(Some)
     }
 }

@@ -25,7 +25,7 @@ use virtualstack_store::tx::error::ACCESS_CHANGED;
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Read, Store, TenantTx};
 
-use crate::auth::denials::DeniedCalls;
+use crate::auth::journal::{Journal, Whose};
 use crate::auth::last_use::LastUse;
 use crate::auth::principals::{Presented, Principals};
 use crate::call::caller::{CallInfo, Caller, TenantCaller};
@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// What decides.
 pub(crate) struct Authorizer {
     pub(crate) principals: Principals,
-    pub(crate) denied_calls: DeniedCalls,
+    pub(crate) journal: Journal,
     pub(crate) last_use: LastUse,
 }
 
@@ -79,6 +79,7 @@ pub(crate) async fn layer(State(authorizer): State<Arc<Authorizer>>, request: Re
         head.extensions.insert(caller.clone());
         let response = next.clone().run(Request::from_parts(head, Body::from(body.clone()))).await;
         if tries == TRIES || !access_changed(response.headers()) {
+            authorizer.note_read(&caller, response.headers());
             break (response, Some(caller));
         }
         // Whoever changes access a lot must not starve the others.
@@ -109,8 +110,8 @@ impl Authorizer {
             _ => self.principals.read(presented).await.map_err(|error| (error, None))?,
         };
         let caller = Caller { principal: Arc::clone(&principal), info: info.clone(), policy };
-        let decided = if session_only && matches!(principal.credential, Credential::ApiKey { .. }) {
-            Err(Error::denied("SESSION_NEEDED", "API keys cannot do this; sign in"))
+        let decided = if let Some(barrier) = principal.access.session_barrier(session_only) {
+            Err(Error::denied(barrier.verdict.reason(), barrier.message(permission)))
         } else if !principal.may_come_from(info.client_address) {
             Err(Error::denied("ADDRESS_NOT_ALLOWED", "the API key may not be used from this address"))
         } else {
@@ -138,7 +139,9 @@ impl Authorizer {
         let (response, caller) = match self.decide(Some(known), presented, info, policy).await {
             Ok(caller) => {
                 request.extensions_mut().insert(caller.clone());
-                (next.run(request).await, Some(caller))
+                let response = next.run(request).await;
+                self.note_read(&caller, response.headers());
+                (response, Some(caller))
             }
             Err((error, caller)) => (super::reply(error), caller),
         };
@@ -157,10 +160,18 @@ impl Authorizer {
         self.record(caller, reason.unwrap_or_default().into());
     }
 
+    /// Writes down what an operator reads in a tenant that is not theirs. What they do there has a row of its own.
+    fn note_read(&self, caller: &Caller, headers: &HeaderMap) {
+        let operates = matches!(caller.principal.credential, Credential::Support { .. });
+        if operates && caller.policy.reads && headers.get(Status::GRPC_STATUS).is_none_or(|code| code == "0") {
+            self.journal.record(Whose::Tenant(caller.tenant_id()), caller.audit(caller.policy.collection));
+        }
+    }
+
     fn record(&self, caller: &Caller, reason: Cow<'static, str>) {
         let mut audit = caller.audit("");
         audit.outcome = Outcome::Denied(reason);
-        self.denied_calls.record(Some(caller.tenant_id()), audit);
+        self.journal.record(Whose::Tenant(caller.tenant_id()), audit);
     }
 
     /// The standing of a call that goes on after it was let in: a stream.

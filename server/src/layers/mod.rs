@@ -8,6 +8,7 @@ pub(crate) mod deadline;
 pub(crate) mod panics;
 pub(crate) mod rate_limit;
 pub(crate) mod recognize;
+pub(crate) mod refusals;
 mod unread;
 pub(crate) mod web_text;
 

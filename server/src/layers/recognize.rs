@@ -9,6 +9,7 @@ use http::HeaderMap;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::{Policy, Scope};
 
+use crate::auth::journal::{Journal, Whose};
 use crate::auth::key_format;
 use crate::auth::limits::Limits;
 use crate::auth::principals::{Presented, Principal, Principals};
@@ -34,16 +35,21 @@ pub(crate) enum Who {
 pub(crate) struct Recognizer {
     pub(crate) principals: Principals,
     pub(crate) limits: Limits,
+    pub(crate) journal: Journal,
 }
 
 pub(crate) async fn layer(State(recognizer): State<Arc<Recognizer>>, mut request: Request, next: Next) -> Response {
-    let info = request.extensions().get::<CallInfo>();
-    let client = info.and_then(|info| info.client_address);
+    let Some(info) = request.extensions().get::<CallInfo>() else {
+        return super::reply(Error::internal("the request id layer is missing"));
+    };
     let who = match policy(request.uri().path()) {
         Ok(None) => Who::Anybody,
-        Ok(Some(policy)) => match recognizer.recognize(request.headers(), client, policy).await {
+        Ok(Some(policy)) => match recognizer.recognize(request.headers(), info.client_address, policy).await {
             Ok(known) => known,
-            Err(error) => return super::reply(error),
+            Err(error) => {
+                recognizer.note(request.headers(), info, &error);
+                return super::reply(error);
+            }
         },
         Err(error) => return super::reply(error),
     };
@@ -64,6 +70,19 @@ fn policy(path: &str) -> Result<Option<Policy>> {
 }
 
 impl Recognizer {
+    /// Writes down what was no credential of anybody: where a key is, or was, a tenant's, in its log. Calls without a credential
+    /// and tokens that have run out are nothing to tell.
+    fn note(&self, headers: &HeaderMap, info: &CallInfo, error: &Error) {
+        if !["KEY_INVALID", "TOKEN_INVALID", "RATE_LIMITED"].contains(&error.reason()) {
+            return;
+        }
+        let key = match credential(headers) {
+            Ok(Presented::Key(key)) => Some(key.public_id),
+            _ => None,
+        };
+        self.journal.record(key.map_or(Whose::Nobody, Whose::Key), info.failed(error.reason()));
+    }
+
     async fn recognize(&self, headers: &HeaderMap, client: Option<std::net::IpAddr>, policy: Policy) -> Result<Who> {
         let presented = credential(headers)?;
         let cached = self.principals.cached(&presented).await;

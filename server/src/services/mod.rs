@@ -37,7 +37,7 @@ use parts::Parts;
 
 /// Every service there is.
 pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
-    let Parts { store, passwords, limits, .. } = parts.clone();
+    let Parts { store, passwords, limits, journal, .. } = parts.clone();
     let most = Most {
         of_all: config.max_waits,
         of_tenant: config.max_waits_per_tenant,
@@ -54,7 +54,7 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         AuthServiceServer: iam::auth::Auth::new(parts.clone(), config);
         SessionServiceServer: iam::sessions::Sessions { store: store.clone() };
         MeServiceServer: iam::me::Me { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
-        TenantServiceServer: iam::tenants::Tenants { store: store.clone(), passwords: passwords.clone() };
+        TenantServiceServer: iam::tenants::Tenants { store: store.clone(), journal: journal.clone(), passwords: passwords.clone() };
         UserServiceServer: iam::users::Users { store: store.clone(), passwords: passwords.clone() };
         RoleServiceServer: iam::roles::Roles { store: store.clone() };
         PermissionServiceServer: iam::roles::Permissions { store: store.clone() };
@@ -62,7 +62,7 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         InvitationServiceServer: iam::invitations::Invitations { store: store.clone(), passwords, limits };
         VmServiceServer: compute::vms::Vms { store: store.clone() };
         SnapshotServiceServer: compute::snapshots::Snapshots { store: store.clone() };
-        QuotaServiceServer: compute::quotas::Quotas { store: store.clone() };
+        QuotaServiceServer: compute::quotas::Quotas { store: store.clone(), journal };
         WatchServiceServer: watches::Watches::new(parts.clone(), config);
         TemplateServiceServer: compute::templates::Templates { store: store.clone() };
         OperationsServer: operations::Operations {

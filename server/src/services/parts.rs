@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use virtualstack_store::{MasterKey, Store};
 
-use crate::auth::denials::DeniedCalls;
+use crate::auth::journal::Journal;
 use crate::auth::limits::Limits;
 use crate::auth::passwords::Passwords;
 use crate::auth::tokens::Tokens;
@@ -21,7 +21,7 @@ pub(crate) struct Parts {
     pub(crate) tokens: Tokens,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
-    pub(crate) denied_calls: DeniedCalls,
+    pub(crate) journal: Journal,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) changes: Changes,
     /// Cancelled when the server begins to stop.

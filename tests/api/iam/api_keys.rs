@@ -620,3 +620,39 @@ async fn the_last_use_is_noted() {
     assert_eq!(note(59).await, "192.0.2.7");
     assert_eq!(note(60).await, "");
 }
+
+/// Asked with a key, explain tells of each permission what a call by that key would be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_knows_what_is_for_sessions_only() {
+    let plane = ControlPlane::without_worker().await;
+    let acme = plane.tenant("acme").await;
+    let codes: Vec<_> = virtualstack_proto::permissions()
+        .filter(|permission| permission.roles.contains(&"tenant_admin"))
+        .map(|permission| permission.code)
+        .collect();
+    let made = json!({"displayName": "all", "permissions": codes});
+    let (status, key) = acme.rest().call("POST", "/v1/apiKeys", Some(made)).await;
+    assert_eq!(status, 200, "{key}");
+    let by_key = Rest::with_key(&plane.http, key["secret"].as_str().expect("a secret"));
+    let mut for_sessions = 0;
+    for code in codes {
+        let explain = Some(json!({"permission": code}));
+        let (status, told) = by_key.call("POST", "/v1/auth:explain", explain.clone()).await;
+        assert_eq!(status, 200, "{told}");
+        let mut rpcs = virtualstack_proto::POLICIES.iter().filter(|(_, policy)| policy.permission == code).peekable();
+        let session_only = rpcs.peek().is_some() && rpcs.all(|(_, policy)| policy.session_only);
+        for_sessions += u32::from(session_only);
+        let expected = if session_only {
+            (&json!(false), &json!("SESSION_NEEDED"))
+        } else {
+            (&json!(true), &json!("ROLE_GRANTS"))
+        };
+        assert_eq!((&told["allowed"], &told["reason"]), expected, "{told}");
+        if session_only {
+            assert_eq!(told["decidedBy"], key["name"], "{told}");
+        }
+        let (_, told) = acme.rest().call("POST", "/v1/auth:explain", explain).await;
+        assert_eq!(told["allowed"], true, "a session may: {told}");
+    }
+    assert!(for_sessions >= 3, "{for_sessions}");
+}

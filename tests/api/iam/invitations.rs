@@ -127,7 +127,7 @@ async fn an_invitation_is_a_way_in() {
 
     // Once, and then never again.
     for answer in [verify(&plane, &token).await, accept(&plane, &token, PASSWORD).await] {
-        refused(&answer, 401, "UNAUTHENTICATED", "INVITATION_INVALID");
+        refused(&answer, 400, "FAILED_PRECONDITION", "INVITATION_INVALID");
     }
     let (_, accepted) = rest.call("GET", &format!("/v1/{name}"), None).await;
     assert_eq!(accepted["state"], "ACCEPTED");
@@ -173,7 +173,7 @@ async fn the_same_over_grpc() {
     assert_eq!(revoked.state(), proto::invitation::State::Revoked);
     assert_eq!(client.revoke_invitation(acme.request(revoke)).await.expect("again").into_inner(), revoked);
     let refused = client.verify_invitation(proto::VerifyInvitationRequest { token }).await.expect_err("revoked");
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unauthenticated, "INVITATION_INVALID"));
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "INVITATION_INVALID"));
     let resend = proto::ResendInvitationRequest { name: made.name.clone() };
     let refused = client.resend_invitation(acme.request(resend)).await.expect_err("revoked");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "INVITATION_REVOKED"));
@@ -283,7 +283,7 @@ async fn a_token_that_is_not_good_says_nothing() {
     let (acme, rival) = (plane.tenant("acme").await, plane.tenant("rival").await);
     let rest = acme.rest();
     let unknown = verify(&plane, "vsi_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await;
-    refused(&unknown, 401, "UNAUTHENTICATED", "INVITATION_INVALID");
+    refused(&unknown, 400, "FAILED_PRECONDITION", "INVITATION_INVALID");
     let worthless = async |token: &str| {
         assert_eq!(verify(&plane, token).await, unknown);
         assert_eq!(accept(&plane, token, PASSWORD).await, unknown);
@@ -435,7 +435,7 @@ async fn a_member_made_beforehand_becomes_active() {
     acme.rest().call("POST", &format!("/v1/{name}:revoke"), Some(json!({}))).await;
     let invited = "SELECT count(*) FROM iam.memberships WHERE state = 'INVITED'";
     assert_eq!(plane.database.count(invited).await, 1, "revoking leaves the member as they are");
-    refused(&verify(&plane, &token_of(&mail)).await, 401, "UNAUTHENTICATED", "INVITATION_INVALID");
+    refused(&verify(&plane, &token_of(&mail)).await, 400, "FAILED_PRECONDITION", "INVITATION_INVALID");
 
     invite_member().await;
     let token = token_of(&plane.next_mail_to(NEW).await);
@@ -522,7 +522,7 @@ async fn a_worker_that_dies_sends_again_with_another_token() {
         assert_eq!(mails_sent.len(), mails, "{crash:?}");
         let (last, earlier) = mails_sent.split_last().expect("a mail");
         for mail in earlier {
-            refused(&verify(&plane, &token_of(mail)).await, 401, "UNAUTHENTICATED", "INVITATION_INVALID");
+            refused(&verify(&plane, &token_of(mail)).await, 400, "FAILED_PRECONDITION", "INVITATION_INVALID");
         }
         assert_eq!(verify(&plane, &token_of(last)).await.0, 200, "{crash:?}");
         let kept = plane.database.count(&digest).await;
@@ -637,7 +637,7 @@ async fn use_every_secret() -> Vec<String> {
     let plane = ControlPlane::start().await;
     let acme = plane.tenant("acme").await;
     let (_, token) = invited(&plane, &acme, NEW, "roles/viewer").await;
-    assert_eq!(accept(&plane, "vsi_unknown", PASSWORD).await.0, 401);
+    assert_eq!(accept(&plane, "vsi_unknown", PASSWORD).await.0, 400);
     assert_eq!(accept(&plane, &token, PASSWORD).await.0, 200);
     let rest = Rest::new(&plane.http, None);
     let ask = json!({"email": NEW});

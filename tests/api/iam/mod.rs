@@ -9,5 +9,6 @@ mod rate_limits;
 mod roles;
 mod sessions;
 mod support;
+mod taking;
 mod tenants;
 mod users;

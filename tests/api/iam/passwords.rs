@@ -33,7 +33,7 @@ async fn asked(plane: &ControlPlane) -> String {
 }
 
 fn invalid(reply: &Reply) {
-    refused(reply, 401, "UNAUTHENTICATED", "RESET_TOKEN_INVALID");
+    refused(reply, 400, "FAILED_PRECONDITION", "RESET_TOKEN_INVALID");
 }
 
 #[tokio::test(flavor = "multi_thread")]

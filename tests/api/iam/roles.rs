@@ -149,7 +149,7 @@ async fn nobody_makes_a_role_that_is_more_than_they_are() {
     ok(patch(&namer, &big, "displayName,permissions", same).await);
     made(&namer, "empty", &[]).await;
 
-    let fills = made(&rest, "fills roles", &["role:update", "permission:assign", "vm:read"]).await;
+    let fills = made(&rest, "fills roles", &["role:update", "permission:assign", "vm:read", "vm:delete"]).await;
     let (filler, _) = member(&plane, &acme, "filler@example.com", &[&fills]).await;
     let filler = filler.rest();
     let more = json!({"permissions": ["vm:read", "vm:delete", "vm:create"]});
@@ -216,10 +216,12 @@ async fn the_holders_of_a_role_are_set_at_once() {
         assert!(reply.1.to_string().contains(unknown), "{}", reply.1);
     }
     assert_eq!(holders().await, [c, b]);
-    // Taking away needs the right to assign only, giving the permissions too.
+    // Taking away needs the permissions as giving does.
     let assigns = made(&rest, "assigns", &["role:assign"]).await;
     let (assigner, _) = member(&plane, &acme, "assigner@example.com", &[&assigns]).await;
-    ok(set_users(&assigner.rest(), &shift, &[b]).await);
+    let reply = set_users(&assigner.rest(), &shift, &[b]).await;
+    refused(&reply, 403, "PERMISSION_DENIED", "TARGET_EXCEEDS_OWN");
+    ok(set_users(&rest, &shift, &[b]).await);
     let reply = set_users(&assigner.rest(), &shift, &[b, c]).await;
     refused(&reply, 403, "PERMISSION_DENIED", "GRANT_EXCEEDS_OWN");
     assert_eq!(ok(set_users(&rest, &shift, &[]).await), json!({"users": []}));
@@ -248,4 +250,22 @@ async fn the_catalogue_is_listed_by_code() {
     let all = plane.database.count("SELECT count(*) FROM iam.permissions").await;
     assert_eq!(i64::try_from(codes.len()).expect("a number"), all);
     assert!(codes.iter().any(|code| code == "vm:read"));
+}
+
+/// A request id is a UUID, however it is written, and none is not one. What it says besides decides what is a repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_ids_are_uuids() {
+    let plane = ControlPlane::without_worker().await;
+    let rest = plane.tenant("acme").await.rest();
+    let create = async |id: &str, name: &str| {
+        let role = json!({"displayName": name});
+        rest.call("POST", &format!("/v1/roles?requestId={id}"), Some(role)).await
+    };
+    let id = "6f9f2f1e-43f2-4b44-9a57-6a2bb4d1b1ca";
+    let first = ok(create(id, "one").await);
+    assert_eq!(ok(create(&id.to_uppercase(), "one").await), first, "the same id in other letters");
+    let other = create(&id.to_uppercase(), "two").await;
+    assert_eq!(refused(&other, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["requestId"]);
+    let nil = create("00000000-0000-0000-0000-000000000000", "three").await;
+    assert_eq!(refused(&nil, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["requestId"]);
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::api::{Reply, refused};
-use crate::support::{ControlPlane, Rest, Session};
+use crate::support::{ControlPlane, PASSWORD, Rest, Session};
 use crate::tenancy::calls::{member, texts};
 
 const REASON: &str = "Ticket 4711: the VM does not start";
@@ -217,4 +217,97 @@ async fn an_operator_who_loses_the_right_loses_the_session() {
     let role = format!("DELETE FROM iam.user_tenant_roles WHERE membership_id = {helper}; {raise}");
     plane.database.execute(&role).await;
     all(401, "UNAUTHENTICATED", "SESSION_ENDED").await;
+}
+
+/// A support session ends whenever and however the session that it was begun from ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_support_session_ends_with_the_one_that_it_was_begun_from() {
+    let plane = ControlPlane::without_worker().await;
+    plane.tenant("acme").await;
+    member(&plane, "helper@example.com", "provider", "platform_support").await;
+    let mut password = PASSWORD.to_owned();
+    for end in
+        ["logout", "delete", "reuse", "password", "other password", "reset", "time", "by the system", "forgotten"]
+    {
+        let operator = Session::login(&plane, "helper@example.com", &password, "provider").await.expect("a login");
+        let other = Session::login(&plane, "helper@example.com", &password, "provider").await.expect("a login");
+        let rest = rest_of(&plane, &entered(&operator, "acme").await);
+        assert_eq!(rest.call("GET", "/v1/vms", None).await.0, 200, "{end}");
+        let (_, own) = operator.rest().call("GET", "/v1/sessions/current", None).await;
+        let own = own["name"].as_str().expect("a name").to_owned();
+        let of_own = format!("WHERE 'sessions/' || id = '{own}'");
+        let change = async |session: &Session, from: &str, to: &str| {
+            let body = json!({"oldPassword": from, "newPassword": to});
+            session.rest().call("POST", "/v1/users/me:changePassword", Some(body)).await
+        };
+        let reply = match end {
+            "logout" => operator.rest().call("POST", "/v1/auth:logout", Some(json!({}))).await,
+            "delete" => other.rest().call("DELETE", &format!("/v1/{own}"), None).await,
+            "reuse" => {
+                plane
+                    .database
+                    .execute("UPDATE iam.refresh_tokens SET used_at = now() - interval '1 hour', repeated = true")
+                    .await;
+                let used = json!({"refreshToken": operator.tokens.refresh_token});
+                let reply = Rest::new(&plane.http, None).call("POST", "/v1/auth:refresh", Some(used)).await;
+                refused(&reply, 401, "UNAUTHENTICATED", "REFRESH_TOKEN_INVALID");
+                (200, reply.1)
+            }
+            "password" => {
+                // Changed in another session, which goes on.
+                let reply = change(&other, &password, "a longer horse battery 1").await;
+                password = "a longer horse battery 1".to_owned();
+                reply
+            }
+            "other password" => {
+                // Changed in the session itself, which goes on: what was begun from it does not.
+                let reply = change(&operator, &password, "a longer horse battery 2").await;
+                password = "a longer horse battery 2".to_owned();
+                reply
+            }
+            "reset" => {
+                let hash = "SELECT password_hash FROM iam.users WHERE email = 'helper@example.com'";
+                let hash = texts(&plane.database, hash).await.remove(0);
+                // As the redemption of a reset does.
+                let all = format!(
+                    "UPDATE iam.sessions SET ended_at = now() WHERE account_id = (SELECT id FROM iam.users WHERE password_hash = '{hash}')"
+                );
+                plane.database.execute(&all).await;
+                (200, Value::Null)
+            }
+            "time" => {
+                plane.database.execute(&format!("UPDATE iam.sessions SET expires_at = now() {of_own}")).await;
+                (200, Value::Null)
+            }
+            "by the system" => {
+                plane.database.execute(&format!("UPDATE iam.sessions SET ended_at = now() {of_own}")).await;
+                (200, Value::Null)
+            }
+            _ => {
+                let forget = format!(
+                    "DELETE FROM iam.refresh_tokens WHERE 'sessions/' || session_id = '{own}'; DELETE FROM iam.sessions {of_own}"
+                );
+                plane.database.execute(&forget).await;
+                (200, Value::Null)
+            }
+        };
+        assert_eq!(reply.0, 200, "{end}: {}", reply.1);
+        for path in ["/v1/vms", "/v1/sessions/current"] {
+            refused(&rest.call("GET", path, None).await, 401, "UNAUTHENTICATED", "SESSION_ENDED");
+        }
+    }
+}
+
+/// Which of two tokens is later, the database's clock says, whatever a server's says.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_clock_stamps_refresh_tokens() {
+    let plane = ControlPlane::without_worker().await;
+    let session = plane.admin().await;
+    let rest = Rest::new(&plane.http, None);
+    let refresh = json!({"refreshToken": session.tokens.refresh_token});
+    assert_eq!(rest.call("POST", "/v1/auth:refresh", Some(refresh)).await.0, 200);
+    // The new token is made in the transaction that uses the old one up: at the very same time by one clock, never by two.
+    let same = "SELECT count(*) FROM iam.refresh_tokens used JOIN iam.refresh_tokens made \
+        ON made.session_id = used.session_id AND made.created_at = used.used_at";
+    assert_eq!(plane.database.count(same).await, 1);
 }

@@ -57,6 +57,8 @@ pub enum Verdict {
     TenantDeleted,
     /// The membership is not active.
     MembershipInactive,
+    /// An API key asks, and only sessions do that.
+    SessionNeeded,
     /// The API key's list lacks the permission.
     KeyRestricted,
     /// No role of the member's holds the permission.
@@ -73,6 +75,7 @@ impl Verdict {
             Self::TenantSuspended => "TENANT_SUSPENDED",
             Self::TenantDeleted => "TENANT_DELETED",
             Self::MembershipInactive => "MEMBERSHIP_INACTIVE",
+            Self::SessionNeeded => "SESSION_NEEDED",
             Self::KeyRestricted => "KEY_RESTRICTED",
             Self::PermissionMissing => "PERMISSION_MISSING",
         }
@@ -104,11 +107,21 @@ impl Decision {
             Verdict::TenantSuspended => "the tenant is suspended".to_owned(),
             Verdict::TenantDeleted => "the tenant is deleted".to_owned(),
             Verdict::MembershipInactive => "the membership in this tenant is not active".to_owned(),
+            Verdict::SessionNeeded => "API keys cannot do this; sign in".to_owned(),
             Verdict::KeyRestricted => format!("the list of permissions of {by} lacks {permission}"),
             Verdict::PermissionMissing => format!("this needs the permission {permission}"),
         }
     }
 }
+
+/// Lets its holder invite people by mail.
+pub const INVITE: &str = "invitation:create";
+
+/// Lets its holder bring people in as members to be.
+pub const ADD_USERS: &str = "user:create";
+
+/// Lets its holder give roles to people, and take them away.
+pub const ASSIGN_ROLES: &str = "role:assign";
 
 impl Access {
     /// The decision of [`Self::decide`] without its story: what every call pays for.
@@ -117,6 +130,13 @@ impl Access {
         self.barrier().is_none()
             && self.key.as_ref().is_none_or(|key| key.permissions.contains(permission))
             && self.roles.iter().any(|role| role.permissions.contains(permission))
+    }
+
+    /// What keeps an API key from what is for sessions only. It comes before all else.
+    #[must_use]
+    pub fn session_barrier(&self, session_only: bool) -> Option<Decision> {
+        let key = self.key.as_ref().filter(|_| session_only)?;
+        Some(Decision { verdict: Verdict::SessionNeeded, decided_by: key.id.name() })
     }
 
     /// Whether a call that needs `permission` is let through, and what decides it.
@@ -174,14 +194,27 @@ impl Access {
 
     /// Refuses to hand on what the member does not hold: nobody grants more than they have.
     pub fn check_grant<'a>(&self, codes: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        self.check_holds(codes, "GRANT_EXCEEDS_OWN", "nobody grants what they do not hold themselves")
+    }
+
+    /// Refuses to take anything from a member, or a role, that holds more than the member: who cannot give may not take.
+    pub fn check_take<'a>(&self, held: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        self.check_holds(held, "TARGET_EXCEEDS_OWN", "nobody takes from what holds more than they hold themselves")
+    }
+
+    fn check_holds<'a>(
+        &self,
+        codes: impl IntoIterator<Item = &'a str>,
+        reason: &'static str,
+        rule: &str,
+    ) -> Result<(), Error> {
         let lacking: Vec<_> = codes.into_iter().filter(|code| !self.allows(code)).collect();
-        if lacking.is_empty() {
-            return Ok(());
-        }
-        Err(Error::denied(
-            "GRANT_EXCEEDS_OWN",
-            format!("nobody grants what they do not hold themselves: {}", lacking.join(", ")),
-        ))
+        if lacking.is_empty() { Ok(()) } else { Err(Error::denied(reason, format!("{rule}: {}", lacking.join(", ")))) }
+    }
+
+    /// Whether the member may let somebody in who gets these permissions, by a role of their own or as a member to be.
+    pub fn may_let_in<'a>(&self, by: &[&str], codes: impl IntoIterator<Item = &'a str>) -> bool {
+        by.iter().all(|permission| self.allows(permission)) && codes.into_iter().all(|code| self.allows(code))
     }
 }
 
@@ -239,5 +272,12 @@ mod tests {
         let refused = access().check_grant(["vm:read", "vm:create", "user:read"]).expect_err("refused");
         assert_eq!(refused.reason(), "GRANT_EXCEEDS_OWN");
         assert!(refused.to_string().ends_with("vm:create, user:read"), "{refused}");
+    }
+
+    #[test]
+    fn nobody_takes_from_what_holds_more() {
+        assert!(access().check_take(["vm:read"]).is_ok());
+        let refused = access().check_take(["vm:read", "vm:create"]).expect_err("refused");
+        assert_eq!(refused.reason(), "TARGET_EXCEEDS_OWN");
     }
 }

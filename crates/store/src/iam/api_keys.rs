@@ -8,12 +8,12 @@ use diesel::sql_types::{Array, Inet, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 pub use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
-use virtualstack_model::id::{ApiKeyId, UserId};
+use virtualstack_model::id::{ApiKeyId, TenantId, UserId};
 use virtualstack_model::log::{Change, changed_fields};
 use virtualstack_model::{Error, Result};
 
 use crate::listing::{Field, ListRequest, Listed, Listing};
-use crate::schema::api_keys as table;
+use crate::schema::{api_keys as table, retired_api_keys as retired};
 use crate::tx::error::from_diesel;
 use crate::tx::reader::TenantReader;
 use crate::tx::{SystemTx, TenantTx, Write, etag};
@@ -104,6 +104,17 @@ const LISTING: Listing<table::table> = Listing {
         Field::time("lastUseTime", &table::last_used_at).sorted(),
     ],
 };
+
+/// Of which tenant a key is, or was before it was deleted, and which one, by its public part.
+pub async fn known_as(tx: &mut SystemTx, public_id: &str) -> Result<Option<(TenantId, ApiKeyId)>> {
+    let found = table::table.filter(table::public_id.eq(public_id)).select((table::tenant_id, table::id));
+    let found = found.first(tx.connection()?).await.optional().map_err(from_diesel)?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    let gone = retired::table.filter(retired::public_id.eq(public_id)).select((retired::tenant_id, retired::id));
+    gone.first(tx.connection()?).await.optional().map_err(from_diesel)
+}
 
 /// Lists keys: those of `owner`, or all.
 pub async fn list(

@@ -4,8 +4,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::Text;
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::{Value, json};
+use virtualstack_model::iam::access::{ADD_USERS, ASSIGN_ROLES, Access, INVITE};
 use virtualstack_model::iam::id::{InvitationId, RoleId};
 use virtualstack_model::iam::jobs::InvitationMail;
 use virtualstack_model::iam::tenant::{INVITATION_DAYS, TenantState};
@@ -15,9 +16,9 @@ use virtualstack_model::log::{Actor, Audit, Change, changed_fields};
 use virtualstack_model::{Error, Result};
 
 use crate::iam::accounts::{self, Invited};
-use crate::iam::epoch;
 use crate::iam::memberships::{self, Edit, Membership, NewMembership};
 use crate::iam::tenants::{self, Key};
+use crate::iam::{epoch, principals};
 use crate::listing::{Field, Fragment, Kind, ListRequest, Listed, Listing, literal};
 use crate::schema::{invitations as table, memberships as members, tenant_role_permissions, tenant_roles};
 use crate::tx::error::{CONFLICT, from_diesel};
@@ -145,13 +146,18 @@ pub async fn role<M: Mode>(tx: &mut TenantTx<M>, name: &str) -> Result<(RoleId, 
     .optional()
     .map_err(from_diesel)?;
     let role = found.ok_or_else(|| Error::not_found("ROLE_NOT_FOUND", name))?;
-    let codes = tenant_role_permissions::table
+    let codes = codes_of(tx.connection()?, tenant, role).await?;
+    Ok((role, codes))
+}
+
+/// Codes of the permissions of a role.
+async fn codes_of(connection: &mut AsyncPgConnection, tenant: TenantId, role: RoleId) -> Result<Vec<String>> {
+    tenant_role_permissions::table
         .filter(tenant_role_permissions::tenant_id.eq(tenant.0).and(tenant_role_permissions::role_id.eq(role.0)))
         .select(tenant_role_permissions::permission)
-        .load(tx.connection()?)
+        .load(connection)
         .await
-        .map_err(from_diesel)?;
-    Ok((role, codes))
+        .map_err(from_diesel)
 }
 
 /// State of the member with a normalised address. None if there is no such member, or they were removed.
@@ -251,8 +257,77 @@ pub(crate) async fn revoke_all(tx: &mut TenantTx<Write>, email: &str) -> Result<
     Ok(())
 }
 
-/// Gives an invitation that [`lock`] gave, and that is open or has run out, a new term and a new mail. Its token ends now.
-pub async fn resend(tx: &mut TenantTx<Write>, invitation: &Invitation) -> Result<Invitation> {
+/// Whether an invitation holds: whoever made it could still make it.
+async fn holds(tx: &mut SystemTx, tenant: TenantId, invitation: &Invitation) -> Result<bool> {
+    let Some(inviter) = invitation.inviter_id else { return Ok(true) };
+    match principals::member(tx, tenant, inviter).await? {
+        Some(inviter) => could_be_made_by(tx, &inviter, invitation).await,
+        None => Ok(false),
+    }
+}
+
+async fn could_be_made_by(tx: &mut SystemTx, inviter: &Access, invitation: &Invitation) -> Result<bool> {
+    if let Some(role) = invitation.role_id {
+        let codes = codes_of(tx.connection()?, inviter.tenant, role).await?;
+        return Ok(inviter.may_let_in(&[INVITE, ASSIGN_ROLES], codes.iter().map(String::as_str)));
+    }
+    let Some(user) = invitation.user_id else { return Ok(true) };
+    let Some(member) = principals::member(tx, inviter.tenant, user).await? else { return Ok(false) };
+    let codes = member.roles.iter().flat_map(|role| &role.permissions).map(String::as_str);
+    let by: &[_] = if member.roles.is_empty() { &[ADD_USERS] } else { &[ADD_USERS, ASSIGN_ROLES] };
+    Ok(inviter.may_let_in(by, codes))
+}
+
+/// Revokes open invitations of members who could not make them any more. Whoever takes rights away ends with this.
+pub(crate) async fn revoke_unfounded(tx: &mut TenantTx<Write>, inviters: &[UserId]) -> Result<()> {
+    let tenant = tx.tenant();
+    let theirs = table::table
+        .filter(table::tenant_id.eq(tenant.0).and(table::inviter_id.eq_any(inviters.iter().map(|inviter| inviter.0))))
+        .filter(table::state.eq(InvitationState::Pending.as_str()))
+        .select(Invitation::as_select());
+    let theirs: Vec<Invitation> = theirs.load(tx.connection()?).await.map_err(from_diesel)?;
+    for invitation in theirs {
+        let decide = async |system: &mut SystemTx| holds(system, tenant, &invitation).await;
+        if tx.as_system(decide).await? {
+            continue;
+        }
+        if let Some(user) = invitation.user_id {
+            // Nor does the first login let them in.
+            let edit = Edit { activates_at_login: Some(false), ..Edit::default() };
+            memberships::update(tx.connection()?, tenant, user, edit).await?;
+        }
+        revoke_all(tx, &invitation.email).await?;
+    }
+    Ok(())
+}
+
+/// Makes the open invitations of these members the caller's where they hold by the caller alone: whoever gives a member to be
+/// more than the inviter has answers for it.
+pub(crate) async fn take_over(tx: &mut TenantTx<Write>, users: &[UserId]) -> Result<()> {
+    let (tenant, access) = (tx.tenant(), tx.access()?);
+    let open = table::table
+        .filter(table::tenant_id.eq(tenant.0).and(table::user_id.eq_any(users.iter().map(|user| user.0))))
+        .filter(table::state.eq(InvitationState::Pending.as_str()))
+        .select(Invitation::as_select());
+    let open: Vec<Invitation> = open.load(tx.connection()?).await.map_err(from_diesel)?;
+    for invitation in open {
+        let decide = async |system: &mut SystemTx| {
+            Ok(!holds(system, tenant, &invitation).await? && could_be_made_by(system, &access, &invitation).await?)
+        };
+        if tx.as_system(decide).await? {
+            diesel::update(table::table.find((tenant.0, invitation.id.0)))
+                .set(table::inviter_id.eq(access.user.0))
+                .execute(tx.connection()?)
+                .await
+                .map_err(from_diesel)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives an invitation that [`lock`] gave, and that is open or has run out, a new term and a new mail. Its token ends now, and
+/// it is that of who sends it.
+pub async fn resend(tx: &mut TenantTx<Write>, invitation: &Invitation, inviter: UserId) -> Result<Invitation> {
     let id = invitation.id;
     match invitation.state {
         InvitationState::Pending | InvitationState::Expired => {}
@@ -266,6 +341,7 @@ pub async fn resend(tx: &mut TenantTx<Write>, invitation: &Invitation) -> Result
     let resent = diesel::update(table::table.find((tenant.0, id.0)))
         .set((
             table::expires_at.eq(default_end(tx).await?),
+            table::inviter_id.eq(inviter.0),
             table::digest.eq(None::<Vec<u8>>),
             table::sent_at.eq(None::<DateTime<Utc>>),
             table::updated_at.eq(Utc::now()),
@@ -365,6 +441,9 @@ pub async fn by_token(tx: &mut SystemTx, digest: &[u8]) -> Result<Presented> {
     let tenant = tenants::find_any(tx, &Key::Id(tenant)).await?.ok_or_else(invalid)?;
     let member = memberships::by_email(tx.connection()?, tenant.id, &invitation.email).await?;
     check_open(&invitation, tenant.state, member.as_ref())?;
+    if !holds(tx, tenant.id, &invitation).await? {
+        return Err(invalid());
+    }
     Ok(Presented { invitation, tenant: tenant.id, tenant_display_name: tenant.display_name })
 }
 
@@ -398,6 +477,10 @@ async fn join(tx: &mut TenantTx<Write>, digest: &[u8], invited: Invited<'_>) -> 
         .ok_or_else(invalid)?;
     let member = memberships::by_email(tx.connection()?, tenant.id, &invitation.email).await?;
     check_open(&invitation, tenant.state, member.as_ref())?;
+    let decide = async |system: &mut SystemTx| holds(system, tenant.id, &invitation).await;
+    if !tx.as_system(decide).await? {
+        return Err(invalid());
+    }
     let (account, name) = claim(tx, &invitation.email, invited).await?;
     if member.as_ref().is_some_and(|member| member.account_id != account) {
         return Err(invalid());
@@ -477,12 +560,27 @@ fn check_open(invitation: &Invitation, tenant: TenantState, member: Option<&Memb
 /// Why a token is worth nothing is not told.
 fn invalid() -> Error {
     let message = "the invitation is not valid: it has ended, or was used; ask who invited you for a new one";
-    Error::unauthenticated("INVITATION_INVALID", message)
+    Error::precondition("INVITATION_INVALID", InvitationId::COLLECTION, message)
 }
 
 /// The first login of a new account makes it active in the tenants that made it; what invited it there is accepted then.
 pub async fn accept_at_login(tx: &mut SystemTx, account: AccountId) -> Result<()> {
-    let activated = memberships::activate_at_login(tx.connection()?, account).await?;
+    let waiting = members::table.filter(members::account_id.eq(account.0).and(members::activates_at_login));
+    let waiting: Vec<UserId> = waiting.select(members::id).load(tx.connection()?).await.map_err(from_diesel)?;
+    let waiting: Vec<(TenantId, Invitation)> = table::table
+        .filter(table::user_id.eq_any(waiting.iter().map(|user| user.0)))
+        .filter(table::state.eq(InvitationState::Pending.as_str()))
+        .select((table::tenant_id, Invitation::as_select()))
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    let mut unfounded = Vec::new();
+    for (tenant, invitation) in waiting {
+        if !holds(tx, tenant, &invitation).await? {
+            unfounded.extend(invitation.user_id);
+        }
+    }
+    let activated = memberships::activate_at_login(tx.connection()?, account, &unfounded).await?;
     if activated.is_empty() {
         return Ok(());
     }

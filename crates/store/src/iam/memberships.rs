@@ -114,11 +114,15 @@ pub(crate) async fn update(
     Ok(())
 }
 
-/// Activates the memberships of an account that wait for its first login; which ones, whatever their tenants.
-pub(crate) async fn activate_at_login(connection: &mut AsyncPgConnection, account: AccountId) -> Result<Vec<UserId>> {
+/// Activates the memberships of an account that wait for its first login, but for some; which ones, whatever their tenants.
+pub(crate) async fn activate_at_login(
+    connection: &mut AsyncPgConnection,
+    account: AccountId,
+    but: &[UserId],
+) -> Result<Vec<UserId>> {
     diesel::update(
         table::table
-            .filter(table::account_id.eq(account.0))
+            .filter(table::account_id.eq(account.0).and(table::id.ne_all(but.iter().map(|user| user.0))))
             .filter(table::activates_at_login.and(table::state.eq(MembershipState::Invited.as_str()))),
     )
     .set((

@@ -103,8 +103,9 @@ pub async fn prune(tx: &mut SystemTx) -> Result<usize> {
 
 /// Why a token is worth nothing is not told.
 fn invalid() -> Error {
-    Error::unauthenticated(
+    Error::precondition(
         "RESET_TOKEN_INVALID",
+        "passwordResets",
         "the token is not valid: it has ended, or was used; ask for a new one",
     )
 }

@@ -18,6 +18,7 @@ use virtualstack_model::iam::id::RoleId;
 use virtualstack_model::iam::tenant::TenantState;
 use virtualstack_model::iam::user::{self, AccountState, MembershipState};
 use virtualstack_model::id::{AccountId, ApiKeyId, SessionId, TenantId, UserId};
+use virtualstack_model::log::Actor;
 use virtualstack_model::{Error, Result};
 
 use crate::iam::epoch;
@@ -43,6 +44,13 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Who acts, for audit rows.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        let Access { account, user, .. } = self.access;
+        Actor::User { account, user: Some(user), credential: Some(self.credential.clone()) }
+    }
+
     /// Whether the credential may be used from this address.
     #[must_use]
     pub fn may_come_from(&self, client: Option<IpAddr>) -> bool {
@@ -138,7 +146,7 @@ pub async fn of_session(tx: &mut SystemTx, session: SessionId, tenant: TenantId)
          FROM iam.sessions s JOIN iam.users u ON u.id = s.account_id JOIN iam.tenants t ON t.id = $2 \
          JOIN iam.tenants home ON CASE WHEN s.support_tenant_id IS NULL THEN home.id = t.id ELSE home.slug = 'provider' END \
          JOIN iam.memberships m ON m.tenant_id = home.id AND m.account_id = s.account_id \
-         WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > now() AND coalesce(s.support_tenant_id, t.id) = t.id",
+         WHERE s.id = $1 AND iam.goes_on(s) AND coalesce(s.support_tenant_id, t.id) = t.id",
         member_columns()
     ))
     .bind::<SqlUuid, _>(session.0)
@@ -297,15 +305,18 @@ pub async fn reauthorize(tx: &mut TenantTx<Write>, scope: &TenantScope) -> Resul
 pub async fn of_member<M: Mode>(tx: &mut TenantTx<M>, user: UserId) -> Result<Option<Access>> {
     let tenant = tx.tenant();
     // The state of the account decides too, and tenants do not see accounts.
+    tx.as_system(async |system: &mut SystemTx| member(system, tenant, user).await).await
+}
+
+/// The same for the system.
+pub(crate) async fn member(tx: &mut SystemTx, tenant: TenantId, user: UserId) -> Result<Option<Access>> {
     let sql = format!(
         "SELECT {} FROM iam.memberships m JOIN iam.users u ON u.id = m.account_id \
          JOIN iam.tenants t ON t.id = m.tenant_id JOIN iam.tenants home ON home.id = t.id \
          WHERE m.tenant_id = $1 AND m.id = $2 AND m.state <> 'REMOVED'",
         member_columns()
     );
-    let read = async |system: &mut SystemTx| {
-        let read = diesel::sql_query(&sql).bind::<SqlUuid, _>(tenant.0).bind::<SqlUuid, _>(user.0);
-        read.get_result::<MemberRow>(system.connection()?).await.optional().map_err(from_diesel)
-    };
-    tx.as_system(read).await?.map(MemberRow::access).transpose()
+    let read = diesel::sql_query(sql).bind::<SqlUuid, _>(tenant.0).bind::<SqlUuid, _>(user.0);
+    let row = read.get_result::<MemberRow>(tx.connection()?).await.optional().map_err(from_diesel)?;
+    row.map(MemberRow::access).transpose()
 }

@@ -17,10 +17,10 @@ use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::log::{Change, changed_fields};
 use virtualstack_model::{Error, Result};
 
-use crate::iam::{epoch, memberships};
+use crate::iam::{epoch, invitations, memberships};
 use crate::listing::{Field, Fragment, ListRequest, Listed, Listing, literal};
 use crate::schema::{
-    invitations, memberships as members, permissions as catalogue, tenant_role_permissions as contents,
+    invitations as invited, memberships as members, permissions as catalogue, tenant_role_permissions as contents,
     tenant_roles as table, user_tenant_roles as holders,
 };
 use crate::tx::error::from_diesel;
@@ -216,6 +216,12 @@ async fn put_in(tx: &mut TenantTx<Write>, role: RoleId, permissions: &[String]) 
 /// Makes a locked role what `desired` says: display name, description, permissions.
 pub async fn update(tx: &mut TenantTx<Write>, before: &Role, desired: &Role) -> Result<Role> {
     let (tenant, id) = (tx.tenant(), before.id);
+    let taken = before.permissions.iter().any(|code| !desired.permissions.contains(code));
+    let holders: Vec<_> = if taken { holders_of(tx, id).await?.into_iter().collect() } else { Vec::new() };
+    if taken {
+        tx.access()?.check_take(before.permissions.iter().map(String::as_str))?;
+        check_take(tx, &holders).await?;
+    }
     if desired.display_name != before.display_name {
         check_name(&desired.display_name)?;
     }
@@ -241,6 +247,7 @@ pub async fn update(tx: &mut TenantTx<Write>, before: &Role, desired: &Role) -> 
     if desired.permissions != before.permissions {
         epoch::raise(tx).await?;
     }
+    invitations::revoke_unfounded(tx, &holders).await?;
     let role = get(tx, &Key::Id(id)).await?;
     let fields = changed_fields([
         ("displayName", json!(before.display_name), json!(role.display_name)),
@@ -253,11 +260,12 @@ pub async fn update(tx: &mut TenantTx<Write>, before: &Role, desired: &Role) -> 
 
 /// Deletes a locked role that nobody holds and no open invitation names.
 pub async fn delete(tx: &mut TenantTx<Write>, role: &Role) -> Result<()> {
+    tx.access()?.check_take(role.permissions.iter().map(String::as_str))?;
     let (tenant, now) = (tx.tenant(), Utc::now());
     let held = holders::table.filter(holders::tenant_id.eq(tenant.0).and(holders::role_id.eq(role.id.0)));
-    let named = invitations::table.filter(invitations::tenant_id.eq(tenant.0).and(invitations::role_id.eq(role.id.0)));
-    let pending = invitations::state.eq(InvitationState::Pending.as_str());
-    let used: (bool, bool) = select((exists(held), exists(named.filter(pending.and(invitations::expires_at.gt(now))))))
+    let named = invited::table.filter(invited::tenant_id.eq(tenant.0).and(invited::role_id.eq(role.id.0)));
+    let pending = invited::state.eq(InvitationState::Pending.as_str());
+    let used: (bool, bool) = select((exists(held), exists(named.filter(pending.and(invited::expires_at.gt(now))))))
         .get_result(tx.connection()?)
         .await
         .map_err(from_diesel)?;
@@ -271,8 +279,8 @@ pub async fn delete(tx: &mut TenantTx<Write>, role: &Role) -> Result<()> {
     // Invitations that nobody can accept any more let go of it.
     diesel::update(named)
         .set((
-            invitations::role_id.eq(None::<uuid::Uuid>),
-            invitations::state.eq(sql::<Text>("CASE state WHEN 'PENDING' THEN 'REVOKED' ELSE state END")),
+            invited::role_id.eq(None::<uuid::Uuid>),
+            invited::state.eq(sql::<Text>("CASE state WHEN 'PENDING' THEN 'REVOKED' ELSE state END")),
         ))
         .execute(tx.connection()?)
         .await
@@ -290,16 +298,24 @@ pub async fn delete(tx: &mut TenantTx<Write>, role: &Role) -> Result<()> {
     Ok(())
 }
 
-/// All that the roles of a member hold.
-pub async fn permissions_of<M: Mode>(tx: &mut TenantTx<M>, user: UserId) -> Result<Vec<String>> {
+/// All that the roles of these members hold.
+pub async fn permissions_of<M: Mode>(tx: &mut TenantTx<M>, users: &[UserId]) -> Result<Vec<String>> {
     let held = holders::table
-        .filter(holders::tenant_id.eq(tx.tenant().0).and(holders::membership_id.eq(user.0)))
+        .filter(
+            holders::tenant_id.eq(tx.tenant().0).and(holders::membership_id.eq_any(users.iter().map(|user| user.0))),
+        )
         .select(holders::role_id);
     let codes = contents::table
         .filter(contents::tenant_id.eq(tx.tenant().0).and(contents::role_id.eq_any(held)))
         .select(contents::permission)
         .distinct();
     codes.load(tx.connection()?).await.map_err(from_diesel)
+}
+
+/// Refuses to take anything from members who hold more than the caller.
+pub(crate) async fn check_take(tx: &mut TenantTx<Write>, users: &[UserId]) -> Result<()> {
+    let held = permissions_of(tx, users).await?;
+    tx.access()?.check_take(held.iter().map(String::as_str))
 }
 
 /// The members who hold a role.
@@ -313,16 +329,19 @@ pub async fn holders_of<M: Mode>(tx: &mut TenantTx<M>, role: RoleId) -> Result<B
 pub async fn assign(tx: &mut TenantTx<Write>, role: &Role, users: &[UserId]) -> Result<()> {
     let tenant = tx.tenant();
     let changed = memberships::give_roles(tx.connection()?, tenant, users, &[role.id]).await?;
+    invitations::take_over(tx, users).await?;
     let message = format!("Role {} was assigned", role.display_name);
     touch(tx, &changed, "ROLE_ASSIGNED", &message, &json!({"role": [null, role.id.name()]})).await
 }
 
 /// Takes a role from members. Those who do not hold it stay as they are.
 pub async fn unassign(tx: &mut TenantTx<Write>, role: &Role, users: &[UserId]) -> Result<()> {
+    check_take(tx, users).await?;
     let admins = Admins::of(tx).await?;
     let tenant = tx.tenant();
     let changed = memberships::take_role(tx.connection()?, tenant, users, role.id).await?;
     admins.check_left(tx).await?;
+    invitations::revoke_unfounded(tx, &changed).await?;
     let message = format!("Role {} was taken away", role.display_name);
     touch(tx, &changed, "ROLE_UNASSIGNED", &message, &json!({"role": [role.id.name(), null]})).await
 }

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::dsl::{exists, now};
+use diesel::dsl::{exists, now, sql};
+use diesel::expression::SqlLiteral;
 use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sql_types::{Bool, Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
@@ -18,7 +20,7 @@ use crate::tx::error::{from_diesel, session_ended};
 use crate::tx::{AccountTx, SystemTx};
 
 /// A second use within this time from the same client is taken for a lost reply, and answered once.
-const LOST_REPLY: TimeDelta = TimeDelta::seconds(10);
+const LOST_REPLY: &str = "coalesce(used_at > now() - interval '10 seconds', false)";
 
 /// A tenant that an operator enters, and why.
 #[derive(Clone, Debug)]
@@ -27,6 +29,16 @@ pub struct Support {
     pub reason: String,
     /// The session that it is begun from, and ends with.
     pub parent: SessionId,
+}
+
+/// When a lifetime that begins now is over, by the database's clock: all times of sessions and refresh tokens are.
+fn in_time(lifetime: TimeDelta) -> SqlLiteral<Timestamptz> {
+    sql(&format!("now() + interval '{} milliseconds'", lifetime.num_milliseconds()))
+}
+
+/// It is over now.
+fn ended() -> SqlLiteral<Nullable<Timestamptz>> {
+    sql("now()")
 }
 
 /// Starts a session, maybe of an operator in a tenant that is not theirs.
@@ -42,7 +54,7 @@ pub async fn start(
         .values((
             table::id.eq(id.0),
             table::account_id.eq(account.0),
-            table::expires_at.eq(Utc::now() + lifetime),
+            table::expires_at.eq(in_time(lifetime)),
             table::client_address.eq(client.map(IpNetwork::from)),
             table::support_tenant_id.eq(support.map(|support| support.tenant.0)),
             table::support_reason.eq(support.map(|support| &support.reason)),
@@ -64,7 +76,7 @@ pub async fn hold(tx: &mut SystemTx, session: SessionId) -> Result<()> {
 /// Lets a session live on. An operator's in a tenant that is not theirs ends when it was to end.
 pub async fn extend(tx: &mut SystemTx, session: SessionId, lifetime: TimeDelta, client: Option<IpAddr>) -> Result<()> {
     diesel::update(table::table.find(session.0).filter(table::support_tenant_id.is_null()))
-        .set((table::expires_at.eq(Utc::now() + lifetime), table::client_address.eq(client.map(IpNetwork::from))))
+        .set((table::expires_at.eq(in_time(lifetime)), table::client_address.eq(client.map(IpNetwork::from))))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
@@ -99,9 +111,7 @@ pub fn missing(id: SessionId) -> Error {
 
 /// Sessions of an account that go on.
 fn open<'a>(account: AccountId) -> table::BoxedQuery<'a, Pg> {
-    table::table
-        .filter(table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now)))
-        .into_boxed()
+    table::table.filter(table::account_id.eq(account.0)).filter(sql::<Bool>("iam.goes_on(sessions)")).into_boxed()
 }
 
 /// Reads a session of the account.
@@ -127,13 +137,12 @@ pub async fn list(tx: &mut AccountTx, request: &ListRequest) -> Result<Listed<Se
     LISTING.read(tx, request, "", move || open(account)).await
 }
 
-/// Ends a session of the account. Says whether there was one to end.
+/// Ends a session of the account, and what was begun from it. Says whether there was one to end.
 pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<bool> {
     let account = tx.account;
     let going_on = table::account_id.eq(account.0).and(table::ended_at.is_null()).and(table::expires_at.gt(now));
-    let it_or_begun_from_it = table::id.eq(session.0).or(table::parent_id.eq(session.0));
-    let ended = diesel::update(table::table.filter(it_or_begun_from_it).filter(going_on))
-        .set(table::ended_at.eq(Utc::now()))
+    let ended = diesel::update(table::table.find(session.0).filter(going_on))
+        .set(table::ended_at.eq(ended()))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
@@ -144,7 +153,7 @@ pub async fn end(tx: &mut AccountTx, session: SessionId) -> Result<bool> {
 pub async fn end_all(tx: &mut SystemTx, account: AccountId, but: Option<SessionId>) -> Result<()> {
     diesel::update(table::table.filter(table::account_id.eq(account.0).and(table::ended_at.is_null())))
         .filter(table::id.nullable().is_distinct_from(but.map(|session| session.0)))
-        .set(table::ended_at.eq(Utc::now()))
+        .set(table::ended_at.eq(ended()))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
@@ -196,13 +205,14 @@ pub async fn owner(tx: &mut SystemTx, digest: &[u8]) -> Result<Option<AccountId>
 
 /// Uses a refresh token up. The caller commits whatever comes of it.
 pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) -> Result<Redeemed> {
-    type Row = (Uuid, Uuid, Option<DateTime<Utc>>, Option<IpNetwork>, bool);
+    type Row = (Uuid, Uuid, Option<DateTime<Utc>>, bool, Option<IpNetwork>, bool);
     let row: Option<Row> = refresh_tokens::table
         .filter(refresh_tokens::digest.eq(digest))
         .select((
             refresh_tokens::session_id,
             refresh_tokens::tenant_id,
             refresh_tokens::used_at,
+            sql::<Bool>(LOST_REPLY),
             refresh_tokens::used_from,
             refresh_tokens::repeated,
         ))
@@ -211,11 +221,12 @@ pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) ->
         .await
         .optional()
         .map_err(from_diesel)?;
-    let Some((session, tenant, used_at, used_from, repeated)) = row else { return Ok(Redeemed::Unknown) };
+    let Some((session, tenant, used_at, just_used, used_from, repeated)) = row else { return Ok(Redeemed::Unknown) };
     let client = client.map(IpNetwork::from);
-    let mut lost_reply = used_at.is_some_and(|used| Utc::now() - used < LOST_REPLY) && used_from == client && !repeated;
+    let mut lost_reply = just_used && used_from == client && !repeated;
     if let Some(used_at) = used_at.filter(|_| lost_reply) {
-        // Whoever has used a later one has got the reply.
+        // Whoever has used a later one has got the reply. A token is made in the transaction that uses the one before it up, at
+        // the same time by the same clock.
         let later = refresh_tokens::table
             .filter(refresh_tokens::session_id.eq(session).and(refresh_tokens::digest.ne(digest)))
             .filter(refresh_tokens::created_at.ge(used_at).and(refresh_tokens::used_at.is_not_null()));
@@ -224,7 +235,7 @@ pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) ->
     }
     if used_at.is_some() && !lost_reply {
         diesel::update(table::table.find(session))
-            .set(table::ended_at.eq(Utc::now()))
+            .set(table::ended_at.eq(ended()))
             .execute(tx.connection()?)
             .await
             .map_err(from_diesel)?;
@@ -232,7 +243,7 @@ pub async fn redeem(tx: &mut SystemTx, digest: &[u8], client: Option<IpAddr>) ->
     }
     diesel::update(refresh_tokens::table.find(digest))
         .set((
-            refresh_tokens::used_at.eq(used_at.unwrap_or_else(Utc::now)),
+            refresh_tokens::used_at.eq(sql::<Nullable<Timestamptz>>("coalesce(used_at, now())")),
             refresh_tokens::used_from.eq(client),
             refresh_tokens::repeated.eq(used_at.is_some()),
         ))

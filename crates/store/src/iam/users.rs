@@ -15,7 +15,7 @@ use virtualstack_model::{Error, Result};
 
 use crate::iam::invitations::{self, InvitationGrant, Invite};
 use crate::iam::memberships::{self, Edit, Membership, NewMembership};
-use crate::iam::roles::{Admins, Role};
+use crate::iam::roles::{self, Admins, Role};
 use crate::iam::{accounts, epoch, system_roles};
 use crate::listing::{Field, Fragment, ListRequest, Listed, Listing, literal};
 use crate::schema::{api_keys, memberships as table, user_tenant_roles, users as account_rows};
@@ -261,7 +261,10 @@ pub async fn deactivate(tx: &mut TenantTx<Write>, id: UserId) -> Result<Member> 
     if before.user.state == MembershipState::Inactive {
         return Ok(before);
     }
-    set_state(tx, &before, MembershipState::Inactive, "USER_DEACTIVATED").await
+    roles::check_take(tx, &[id]).await?;
+    let member = set_state(tx, &before, MembershipState::Inactive, "USER_DEACTIVATED").await?;
+    invitations::revoke_unfounded(tx, &[id]).await?;
+    Ok(member)
 }
 
 async fn set_state(
@@ -286,6 +289,7 @@ async fn set_state(
 /// Takes a locked member out of the tenant, with their roles, their API keys and what is open to let them in.
 pub async fn remove(tx: &mut TenantTx<Write>, member: &Member) -> Result<()> {
     let (tenant, id) = (tx.tenant(), member.user.id);
+    roles::check_take(tx, &[id]).await?;
     epoch::raise(tx).await?;
     let admins = Admins::of(tx).await?;
     memberships::take_all_roles(tx.connection()?, tenant, id).await?;
@@ -300,6 +304,7 @@ pub async fn remove(tx: &mut TenantTx<Write>, member: &Member) -> Result<()> {
     };
     memberships::update(tx.connection()?, tenant, id, edit).await?;
     admins.check_left(tx).await?;
+    invitations::revoke_unfounded(tx, &[id]).await?;
     let fields = json!({"state": [member.user.state, MembershipState::Removed]});
     let change = Change::of(id.name(), "USER_DELETED", format!("{} was taken out", member.user.email), fields);
     tx.change(Change { state: MembershipState::Removed.as_str(), ..change });

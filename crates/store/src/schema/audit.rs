@@ -19,6 +19,8 @@ table! {
         support_reason -> Nullable<Text>,
         result -> Text,
         reason -> Text,
+        count -> BigInt,
+        last_time -> Nullable<Timestamptz>,
     }
 }
 

@@ -200,3 +200,12 @@ diesel::allow_tables_to_appear_in_same_query!(
     sessions,
     refresh_tokens,
 );
+
+table! {
+    iam.retired_api_keys (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        public_id -> Text,
+        created_at -> Timestamptz,
+    }
+}

@@ -1,9 +1,12 @@
 //! The two logs that writes append to: who did what (audit), and what happened to each resource (changes).
 
+use chrono::{TimeDelta, Utc};
+use diesel::data_types::PgInterval;
+use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
-use diesel::sql_types::{Array, Jsonb, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Interval, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
@@ -11,20 +14,54 @@ use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::credential::Credential;
 use virtualstack_model::id::TenantId;
-use virtualstack_model::log::{Actor, Audit, Change, Outcome};
+use virtualstack_model::log::{Actor, Audit, Change, Outcome, Tally};
 
 use crate::schema::logs;
 use crate::tx::error::from_diesel;
 
+/// For longer than this no row counts on: a count stands for a minute, and what comes late is not told any more.
+const COUNTED_FOR: TimeDelta = TimeDelta::seconds(70);
+
 pub(crate) async fn append_audit(
+    connection: &AsyncPgConnection,
+    tenant: Option<TenantId>,
+    audit: &Audit,
+    changes: &[Change],
+) -> Result<()> {
+    append_audit_as(connection, Uuid::now_v7(), tenant, audit, changes).await
+}
+
+/// Appends a row that stands for several equal things, or tells how many they are by now. It may be told again.
+pub(crate) async fn count_audit(
+    connection: &mut AsyncPgConnection,
+    tenant: Option<TenantId>,
+    audit: &Audit,
+    tally: Tally,
+) -> Result<()> {
+    append_audit_as(connection, tally.id, tenant, audit, &[]).await?;
+    if tally.count == 1 {
+        return Ok(());
+    }
+    let span = PgInterval::from_microseconds(tally.span.num_microseconds().unwrap_or(i64::MAX));
+    let last = sql::<Nullable<Timestamptz>>("created_at + ").bind::<Interval, _>(span);
+    let counting = logs::id.eq(tally.id).and(logs::created_at.gt(Utc::now() - COUNTED_FOR));
+    diesel::update(logs::table.filter(counting))
+        .set((logs::count.eq(tally.count), logs::last_time.eq(last)))
+        .execute(connection)
+        .await
+        .map_err(from_diesel)?;
+    Ok(())
+}
+
+async fn append_audit_as(
     mut connection: &AsyncPgConnection,
+    id: Uuid,
     tenant: Option<TenantId>,
     audit: &Audit,
     changes: &[Change],
 ) -> Result<()> {
     let (account, credential) = match &audit.actor {
-        Actor::User { account, credential, .. } => (Some(account.0), credential.as_ref()),
-        Actor::Operator { account, credential, .. } => (Some(account.0), Some(credential)),
+        Actor::User { account, .. } | Actor::Operator { account, .. } => (Some(account.0), audit.actor.credential()),
         Actor::System(_) | Actor::Nobody => (None, None),
     };
     let (result, reason) = match &audit.outcome {
@@ -39,7 +76,7 @@ pub(crate) async fn append_audit(
         .collect::<serde_json::Map<_, _>>();
     diesel::insert_into(logs::table)
         .values((
-            logs::id.eq(Uuid::now_v7()),
+            logs::id.eq(id),
             logs::tenant_id.eq(tenant.map(|tenant| tenant.0)),
             logs::action.eq(&audit.action),
             logs::actor.eq(audit.actor.name()),
@@ -54,6 +91,7 @@ pub(crate) async fn append_audit(
             logs::client_address.eq(audit.client_address.map(IpNetwork::from)),
             logs::fields.eq(json!(fields)),
         ))
+        .on_conflict_do_nothing()
         .execute(&mut connection)
         .await
         .map_err(from_diesel)?;

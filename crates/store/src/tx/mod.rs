@@ -21,7 +21,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::{AccountId, JobId, TenantId};
 use virtualstack_model::jobs::Job;
-use virtualstack_model::log::{Audit, Change};
+use virtualstack_model::log::{Audit, Change, Tally};
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::NewJob;
 
@@ -333,6 +333,11 @@ impl SystemTx {
     /// Appends an audit row, in this commit.
     pub async fn audit(&mut self, tenant: Option<TenantId>, audit: &Audit) -> Result<()> {
         log::append_audit(self.connection.get()?, tenant, audit, &[]).await
+    }
+
+    /// Appends an audit row that stands for several equal things, or tells how many they are by now.
+    pub async fn audit_counted(&mut self, tenant: Option<TenantId>, audit: &Audit, tally: Tally) -> Result<()> {
+        log::count_audit(self.connection()?, tenant, audit, tally).await
     }
 
     /// Appends an audit row and change rows of a tenant, in this commit.

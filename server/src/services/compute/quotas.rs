@@ -8,6 +8,7 @@ use virtualstack_store::compute::quotas::{self, Quota};
 use virtualstack_store::iam::tenants::{self, Key, Tenant};
 use virtualstack_store::{Store, SystemTx};
 
+use crate::auth::journal::{Journal, Whose};
 use crate::call::message::{time, update_mask};
 use crate::call::write::Answer;
 use crate::call::{PlatformCall, TenantCall};
@@ -26,6 +27,7 @@ const UPDATABLE: [&str; 8] = [
 
 pub(crate) struct Quotas {
     pub(crate) store: Store,
+    pub(crate) journal: Journal,
 }
 
 impl QuotaService for Quotas {
@@ -39,7 +41,9 @@ impl QuotaService for Quotas {
             let tenant = find(tx, "name", &call.request.name).await?;
             quotas::get_any(tx, tenant.id).await
         });
-        found.await.map(|row| message(&row))
+        let row = found.await?;
+        self.journal.record(Whose::Tenant(row.tenant_id), call.audit(Quota::name(row.tenant_id)));
+        Ok(message(&row))
     }
 
     async fn update_tenant_quota(&self, call: PlatformCall<proto::UpdateTenantQuotaRequest>) -> Result<proto::Quota> {

@@ -21,7 +21,7 @@ use virtualstack_store::iam::tenants::{self, Key};
 use virtualstack_store::iam::{mail_tokens, password_resets, principals};
 use virtualstack_store::{AccountTx, Store, SystemPurpose, SystemScope, SystemTx, resources};
 
-use crate::auth::denials::DeniedCalls;
+use crate::auth::journal::{Journal, Whose};
 use crate::auth::limits::Limits;
 use crate::auth::passwords::{Checked, Passwords, check_policy};
 use crate::auth::tokens::{self, Grant, Tokens};
@@ -32,6 +32,8 @@ use crate::generated::virtualstack::iam::v1::AuthService;
 use crate::services::parts::Parts;
 use crate::shares::Holder;
 
+/// Reason of every refresh by a token that is worth nothing.
+const REFRESH_TOKEN_INVALID: &str = "REFRESH_TOKEN_INVALID";
 /// Reason of every login that does not succeed for what was sent.
 const CREDENTIALS_WRONG: &str = "CREDENTIALS_WRONG";
 /// Lets its holder have the access of other members explained.
@@ -45,7 +47,7 @@ pub(crate) struct Auth {
     tokens: Tokens,
     passwords: Passwords,
     limits: Limits,
-    denied_calls: DeniedCalls,
+    journal: Journal,
     session_lifetime: TimeDelta,
 }
 
@@ -60,14 +62,23 @@ struct Granted {
     support: bool,
 }
 
+/// Why a refresh token is worth nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// It was used before: somebody else may hold it.
+    Reused,
+    /// Nobody knows it, or its session has ended.
+    Unknown,
+}
+
 /// How long an operator's session in a tenant that is not theirs lives; a refresh does not make it longer.
 const SUPPORT_SESSION: TimeDelta = TimeDelta::hours(8);
 
 impl Auth {
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
-        let Parts { store, tokens, passwords, limits, denied_calls, .. } = parts;
+        let Parts { store, tokens, passwords, limits, journal, .. } = parts;
         let session_lifetime = TimeDelta::seconds(config.session_seconds);
-        Self { store, tokens, passwords, limits, denied_calls, session_lifetime }
+        Self { store, tokens, passwords, limits, journal, session_lifetime }
     }
 
     async fn sign_in(&self, call: &PublicCall<LoginRequest>) -> Result<Granted> {
@@ -88,7 +99,7 @@ impl Auth {
         let known = found.as_ref().map(|account| account.id);
         let entitled = found.filter(|account| account.state == AccountState::Active && checked != Checked::Wrong);
         let Some(account) = entitled else {
-            self.note_failed_login(known, CREDENTIALS_WRONG, info);
+            self.note_failed_login(known, &request.tenant, CREDENTIALS_WRONG, info);
             return Err(credentials_wrong());
         };
         let fresh_hash = match checked {
@@ -119,17 +130,18 @@ impl Auth {
                 Ok((session, tenant, choices))
             })
             .await
-            .inspect_err(|error| self.note_failed_login(known, error.reason(), info))?;
+            .inspect_err(|error| self.note_failed_login(known, &request.tenant, error.reason(), info))?;
         Ok(Granted { account: account.id, session, tenant, refresh_token, choices, support: false })
     }
 
-    /// Writes down at whose account somebody did not get in. An address that nobody has is left out: people type
-    /// passwords there.
-    fn note_failed_login(&self, known: Option<AccountId>, reason: &'static str, info: &CallInfo) {
+    /// Writes down at whose account somebody did not get in, where the tenants of the account see it. An address that nobody
+    /// has is left out: people type passwords there.
+    fn note_failed_login(&self, known: Option<AccountId>, tenant: &str, reason: &'static str, info: &CallInfo) {
         let actor = known.map_or(Actor::Nobody, |account| Actor::User { account, user: None, credential: None });
         let mut audit = info.audit(actor, known.map(AccountId::name).unwrap_or_default());
         audit.outcome = Outcome::Failed(reason.into());
-        self.denied_calls.record(None, audit);
+        let whose = known.map_or(Whose::Nobody, |account| Whose::Account(account, tenant.to_owned()));
+        self.journal.record(whose, audit);
     }
 
     async fn renew(&self, call: &PublicCall<RefreshRequest>) -> Result<Granted> {
@@ -153,11 +165,8 @@ impl Auth {
             .system(call.system(SystemPurpose::Authenticate), async |tx| {
                 let (session, tenant) = match sessions::redeem(tx, &old, client).await? {
                     Redeemed::Good { session, tenant } => (session, tenant),
-                    Redeemed::Reused => {
-                        self.note_failed_login(known, "REFRESH_TOKEN_REUSED", info);
-                        return Ok(None);
-                    }
-                    Redeemed::Unknown => return Ok(None),
+                    Redeemed::Reused => return Ok(Err(Refused::Reused)),
+                    Redeemed::Unknown => return Ok(Err(Refused::Unknown)),
                 };
                 let principal = principals::of_session(tx, session, tenant).await?;
                 principal.access.authorize("")?;
@@ -166,11 +175,14 @@ impl Auth {
                 let account = principal.access.account;
                 let choices = accounts::choices(tx, account).await?;
                 let support = principal.credential.support_reason().is_some();
-                Ok(Some(Granted { account, session, tenant, refresh_token: fresh.clone(), choices, support }))
+                Ok(Ok(Granted { account, session, tenant, refresh_token: fresh.clone(), choices, support }))
             })
-            .await?;
-        granted.ok_or_else(|| {
-            Error::unauthenticated("REFRESH_TOKEN_INVALID", "the refresh token is not valid; sign in again")
+            .await
+            .inspect_err(|error| self.note_failed_login(known, "", error.reason(), info))?;
+        granted.map_err(|refused| {
+            let reason = if refused == Refused::Reused { "REFRESH_TOKEN_REUSED" } else { REFRESH_TOKEN_INVALID };
+            self.note_failed_login(known, "", reason, info);
+            Error::unauthenticated(REFRESH_TOKEN_INVALID, "the refresh token is not valid; sign in again")
         })
     }
 
@@ -274,7 +286,9 @@ impl Auth {
                     access.ok_or_else(|| Error::not_found("USER_NOT_FOUND", member.name()))?
                 };
                 let found = resource.is_empty() || resources::exists(tx, access.account, &resource).await?;
-                Ok((access.decide(&permission), found))
+                // A key asks what itself may do, and of others what they may.
+                let barrier = access.session_barrier(virtualstack_proto::session_only(&permission));
+                Ok((barrier.unwrap_or_else(|| access.decide(&permission)), found))
             })
             .await?;
         // As for a call, what the member may not do comes before what is not there.

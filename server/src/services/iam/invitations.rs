@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost_types::Timestamp;
+use virtualstack_model::iam::access::ASSIGN_ROLES;
 use virtualstack_model::iam::id::{InvitationId, RoleId};
 use virtualstack_model::iam::user::{AccountState, InvitationState, MembershipState, normalize_email};
 use virtualstack_model::id::UserId;
@@ -23,9 +24,6 @@ use crate::call::write::Answer;
 use crate::call::{PublicCall, TenantCall};
 use crate::generated::virtualstack::iam::v1::InvitationService;
 use crate::shares::Holder;
-
-/// Lets its holder give roles to people.
-const ASSIGN: &str = "role:assign";
 
 /// How long an invitation may be open.
 const LONGEST: TimeDelta = TimeDelta::days(90);
@@ -87,10 +85,10 @@ impl InvitationService for Invitations {
                 grantable(&call, tx, &role.name()).await?;
             }
             if let Some(user) = invitation.user_id {
-                let codes = roles::permissions_of(tx, user).await?;
+                let codes = roles::permissions_of(tx, &[user]).await?;
                 call.access().check_grant(codes.iter().map(String::as_str))?;
             }
-            invitations::resend(tx, &invitation).await.map(message)
+            invitations::resend(tx, &invitation, call.user()).await.map(message)
         };
         call.write(&self.store, id.name(), resend).await
     }
@@ -191,7 +189,7 @@ impl Invitations {
 /// A role that the caller may give to somebody.
 async fn grantable<M: Mode>(caller: &TenantCaller, tx: &mut TenantTx<M>, role: &str) -> Result<RoleId> {
     let access = caller.access();
-    access.authorize(ASSIGN)?;
+    access.authorize(ASSIGN_ROLES)?;
     let (role, codes) = invitations::role(tx, role).await?;
     access.check_grant(codes.iter().map(String::as_str))?;
     Ok(role)

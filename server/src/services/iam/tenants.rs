@@ -12,6 +12,7 @@ use virtualstack_store::iam::tenants::{self, Edit, Key, Tenant};
 use virtualstack_store::tenant_life::{self, FirstAdmin, NewTenant};
 use virtualstack_store::{Store, SystemTx, TenantTx, Write};
 
+use crate::auth::journal::{Journal, Whose};
 use crate::auth::passwords::{self, Passwords};
 use crate::call::codec;
 use crate::call::list::{List as _, page};
@@ -37,6 +38,7 @@ const UPDATABLE: [&str; 4] = ["display_name", "settings", "settings.invitation_d
 
 pub(crate) struct Tenants {
     pub(crate) store: Store,
+    pub(crate) journal: Journal,
     pub(crate) passwords: Passwords,
 }
 
@@ -69,7 +71,11 @@ impl TenantService for Tenants {
         let found = if key.is_of(&current) {
             Some(current)
         } else if let Some(operator) = call.as_operator(READ_ALL) {
-            self.store.system(operator.platform(), async |tx| tenants::find_any(tx, &key).await).await?
+            let found = self.store.system(operator.platform(), async |tx| tenants::find_any(tx, &key).await).await?;
+            if let Some(tenant) = &found {
+                self.journal.record(Whose::Tenant(tenant.id), operator.audit(tenant.id.name()));
+            }
+            found
         } else {
             let mine = self.store.account(&call.account(), async |tx| tenants::find_mine(tx, &key).await).await?;
             mine.filter(|_| !call.is_api_key())

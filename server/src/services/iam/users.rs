@@ -1,7 +1,7 @@
 //! Members of the caller's tenant.
 
 use virtualstack_model::credential::Credential;
-use virtualstack_model::iam::access::Access;
+use virtualstack_model::iam::access::{ASSIGN_ROLES, Access};
 use virtualstack_model::iam::id::RoleId;
 use virtualstack_model::iam::user::{MembershipState, normalize_email};
 use virtualstack_model::id::UserId;
@@ -22,9 +22,6 @@ use crate::call::message::{time, update_mask};
 use crate::call::write::Answer;
 use crate::generated::virtualstack::iam::v1::UserService;
 use crate::shares::Holder;
-
-/// What it takes to give roles.
-const ASSIGN: &str = "role:assign";
 
 pub(crate) struct Users {
     pub(crate) store: Store,
@@ -49,7 +46,7 @@ impl UserService for Users {
         let desired = call.request.user.clone().unwrap_or_default();
         let email = normalize_email(&desired.email);
         if !desired.roles.is_empty() {
-            call.access().authorize(ASSIGN)?;
+            call.access().authorize(ASSIGN_ROLES)?;
         }
         let hash = self.hash(password, &[&email, &desired.display_name], Holder::Tenant(call.tenant_id())).await?;
         // An operator who helps out is no member.
@@ -109,7 +106,7 @@ impl UserService for Users {
         let id = UserId::parse("name", &call.request.name)?;
         let activate = async |tx: &mut TenantTx<Write>| {
             // Who comes back has the roles again.
-            let codes = roles::permissions_of(tx, id).await?;
+            let codes = roles::permissions_of(tx, &[id]).await?;
             tx.access()?.check_grant(codes.iter().map(String::as_str))?;
             users::activate(tx, id).await.map(message)
         };

@@ -1,0 +1,3 @@
+ALTER TABLE audit.logs
+    DROP COLUMN last_time,
+    DROP COLUMN count;
