@@ -37,6 +37,8 @@ pub(crate) struct Config {
     data_dir: Option<PathBuf>,
     master_key: Option<String>,
     master_key_file: Option<PathBuf>,
+    master_key_previous: Option<String>,
+    master_key_previous_file: Option<PathBuf>,
     gateway_secret: Option<String>,
     gateway_secret_file: Option<PathBuf>,
     pub(crate) admin: Admin,
@@ -135,17 +137,15 @@ impl Config {
 
     /// The master key that was given; none where `up` may make one.
     pub(crate) fn master_key(&self) -> Result<Option<MasterKey>, Wrong> {
-        let parse = |text: &str| MasterKey::parse(text).map_err(|error| Wrong(error.to_string()));
-        match (&self.master_key, &self.master_key_file) {
-            (Some(_), Some(_)) => Err(Wrong("master_key and master_key_file are both set; set one".to_owned())),
-            (Some(key), None) => parse(key).map(Some),
-            (None, Some(file)) => {
-                let text = std::fs::read_to_string(file)
-                    .map_err(|error| Wrong(format!("master_key_file: cannot read {}: {error}", file.display())))?;
-                parse(&text).map(Some)
-            }
-            (None, None) => Ok(None),
-        }
+        let key = read_key("master_key", self.master_key.as_deref(), self.master_key_file.as_deref())?;
+        key.map(|key| self.with_previous(key)).transpose()
+    }
+
+    /// A master key together with the one before, while it is being changed.
+    pub(crate) fn with_previous(&self, key: MasterKey) -> Result<MasterKey, Wrong> {
+        let (text, file) = (self.master_key_previous.as_deref(), self.master_key_previous_file.as_deref());
+        let previous = read_key("master_key_previous", text, file)?;
+        Ok(previous.map_or(key.clone(), |previous| key.with_previous(&previous)))
     }
 
     /// The master key, which roles that run apart cannot do without.
@@ -199,6 +199,18 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Reads a master key that stands in a setting, or in the file that another one names.
+fn read_key(name: &str, text: Option<&str>, file: Option<&Path>) -> Result<Option<MasterKey>, Wrong> {
+    let text = match (text, file) {
+        (Some(_), Some(_)) => return Err(Wrong(format!("{name} and {name}_file are both set; set one"))),
+        (Some(text), None) => text.to_owned(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .map_err(|error| Wrong(format!("{name}_file: cannot read {}: {error}", file.display())))?,
+        (None, None) => return Ok(None),
+    };
+    MasterKey::parse(&text).map(Some).map_err(|error| Wrong(error.to_string().replacen("master_key", name, 1)))
 }
 
 /// Loads the settings. `file` may be missing unless it was asked for; `arguments` are keys and values.
@@ -257,7 +269,7 @@ impl Provider for Variables {
 
 /// A variable's value: numbers, booleans and lists as such, but what is text stays text, even a password of digits.
 fn value(key: &str, text: String) -> Value {
-    let is_text = ["password", "key", "secret", "username", "email", "url", "file", "from", "host"]
+    let is_text = ["password", "key", "key_previous", "secret", "username", "email", "url", "file", "from", "host"]
         .iter()
         .any(|kind| key.ends_with(kind));
     if is_text { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) }

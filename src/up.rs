@@ -34,7 +34,7 @@ pub(crate) async fn run(mut config: Config, arguments: UpArguments, metrics: Pro
     roles::cancel_on_signal(stop.clone())?;
     let master_key = match config.master_key()? {
         Some(key) => key,
-        None => own_master_key(&data_dir.join("master.key"))?,
+        None => config.with_previous(own_master_key(&data_dir.join("master.key"))?)?,
     };
     let cluster = private_cluster(&mut config, &data_dir).await?;
     let served = serve(&config, arguments.ready_file.as_deref(), master_key, metrics, stop).await;

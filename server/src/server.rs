@@ -68,6 +68,7 @@ pub struct Server {
 pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
     let Deps { store, master_key, hash_cost, gateway_secret } = deps;
     let config = Arc::new(config);
+    let store = store.keyed(&master_key)?;
     let listen = |error| wrong("server.listen", format_args!("cannot listen on {}: {error}", config.listen));
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
