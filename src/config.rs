@@ -20,6 +20,8 @@ pub(crate) struct Config {
     data_dir: Option<PathBuf>,
     master_key: Option<String>,
     master_key_file: Option<PathBuf>,
+    master_key_previous: Option<String>,
+    master_key_previous_file: Option<PathBuf>,
     gateway_secret: Option<String>,
     gateway_secret_file: Option<PathBuf>,
     pub(crate) admin: Admin,
@@ -134,20 +136,38 @@ impl Config {
         Wrong(vec![format!("{}: {problem}", self.name(key))])
     }
 
-    /// The master key that was given; none where `up` may make one.
-    pub(crate) fn master_key(&self) -> Result<Option<MasterKey>, Wrong> {
-        let parse = |key: &str, text: &str| MasterKey::parse(text).map_err(|error| self.wrong(key, error));
-        match (&self.master_key, &self.master_key_file) {
-            (Some(_), Some(_)) => Err(self.wrong("master_key_file", "master_key is set as well; give one of the two")),
-            (Some(key), None) => parse("master_key", key).map(Some),
+    /// What stands in a setting, or in the file that another one names.
+    fn secret(&self, key: &str, text: Option<&str>, file: Option<&Path>) -> Result<Option<String>, Wrong> {
+        let in_file = format!("{key}_file");
+        match (text, file) {
+            (Some(_), Some(_)) => Err(self.wrong(&in_file, format_args!("{key} is set as well; give one of the two"))),
+            (Some(text), None) => Ok(Some(text.trim().to_owned())),
             (None, Some(file)) => {
-                let text = std::fs::read_to_string(file).map_err(|error| {
-                    self.wrong("master_key_file", format_args!("cannot read {}: {error}", file.display()))
-                })?;
-                parse("master_key_file", &text).map(Some)
+                let read = std::fs::read_to_string(file);
+                let failed = |error| self.wrong(&in_file, format_args!("cannot read {}: {error}", file.display()));
+                read.map_err(failed).map(|text| Some(text.trim().to_owned()))
             }
             (None, None) => Ok(None),
         }
+    }
+
+    fn key(&self, key: &str, text: Option<&str>, file: Option<&Path>) -> Result<Option<MasterKey>, Wrong> {
+        let Some(secret) = self.secret(key, text, file)? else { return Ok(None) };
+        let given = if file.is_some() { format!("{key}_file") } else { key.to_owned() };
+        MasterKey::parse(&secret).map(Some).map_err(|error| self.wrong(&given, error))
+    }
+
+    /// The master key that was given; None where `up` may make one.
+    pub(crate) fn master_key(&self) -> Result<Option<MasterKey>, Wrong> {
+        let key = self.key("master_key", self.master_key.as_deref(), self.master_key_file.as_deref())?;
+        key.map(|key| self.with_previous(key)).transpose()
+    }
+
+    /// A master key together with the one before, while it is being changed.
+    pub(crate) fn with_previous(&self, key: MasterKey) -> Result<MasterKey, Wrong> {
+        let (text, file) = (self.master_key_previous.as_deref(), self.master_key_previous_file.as_deref());
+        let previous = self.key("master_key_previous", text, file)?;
+        Ok(previous.map_or(key.clone(), |previous| key.with_previous(&previous)))
     }
 
     /// The master key, which roles that run apart cannot do without.
@@ -158,19 +178,13 @@ impl Config {
 
     /// What gateways show the server, so that it believes what they say of their clients; None where nobody is believed.
     pub(crate) fn gateway_secret(&self) -> Result<Option<String>, Wrong> {
-        let key = "gateway_secret_file";
-        let text = match (&self.gateway_secret, &self.gateway_secret_file) {
-            (Some(_), Some(_)) => return Err(self.wrong(key, "gateway_secret is set as well; give one of the two")),
-            (Some(secret), None) => secret.clone(),
-            (None, Some(file)) => std::fs::read_to_string(file)
-                .map_err(|error| self.wrong(key, format_args!("cannot read {}: {error}", file.display())))?,
-            (None, None) => return Ok(None),
-        };
-        let text = text.trim().to_owned();
-        match GatewaySecret::new(&text) {
-            Ok(_) => Ok(Some(text)),
-            Err(error) => Err(Wrong(vec![error.to_string()])),
+        let (text, file) = (self.gateway_secret.as_deref(), self.gateway_secret_file.as_deref());
+        let secret = self.secret("gateway_secret", text, file)?;
+        if let Some(Err(error)) = secret.as_deref().map(GatewaySecret::new) {
+            let problem = error.to_string().replacen("gateway_secret: ", "", 1);
+            return Err(self.wrong(if file.is_some() { "gateway_secret_file" } else { "gateway_secret" }, problem));
         }
+        Ok(secret)
     }
 
     /// The database, which roles that run apart cannot do without.

@@ -266,7 +266,8 @@ fn variable(key: &str) -> String {
 
 /// Whether what was given must not be shown.
 fn is_secret(key: &[String]) -> bool {
-    key.last().is_some_and(|key| ["password", "key", "secret", "url"].iter().any(|kind| key.ends_with(kind)))
+    key.last()
+        .is_some_and(|key| ["password", "key", "key_previous", "secret", "url"].iter().any(|kind| key.ends_with(kind)))
 }
 
 /// What somebody may have meant, as the end of a sentence.

@@ -52,7 +52,7 @@ pub(crate) async fn run(mut config: Config, arguments: UpArguments, metrics: Pro
     let bound = bind(&config).await?;
     let master_key = match config.master_key()? {
         Some(key) => key,
-        None => folder.master_key()?,
+        None => config.with_previous(folder.master_key()?)?,
     };
     let cluster = asked.or_cut(private_cluster(&mut config, folder.path())).await?;
     let serving = serve(&config, arguments.ready_file.as_deref(), master_key, bound, metrics, asked.stop.clone());

@@ -82,6 +82,9 @@ pub struct Config {
     pub auth_per_minute: u32,
     /// The same of all kinds and for all accounts together, by one client's address; 0 for no limit.
     pub auth_per_address_per_minute: u32,
+    /// Mails with a token that one address is sent an hour, and that one tenant asks for; 0 for no limit.
+    pub mails_per_address_per_hour: u32,
+    pub mails_per_tenant_per_hour: u32,
     /// Other calls that one session may make a second in the long run; 0 for no limit.
     pub calls_per_second: u32,
     /// Of those at once, after a rest.
@@ -127,6 +130,8 @@ impl Default for Config {
             concurrent_hashes: 2,
             auth_per_minute: 10,
             auth_per_address_per_minute: 100,
+            mails_per_address_per_hour: 20,
+            mails_per_tenant_per_hour: 500,
             calls_per_second: 200,
             calls_burst: 400,
             max_watches: 1000,

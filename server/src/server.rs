@@ -87,6 +87,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
 pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Result<Server> {
     let Deps { store, master_key, hash_cost, gateway_secret } = deps;
     let config = Arc::new(config);
+    let store = store.keyed(&master_key)?;
     let address = listener.local_addr().map_err(Error::internal)?;
 
     codec::preload();

@@ -69,13 +69,26 @@ impl ControlPlane {
     }
 
     async fn hashing(database: Database, server: virtualstack_server::Config, hash_cost: HashCost) -> Self {
+        Self::sealing(database, server, hash_cost, master_key()).await
+    }
+
+    /// On a database that may be another control plane's too, with a master key of the test's own.
+    pub(crate) async fn on_with_key(database: Database, master_key: MasterKey) -> Self {
+        Self::sealing(database, many_logins(), least_cost(), master_key).await
+    }
+
+    async fn sealing(
+        database: Database,
+        server: virtualstack_server::Config,
+        hash_cost: HashCost,
+        master_key: MasterKey,
+    ) -> Self {
         let store = Store::new(&database.config).expect("a store");
         bootstrap(&store, &first_admin(), hash_cost).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = virtualstack_server::Config { listen, ..server };
         let gateway_secret = Some(GatewaySecret::new(SECRET).expect("a secret"));
-        let deps =
-            virtualstack_server::Deps { store: store.clone(), master_key: master_key(), hash_cost, gateway_secret };
+        let deps = virtualstack_server::Deps { store: store.clone(), master_key, hash_cost, gateway_secret };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
         let grpc = format!("http://{}", server.address());
         let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
@@ -200,7 +213,12 @@ impl ControlPlane {
 
 /// Tests sign in from one address, and more often than people do.
 fn many_logins() -> virtualstack_server::Config {
-    virtualstack_server::Config { auth_per_minute: 10_000, auth_per_address_per_minute: 10_000, ..Default::default() }
+    virtualstack_server::Config {
+        auth_per_minute: 10_000,
+        auth_per_address_per_minute: 10_000,
+        mails_per_address_per_hour: 10_000,
+        ..Default::default()
+    }
 }
 
 /// What servers and workers of tests seal with.

@@ -122,3 +122,72 @@ async fn a_revocation_holds_everywhere_when_it_is_heard() {
 async fn a_revocation_holds_everywhere_when_it_is_not_heard() {
     a_revocation_holds_everywhere(false).await;
 }
+
+/// While the master key is being changed, servers with the new one know what those with the old one made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_key_is_changed_while_servers_run() {
+    let key = |byte: &str| virtualstack_server::MasterKey::parse(&byte.repeat(32)).expect("a key");
+    let before = ControlPlane::without_worker().await;
+    let admin = before.tenant("acme").await;
+    let path = "/v1/roles?requestId=6f9f2f1e-43f2-4b44-9a57-6a2bb4d1b1cb";
+    let role = json!({"displayName": "one"});
+    let (status, made) = admin.rest().call("POST", path, Some(role.clone())).await;
+    assert_eq!(status, 200, "{made}");
+    let (_, page) = admin.rest().call("GET", "/v1/roles?pageSize=1", None).await;
+    let token = page["nextPageToken"].as_str().expect("a token");
+    let next = format!("/v1/roles?pageSize=1&pageToken={token}");
+    let second = async |rest: &Rest| {
+        let (status, page) = rest.call("GET", &next, None).await;
+        (status, page["roles"].clone())
+    };
+
+    let after = ControlPlane::on_with_key(before.database.clone(), key("08").with_previous(&key("07"))).await;
+    let there = Rest::new(&after.http, Some(&admin.tokens.access_token));
+    assert_eq!(second(&there).await, second(&admin.rest()).await);
+    assert_eq!(second(&there).await.0, 200);
+    assert_eq!(there.call("POST", path, Some(role.clone())).await, (200, made.clone()));
+    assert_eq!(admin.rest().call("POST", path, Some(role)).await, (200, made));
+    let other = there.call("POST", path, Some(json!({"displayName": "two"}))).await;
+    assert_eq!(other.0, 400, "{}", other.1);
+    let (_, page) = there.call("GET", "/v1/roles?pageSize=1", None).await;
+    assert_ne!(page["nextPageToken"].as_str(), Some(token), "what is made now is made with the new key");
+}
+
+/// No digest in a table is one that can be found by trying what it may be of.
+#[tokio::test(flavor = "multi_thread")]
+async fn digests_in_tables_are_keyed() {
+    use prost::Message as _;
+    use sha2::{Digest as _, Sha256};
+    use virtualstack_proto::virtualstack::iam::v1::{CreateRoleRequest, Role};
+
+    let plane = ControlPlane::without_worker().await;
+    let admin = plane.tenant("acme").await;
+    let id = "6f9f2f1e-43f2-4b44-9a57-6a2bb4d1b1cc";
+    let role = json!({"displayName": "one"});
+    assert_eq!(admin.rest().call("POST", &format!("/v1/roles?requestId={id}"), Some(role)).await.0, 200);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let plain = |bytes: &[u8]| hex(&Sha256::digest(bytes));
+    let role = Role { display_name: "one".to_owned(), ..Default::default() };
+    let request = |request_id: &str| CreateRoleRequest {
+        role: Some(role.clone()),
+        request_id: request_id.to_owned(),
+        ..Default::default()
+    };
+    let mut tries = vec![plain(&request(id).encode_to_vec()), plain(&request("").encode_to_vec())];
+    for address in ["127.0.0.1", ""] {
+        tries.push(plain(format!("address||{address}").as_bytes()));
+        tries.push(plain(format!("login|admin@acme.example.com|{address}").as_bytes()));
+    }
+    let kept =
+        "SELECT encode(body_digest, 'hex') FROM iam.request_ids UNION SELECT encode(key, 'hex') FROM iam.rate_limits";
+    let kept = super::calls::texts(&plane.database, kept).await;
+    assert!(kept.len() >= 3, "{kept:?}");
+    assert!(!kept.iter().any(|digest| tries.contains(digest)), "{kept:?}");
+    // With the master key they are what they are, whichever server makes them.
+    let same = ControlPlane::on(plane.database.clone()).await;
+    assert_eq!(same.login("admin@acme.example.com", "acme").await.tokens.tenant, admin.tokens.tenant);
+    let count = "SELECT count(*) FROM iam.rate_limits";
+    let before = plane.database.count(count).await;
+    plane.login("admin@acme.example.com", "acme").await;
+    assert_eq!(plane.database.count(count).await, before, "the same buckets");
+}

@@ -4,6 +4,7 @@
 //! behind row-level security, and cannot name a query that works across tenants, because that takes a [`SystemTx`].
 
 pub mod changes;
+pub mod digest;
 pub mod listing;
 pub mod operations;
 pub mod request_ids;
@@ -19,6 +20,7 @@ pub mod compute;
 mod targets;
 pub mod tenant_life;
 
+pub use digest::DigestKeys;
 pub use listing::{ListRequest, Listed};
 pub use seal::MasterKey;
 pub use tx::scope::{AccountScope, SystemPurpose, SystemScope, TenantScope};

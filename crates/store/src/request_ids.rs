@@ -8,6 +8,7 @@ use uuid::Uuid;
 use virtualstack_model::id::{AccountId, TenantId};
 use virtualstack_model::{Error, Result};
 
+use crate::digest::{Digest, DigestKeys, Purpose};
 use crate::schema::request_ids as table;
 use crate::tx::error::{CONFLICT, from_diesel};
 use crate::tx::scope::TenantScope;
@@ -21,12 +22,13 @@ const MEMORY: TimeDelta = TimeDelta::hours(24);
 pub struct Request {
     id: Option<Uuid>,
     method: String,
-    digest: Vec<u8>,
+    said: Vec<u8>,
+    sent: Vec<u8>,
 }
 
 impl Request {
-    /// `id` may be empty: then every call is a new one. `body` is the request as it was sent, without the id.
-    pub fn new(method: &str, id: &str, body: &[u8]) -> Result<Self> {
+    /// `id` may be empty: then every call is a new one. `said` is the request without the id, `sent` with it.
+    pub fn new(method: &str, id: &str, said: Vec<u8>, sent: Vec<u8>) -> Result<Self> {
         let id = match id {
             "" => None,
             id => match Uuid::try_parse(id) {
@@ -36,7 +38,16 @@ impl Request {
                 Err(_) => return Err(Error::invalid("request_id", "must be a UUID")),
             },
         };
-        Ok(Self { id, method: method.to_owned(), digest: Sha256::digest(body).to_vec() })
+        Ok(Self { id, method: method.to_owned(), said, sent })
+    }
+
+    fn digest(&self, keys: &DigestKeys) -> Digest {
+        keys.digest(Purpose::Request, &[&self.said])
+    }
+
+    /// Whether it says what a request of this digest said. The release before has kept digests without a key.
+    fn is(&self, digest: &[u8], keys: &DigestKeys) -> bool {
+        keys.is(digest, Purpose::Request, &[&self.said]) || Sha256::digest(&self.sent)[..] == *digest
     }
 }
 
@@ -55,17 +66,19 @@ pub trait Asked: Send {
 }
 
 /// The connection of a transaction, for the functions of this module.
-pub struct RequestIds<'t>(&'t mut AsyncPgConnection);
+pub struct RequestIds<'t>(&'t mut AsyncPgConnection, DigestKeys);
 
 impl Asked for TenantTx<Write> {
     fn request_ids(&mut self) -> Result<RequestIds<'_>> {
-        self.connection().map(RequestIds)
+        let keys = self.connection.digests()?;
+        self.connection().map(|connection| RequestIds(connection, keys))
     }
 }
 
 impl Asked for SystemTx {
     fn request_ids(&mut self) -> Result<RequestIds<'_>> {
-        self.connection().map(RequestIds)
+        let keys = self.connection.digests()?;
+        self.connection().map(|connection| RequestIds(connection, keys))
     }
 }
 
@@ -79,10 +92,10 @@ pub async fn take(
     resource: &str,
 ) -> Result<Option<String>> {
     let asker = Asker { tenant: scope.tenant, account: scope.account };
-    let RequestIds(connection) = tx.request_ids()?;
-    let answered = find(connection, asker, request).await?;
+    let RequestIds(connection, keys) = tx.request_ids()?;
+    let answered = find(connection, &keys, asker, request).await?;
     if answered.is_none() {
-        insert(connection, asker, request, resource).await?;
+        insert(connection, &keys, asker, request, resource).await?;
     }
     Ok(answered)
 }
@@ -90,7 +103,7 @@ pub async fn take(
 /// Remembers what a request id that this transaction took is answered with, where [`take`] did not know it yet.
 pub async fn answer(tx: &mut impl Asked, scope: &TenantScope, request: &Request, resource: &str) -> Result<()> {
     let Some(id) = request.id else { return Ok(()) };
-    let RequestIds(connection) = tx.request_ids()?;
+    let RequestIds(connection, _) = tx.request_ids()?;
     diesel::update(table::table.find((scope.tenant.0, scope.account.0, id)))
         .set(table::resource.eq(resource))
         .execute(connection)
@@ -99,7 +112,12 @@ pub async fn answer(tx: &mut impl Asked, scope: &TenantScope, request: &Request,
     Ok(())
 }
 
-async fn find(connection: &mut AsyncPgConnection, asker: Asker, request: &Request) -> Result<Option<String>> {
+async fn find(
+    connection: &mut AsyncPgConnection,
+    keys: &DigestKeys,
+    asker: Asker,
+    request: &Request,
+) -> Result<Option<String>> {
     let Some(id) = request.id else { return Ok(None) };
     let found: Option<(String, Vec<u8>, String)> = table::table
         .filter(table::tenant_id.eq(asker.tenant.0).and(table::account_id.eq(asker.account.0)))
@@ -111,16 +129,23 @@ async fn find(connection: &mut AsyncPgConnection, asker: Asker, request: &Reques
         .map_err(from_diesel)?;
     match found {
         None => Ok(None),
-        Some((method, digest, resource)) if method == request.method && digest == request.digest => Ok(Some(resource)),
+        Some((method, digest, resource)) if method == request.method && request.is(&digest, keys) => Ok(Some(resource)),
         Some(_) => Err(Error::invalid("request_id", "was used for another request; take a new UUID for each")),
     }
 }
 
-async fn insert(connection: &mut AsyncPgConnection, asker: Asker, request: &Request, resource: &str) -> Result<()> {
+async fn insert(
+    connection: &mut AsyncPgConnection,
+    keys: &DigestKeys,
+    asker: Asker,
+    request: &Request,
+    resource: &str,
+) -> Result<()> {
     let Some(id) = request.id else { return Ok(()) };
+    let digest = request.digest(keys);
     let answer = (
         table::method.eq(&request.method),
-        table::body_digest.eq(&request.digest),
+        table::body_digest.eq(&digest[..]),
         table::resource.eq(resource),
         table::created_at.eq(Utc::now()),
     );

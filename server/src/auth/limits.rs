@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 use virtualstack_connections::network;
 use virtualstack_model::error::RateLimit;
-use virtualstack_model::id::UserId;
+use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::{Error, Result};
+use virtualstack_store::digest::{Digest, Purpose};
 use virtualstack_store::iam::rate_limits::{self, Limit};
 use virtualstack_store::{Store, SystemPurpose, SystemScope, SystemTx};
 
@@ -50,6 +50,9 @@ struct Inner {
     address: Option<Limit>,
     account: Option<Limit>,
     calls: Option<Limit>,
+    /// Of mails to one address, and of those that one tenant asks for.
+    mails: Option<Limit>,
+    mails_of_tenant: Option<Limit>,
     buckets: Mutex<Buckets>,
     /// Of those who present credentials that this server does not know, by their network.
     guesses: Mutex<Buckets>,
@@ -62,11 +65,14 @@ impl Limits {
             return Err(wrong("server.calls_burst", "must be at least 1; calls_per_second = 0 is for no limit"));
         }
         let per_minute = |count: u32| (count > 0).then(|| Limit { rate: f64::from(count) / 60.0, burst: count.into() });
+        let per_hour = |count: u32| (count > 0).then(|| Limit { rate: f64::from(count) / 3600.0, burst: count.into() });
         let calls = Limit { rate: config.calls_per_second.into(), burst: config.calls_burst.into() };
         Ok(Self(Arc::new(Inner {
             store,
             address: per_minute(config.auth_per_address_per_minute),
             account: per_minute(config.auth_per_minute),
+            mails: per_hour(config.mails_per_address_per_hour),
+            mails_of_tenant: per_hour(config.mails_per_tenant_per_hour),
             calls: (config.calls_per_second > 0).then_some(calls),
             buckets: Mutex::default(),
             guesses: Mutex::default(),
@@ -77,7 +83,7 @@ impl Limits {
     /// Counts a guess by whoever is at an address. RATE_LIMITED if there were too many.
     pub(crate) async fn address(&self, client: Option<IpAddr>) -> Result<()> {
         let Some(limit) = self.0.address else { return Ok(()) };
-        let key = key("address", "", client);
+        let key = self.key("address", "", client);
         self.0.store.system(system(), async |tx| guess(tx, &key, limit, "address").await).await
     }
 
@@ -88,6 +94,22 @@ impl Limits {
             return Ok(());
         }
         let count = async |tx: &mut SystemTx| self.account_in(tx, what, account, client).await;
+        self.0.store.system(system(), count).await
+    }
+
+    /// Counts a mail to a normalised address, which a tenant asks for or anybody. RATE_LIMITED if the address was sent too many,
+    /// or the tenant asked for too many.
+    pub(crate) async fn mail(&self, tenant: Option<TenantId>, email: &str) -> Result<()> {
+        let tenant = tenant.map(|tenant| tenant.to_string());
+        let count = async |tx: &mut SystemTx| {
+            if let Some(limit) = self.0.mails {
+                guess(tx, &self.key("mail", email, None), limit, "mails to an address").await?;
+            }
+            if let (Some(limit), Some(tenant)) = (self.0.mails_of_tenant, &tenant) {
+                guess(tx, &self.key("mailOfTenant", tenant, None), limit, "mails of a tenant").await?;
+            }
+            Ok(())
+        };
         self.0.store.system(system(), count).await
     }
 
@@ -105,7 +127,7 @@ impl Limits {
         client: Option<IpAddr>,
     ) -> Result<()> {
         let Some(limit) = self.0.account else { return Ok(()) };
-        guess(tx, &key(what, account, client), limit, what).await
+        guess(tx, &self.key(what, account, client), limit, what).await
     }
 
     /// Counts a credential that this server does not know, by whoever is at an address, before the database is asked for it.
@@ -133,7 +155,7 @@ impl Limits {
 
     /// Tells the shared bucket what was spent here, and this one what is left there.
     async fn settle(self, id: Uuid, limit: Limit, spent: f64) {
-        let key = key("calls", &id.to_string(), None);
+        let key = self.key("calls", &id.to_string(), None);
         let settling = async {
             // Others wait their turn: the connections are for calls.
             let _turn = self.0.settlements.acquire().await.map_err(Error::internal)?;
@@ -155,6 +177,14 @@ impl Limits {
 
     fn buckets(&self) -> MutexGuard<'_, Buckets> {
         lock(&self.0.buckets)
+    }
+
+    /// The key of a shared bucket: a digest, as it is nobody's business who called from where. While the master key is changed,
+    /// servers of the one and of the other count by themselves.
+    fn key(&self, what: &str, account: &str, client: Option<IpAddr>) -> Digest {
+        let client = client.map(|client| network(client).to_string()).unwrap_or_default();
+        let parts = [what, account, &client].map(str::as_bytes);
+        self.0.store.digests().digest(Purpose::RateLimit, &parts)
     }
 }
 
@@ -192,12 +222,6 @@ fn refused(name: &'static str, limit: Limit, retry_after: Duration) -> Error {
         retry_after,
         limit: RateLimit { name, quota: limit.burst as u32, window_seconds },
     }
-}
-
-/// The key of a shared bucket: a digest, as it is nobody's business who called from where.
-fn key(what: &str, account: &str, client: Option<IpAddr>) -> [u8; 32] {
-    let client = client.map(|client| network(client).to_string()).unwrap_or_default();
-    Sha256::digest(format!("{what}|{account}|{client}")).into()
 }
 
 /// The buckets of this server's principals. One that is not there is full, so those that are full again are forgotten now
@@ -376,8 +400,11 @@ mod tests {
 
     #[test]
     fn a_client_is_an_address_or_a_network() {
+        let store = Store::new(&virtualstack_store::Config::default()).expect("a store");
+        let limits = Limits::new(store, &Config::default()).expect("limits");
+        let key = |text: &str| limits.key("login", "a", Some(text.parse().expect("an address")));
         let same = |one: &str, other: &str| {
-            let [one, other] = [one, other].map(|text| key("login", "a", Some(text.parse().expect("an address"))));
+            let [one, other] = [one, other].map(key);
             one == other
         };
         assert!(same("192.0.2.1", "::ffff:192.0.2.1"));

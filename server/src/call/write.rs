@@ -141,6 +141,6 @@ impl<C: std::ops::Deref<Target = super::caller::Caller>, R: Mutation> Call<C, R>
             return Ok(None);
         }
         let method = self.caller.info.method.rsplit('.').next().unwrap_or_default();
-        RequestId::new(method, self.request.request_id(), &self.request.said()).map(Some)
+        RequestId::new(method, self.request.request_id(), self.request.said(), self.request.encode_to_vec()).map(Some)
     }
 }

@@ -54,8 +54,8 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         AuthServiceServer: iam::auth::Auth::new(parts.clone(), config);
         SessionServiceServer: iam::sessions::Sessions { store: store.clone() };
         MeServiceServer: iam::me::Me { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
-        TenantServiceServer: iam::tenants::Tenants { store: store.clone(), journal: journal.clone(), passwords: passwords.clone() };
-        UserServiceServer: iam::users::Users { store: store.clone(), passwords: passwords.clone() };
+        TenantServiceServer: iam::tenants::Tenants::new(parts.clone());
+        UserServiceServer: iam::users::Users { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
         RoleServiceServer: iam::roles::Roles { store: store.clone() };
         PermissionServiceServer: iam::roles::Permissions { store: store.clone() };
         ApiKeyServiceServer: iam::api_keys::ApiKeys { store: store.clone() };

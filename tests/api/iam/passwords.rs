@@ -69,12 +69,15 @@ async fn a_reset_ends_the_old_password_and_all_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_good_once_and_the_newest_only() {
+async fn a_token_is_good_once_and_asking_again_ends_nothing() {
     let plane = ControlPlane::start().await;
     plane.tenant("acme").await;
     let first = asked(&plane).await;
+    let ends = "SELECT expires_at FROM iam.password_resets";
+    let ends = async || plane.database.rows::<Value>(ends).await;
+    let until_first = ends().await;
     let second = asked(&plane).await;
-    invalid(&reset(&plane, &first, NEW).await);
+    assert_eq!((&second, ends().await), (&first, until_first), "the same right again, and no longer");
     for unknown in ["vsp_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "x", "' OR true --"] {
         invalid(&reset(&plane, unknown, NEW).await);
     }
@@ -95,6 +98,8 @@ async fn a_token_is_good_once_and_the_newest_only() {
     let uses = futures::future::join_all((0..8).map(|_| reset(&plane, &second, NEW))).await;
     assert_eq!(uses.iter().filter(|(status, _)| *status == 200).count(), 1, "{uses:?}");
     uses.iter().filter(|(status, _)| *status != 200).for_each(invalid);
+    assert_ne!(asked(&plane).await, second, "a right that was used is gone, and asking makes another");
+    plane.database.execute("DELETE FROM iam.password_resets").await;
     login(&plane, NEW).await.expect("the new password");
 
     // What has ended is forgotten.
@@ -157,7 +162,7 @@ async fn nobody_learns_whether_an_address_has_an_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_dies_sends_again_with_another_token() {
+async fn a_worker_that_dies_sends_the_same_token_again() {
     let plane = ControlPlane::without_worker().await;
     plane.tenant("acme").await;
     for (point, mails) in [(Point::BeforeCall, 1), (Point::AfterCall, 2)] {
@@ -174,9 +179,64 @@ async fn a_worker_that_dies_sends_again_with_another_token() {
         assert_eq!(sent.len(), mails, "{point:?}");
         let (last, earlier) = sent.split_last().expect("a mail");
         for mail in earlier {
-            invalid(&reset(&plane, &token_of(mail), NEW).await);
+            assert_eq!(token_of(mail), token_of(last));
         }
         assert_eq!(reset(&plane, &token_of(last), NEW).await.0, 200);
         survivor.drain().await;
     }
+}
+
+/// Nobody's mailbox is filled, by whoever asks, and no tenant fills those of strangers.
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_per_address_and_tenant_are_limited() {
+    let few = virtualstack_server::Config {
+        mails_per_address_per_hour: 3,
+        mails_per_tenant_per_hour: 5,
+        auth_per_minute: 10_000,
+        auth_per_address_per_minute: 10_000,
+        ..Default::default()
+    };
+    let plane = ControlPlane::start_with(few).await;
+    let acme = plane.tenant("acme").await;
+    let limited = |reply: &Reply| {
+        refused(reply, 429, "RESOURCE_EXHAUSTED", "RATE_LIMITED");
+    };
+    // Whether or not somebody has the address, and whichever way it is written.
+    for email in ["ADMIN@demo.example.com", "nobody@example.com"] {
+        for _ in 0..3 {
+            assert_eq!(ask(&plane, email).await.0, 200, "{email}");
+        }
+        limited(&ask(&plane, &email.to_lowercase()).await);
+    }
+    let jobs = "SELECT count(*) FROM background_jobs.jobs WHERE queue = 'mail'";
+    assert_eq!(plane.database.count(jobs).await, 6);
+    // What asks for a mail: a password reset, an invitation, another one, a member to be, a tenant's first admin.
+    let rest = acme.rest();
+    let invite = async |email: &str, query: &str| {
+        let body = json!({"email": email, "role": "roles/viewer"});
+        rest.call("POST", &format!("/v1/invitations{query}"), Some(body)).await
+    };
+    for _ in 0..7 {
+        assert_eq!(invite("guest@example.com", "?validateOnly=true").await.0, 200, "a dry run sends nothing");
+    }
+    let (status, invitation) = invite("guest@example.com", "").await;
+    assert_eq!(status, 200, "{invitation}");
+    let resend = format!("/v1/{}:resend", invitation["name"].as_str().expect("a name"));
+    for _ in 0..2 {
+        assert_eq!(rest.call("POST", &resend, Some(json!({}))).await.0, 200);
+    }
+    limited(&rest.call("POST", &resend, Some(json!({}))).await);
+    let user = json!({"email": "guest@example.com", "displayName": "G"});
+    limited(&rest.call("POST", "/v1/users", Some(user)).await);
+    let tenant = json!({"tenant": {"slug": "third", "displayName": "Third"}, "adminEmail": "guest@example.com"});
+    let (status, told) = plane.operator().await.rest().call("POST", "/v1/tenants", Some(tenant)).await;
+    limited(&(status, told));
+    limited(&ask(&plane, "guest@example.com").await);
+    // And so many of a tenant, to whomever.
+    assert_eq!(invite("second@example.com", "").await.0, 200);
+    assert_eq!(invite("third@example.com", "").await.0, 200);
+    limited(&invite("fourth@example.com", "").await);
+    let other = plane.tenant("rival").await.rest();
+    let body = json!({"email": "fourth@example.com", "role": "roles/viewer"});
+    assert_eq!(other.call("POST", "/v1/invitations", Some(body)).await.0, 200, "another tenant's are its own");
 }

@@ -12,11 +12,11 @@ use crate::iam::token_mail::{MINT, SEND, TokenMail, line, link, moment, ways};
 impl TokenMail for InvitationMail {
     const PREFIX: &'static str = "vsi_";
 
-    async fn mint(&self, context: &TaskContext<'_>, token: &MailToken) -> Result<Option<Message>> {
+    async fn mint(&self, context: &TaskContext<'_>, token: MailToken) -> Result<Option<(Message, MailToken)>> {
         let id = self.invitation;
         let set = async |tx: &mut _| invitations::set_token(tx, id, token.digest()).await;
         let content = context.commit_in_tenant(MINT, set).await?;
-        Ok(content.map(|content| message(content, &link(context.shared, "accept-invitation"), token)))
+        Ok(content.map(|content| (message(content, &link(context.shared, "accept-invitation"), &token), token)))
     }
 
     async fn sent(&self, context: &TaskContext<'_>, token: &MailToken) -> Result<Next> {

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::PasswordResetMail;
 use virtualstack_store::iam::mail_tokens::MailToken;
-use virtualstack_store::iam::password_resets::{self, Holder};
+use virtualstack_store::iam::password_resets::{self, Holder, Right};
 
 use crate::adapters::mail::Message;
 use crate::engine::task::{Next, TaskContext};
@@ -13,11 +13,13 @@ use crate::iam::token_mail::{MINT, SEND, TokenMail, line, link, moment, ways};
 impl TokenMail for PasswordResetMail {
     const PREFIX: &'static str = "vsp_";
 
-    async fn mint(&self, context: &TaskContext<'_>, token: &MailToken) -> Result<Option<Message>> {
-        let account = self.account;
-        let begin = async |tx: &mut _| password_resets::begin(tx, account, token.digest()).await;
+    async fn mint(&self, context: &TaskContext<'_>, new: MailToken) -> Result<Option<(Message, MailToken)>> {
+        let (account, key) = (self.account, &context.shared.master_key);
+        let begin = async |tx: &mut _| password_resets::begin(tx, account, key, &new).await;
         let begun = context.commit(MINT, begin).await?;
-        Ok(begun.map(|(holder, ends)| message(holder, ends, &link(context.shared, "reset-password"), token)))
+        Ok(begun.map(|Right { holder, token, ends }| {
+            (message(holder, ends, &link(context.shared, "reset-password"), &token), token)
+        }))
     }
 
     async fn sent(&self, context: &TaskContext<'_>, _: &MailToken) -> Result<Next> {

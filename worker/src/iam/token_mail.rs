@@ -1,6 +1,6 @@
 //! Mails with a token. Jobs carry ids only: the worker makes the token, commits what it hashes to, and only then sends,
-//! so neither the queue nor the database ever holds one. A try that dies in between leaves a token that nobody has; the
-//! next one makes another, and the one before is worth nothing.
+//! so neither the queue nor the database ever holds one that could be read. Each try to invite makes another token, and the one
+//! before is worth nothing; a reset has one as long as it goes on, kept sealed.
 
 use std::future::Future;
 
@@ -18,12 +18,13 @@ pub(super) trait TokenMail: Job {
     /// What its tokens begin with.
     const PREFIX: &'static str;
 
-    /// Commits what a token hashes to; the mail to send then. None where there is nothing to send any more.
+    /// Commits what a new token hashes to; the mail to send then, and the token in it, which may be one of before. None where
+    /// there is nothing to send any more.
     fn mint(
         &self,
         context: &TaskContext<'_>,
-        token: &MailToken,
-    ) -> impl Future<Output = Result<Option<Message>>> + Send;
+        new: MailToken,
+    ) -> impl Future<Output = Result<Option<(Message, MailToken)>>> + Send;
 
     /// Ends the job with its mail handed over.
     fn sent(&self, context: &TaskContext<'_>, token: &MailToken) -> impl Future<Output = Result<Next>> + Send;
@@ -35,8 +36,8 @@ pub(super) const SEND: &str = "send";
 
 impl<M: TokenMail> Task for M {
     async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
-        let token = MailToken::mint(M::PREFIX)?;
-        let Some(message) = self.mint(context, &token).await? else { return Ok(Next::Done) };
+        let new = MailToken::mint(M::PREFIX)?;
+        let Some((message, token)) = self.mint(context, new).await? else { return Ok(Next::Done) };
         match context.call(SEND, context.shared.mailer.send(message)).await {
             Ok(()) => self.sent(context, &token).await,
             Err(fault) => {

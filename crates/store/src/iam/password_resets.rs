@@ -1,5 +1,5 @@
 //! Password resets: one token per account, good once, for an hour. Tokens are made by the worker when it sends the mail;
-//! here is only what they hash to.
+//! here is what they hash to, and themselves sealed: whoever asks again within the hour is sent the same one.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
@@ -8,8 +8,10 @@ use virtualstack_model::iam::user::AccountState;
 use virtualstack_model::id::AccountId;
 use virtualstack_model::{Error, Result};
 
+use crate::iam::mail_tokens::MailToken;
 use crate::iam::{accounts, sessions};
 use crate::schema::{password_resets as table, users};
+use crate::seal::MasterKey;
 use crate::tx::SystemTx;
 use crate::tx::error::from_diesel;
 
@@ -41,21 +43,63 @@ pub async fn holder(tx: &mut SystemTx, email: &str) -> Result<Option<Holder>> {
     first(tx, holders().filter(users::email.eq(email))).await
 }
 
-/// Keeps the digest of a new token, which replaces an older one; to whom the token is to be sent, and when it ends. None
-/// where nobody has such an account.
-pub async fn begin(tx: &mut SystemTx, account: AccountId, digest: &[u8]) -> Result<Option<(Holder, DateTime<Utc>)>> {
+/// What tokens are sealed for.
+fn purpose(account: AccountId) -> String {
+    format!("password reset {account}")
+}
+
+/// A right to set a new password.
+pub struct Right {
+    /// To whom its token is to be sent.
+    pub holder: Holder,
+    pub token: MailToken,
+    pub ends: DateTime<Utc>,
+}
+
+/// The right of an account that goes on, or a new one with the token that was minted for it: a second request ends nothing,
+/// and makes nothing longer. None where nobody has such an account.
+pub async fn begin(
+    tx: &mut SystemTx,
+    account: AccountId,
+    key: &MasterKey,
+    minted: &MailToken,
+) -> Result<Option<Right>> {
     let Some(holder) = first(tx, holders().filter(users::id.eq(account))).await? else { return Ok(None) };
+    // Of two at once the second one waits here.
+    users::table
+        .find(account)
+        .select(users::id)
+        .for_no_key_update()
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    let kept: Option<(Option<Vec<u8>>, DateTime<Utc>)> = table::table
+        .find(account.0)
+        .filter(table::expires_at.gt(Utc::now()))
+        .select((table::sealed_token, table::expires_at))
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?;
+    // One that was kept by the release before, or sealed with a key that is gone, cannot be sent again.
+    if let Some((Some(sealed), ends)) = kept
+        && let Ok(text) = key.open(&purpose(account), &sealed)
+        && let Ok(text) = String::from_utf8(text)
+    {
+        return Ok(Some(Right { holder, token: MailToken::of(text), ends }));
+    }
     let ends = Utc::now() + TERM;
-    let token = (table::digest.eq(digest), table::expires_at.eq(ends));
+    let sealed = key.seal(&purpose(account), minted.text().as_bytes())?;
+    let token = (table::digest.eq(minted.digest()), table::sealed_token.eq(sealed), table::expires_at.eq(ends));
     diesel::insert_into(table::table)
-        .values((table::account_id.eq(account.0), token))
+        .values((table::account_id.eq(account.0), token.clone()))
         .on_conflict(table::account_id)
         .do_update()
         .set(token)
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
-    Ok(Some((holder, ends)))
+    Ok(Some(Right { holder, token: MailToken::of(minted.text().to_owned()), ends }))
 }
 
 /// Whose token it is, if it is good.

@@ -45,6 +45,7 @@ use self::field::Value;
 pub(crate) use self::field::{Field, Kind};
 pub use self::fragment::Fragment;
 use self::fragment::{Piece, like};
+use crate::digest::DigestKeys;
 use crate::listing::page::Page;
 use crate::tx::reader::Reader;
 use crate::tx::statement::Cost;
@@ -151,7 +152,7 @@ impl<QS> Listing<QS> {
             >,
         Q: SelectDsl<Count<QS>, Output: for<'c> LoadQuery<'static, &'c AsyncPgConnection, i64> + Send + 'static>,
     {
-        let question = self.question(&reader.scope(), request, variant);
+        let question = reader.digests().and_then(|keys| self.question(keys, &reader.scope(), request, variant));
         Box::pin(async move {
             let question = question?;
             let cost = question.cost();
@@ -169,9 +170,15 @@ impl<QS> Listing<QS> {
     }
 
     /// What a request asks, if that can be asked.
-    fn question(&self, scope: &str, request: &ListRequest, variant: &str) -> Result<Question<'_, QS>> {
+    fn question(
+        &self,
+        keys: DigestKeys,
+        scope: &str,
+        request: &ListRequest,
+        variant: &str,
+    ) -> Result<Question<'_, QS>> {
         let ListRequest { page_size, page_token, filter, order_by, show_total } = request;
-        let page = Page::read(*page_size, page_token, &[scope, self.collection, variant, filter, order_by])?;
+        let page = Page::read(keys, *page_size, page_token, &[scope, self.collection, variant, filter, order_by])?;
         let question = Question {
             page,
             filter: Filter::parse(filter)?,
@@ -442,7 +449,8 @@ mod tests {
             let on = tenants::id.eq(user_tenant_roles::tenant_id);
             tenants::table.inner_join(user_tenant_roles::table.on(on)).into_boxed()
         };
-        let question = LISTING.question("tenants/1", request, "").expect("a question");
+        let keys = DigestKeys::new(&[7; 32], None).expect("keys");
+        let question = LISTING.question(keys, "tenants/1", request, "").expect("a question");
         let rows = LISTING.rows::<_, Row>(&question, base()).expect("a query");
         diesel::debug_query::<Pg, _>(&rows).to_string()
     }

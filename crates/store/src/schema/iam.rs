@@ -158,6 +158,7 @@ table! {
         account_id -> Uuid,
         digest -> Bytea,
         expires_at -> Timestamptz,
+        sealed_token -> Nullable<Bytea>,
     }
 }
 

@@ -7,6 +7,7 @@ use diesel_async::pooled_connection::deadpool::Object;
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use virtualstack_model::{Error, Result};
 
+use crate::digest::DigestKeys;
 use crate::tx::ending::Ending;
 use crate::tx::error::{from_diesel, is_fatal, unavailable};
 use crate::tx::opening::Opening;
@@ -23,11 +24,17 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Leased {
     connection: Object<AsyncPgConnection>,
     share: Option<Share>,
+    digests: Option<DigestKeys>,
 }
 
 impl Leased {
     pub(crate) fn new(connection: Object<AsyncPgConnection>, share: Option<Share>) -> Self {
-        Self { connection, share }
+        Self { connection, share, digests: None }
+    }
+
+    /// For transactions that make digests.
+    pub(crate) fn keyed(self, digests: &DigestKeys) -> Self {
+        Self { digests: Some(digests.clone()), ..self }
     }
 
     /// Closes it, and gives the share back to be tried with another one.
@@ -106,6 +113,12 @@ impl Connection {
     pub(crate) fn get(&mut self) -> Result<&mut AsyncPgConnection> {
         let leased = self.open.as_mut().ok_or_else(|| unavailable("the connection is gone"))?;
         Ok(&mut leased.connection)
+    }
+
+    /// What digests are keyed with.
+    pub(crate) fn digests(&self) -> Result<DigestKeys> {
+        let keys = self.open.as_ref().and_then(|leased| leased.digests.clone());
+        keys.ok_or_else(|| Error::internal("the connection is gone, or makes no digests"))
     }
 
     /// For statements that do not wait for one another: polled by `futures::join!`, they go out in its order.

@@ -7,6 +7,7 @@ use diesel_async::methods::LoadQuery;
 use virtualstack_model::Result;
 use virtualstack_model::id::TenantId;
 
+use crate::digest::DigestKeys;
 use crate::tx::statement::{Cost, rows};
 use crate::tx::{AccountTx, Connection, Mode, SystemTx, TenantTx};
 
@@ -14,6 +15,9 @@ use crate::tx::{AccountTx, Connection, Mode, SystemTx, TenantTx};
 pub trait Reader: Send {
     /// Whose data is seen; page tokens are bound to it.
     fn scope(&self) -> String;
+
+    /// What page tokens are keyed with.
+    fn digests(&self) -> Result<DigestKeys>;
 
     /// All rows of a query, which is made anew where its connection turns out to be dead.
     fn load<T, Q>(
@@ -63,6 +67,10 @@ macro_rules! reads {
             fn scope(&self) -> String {
                 let scope: fn(&$tx) -> String = $scope;
                 scope(self)
+            }
+
+            fn digests(&self) -> Result<DigestKeys> {
+                self.connection.digests()
             }
 
             fn load<T, Q>(

@@ -5,6 +5,7 @@ use diesel_async::methods::LoadQuery;
 use virtualstack_model::Result;
 use virtualstack_model::id::TenantId;
 
+use crate::digest::DigestKeys;
 use crate::tx::reader::{Reader, TenantReader};
 use crate::tx::scope::TenantScope;
 use crate::tx::statement::Cost;
@@ -28,6 +29,10 @@ pub struct Single<'s> {
 impl Reader for Single<'_> {
     fn scope(&self) -> String {
         self.scope.tenant.name()
+    }
+
+    fn digests(&self) -> Result<DigestKeys> {
+        Ok(self.store.digests().clone())
     }
 
     fn load<T, Q>(

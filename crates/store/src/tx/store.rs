@@ -14,6 +14,8 @@ use virtualstack_model::log::{Actor, Audit, Outcome as AuditOutcome};
 use virtualstack_model::{Error, Result};
 use virtualstack_queue::{Lease, Outcome};
 
+use crate::digest::DigestKeys;
+use crate::seal::MasterKey;
 use crate::tx::error::{CONFLICT, from_diesel, is_fatal, unavailable};
 use crate::tx::metrics::Action;
 use crate::tx::room::Room;
@@ -100,6 +102,7 @@ impl Config {
 pub struct Store {
     pool: Pool<AsyncPgConnection>,
     shares: Shares,
+    digests: DigestKeys,
     health: Arc<Health>,
     queue_url: Arc<str>,
     listen_url: Arc<str>,
@@ -125,12 +128,25 @@ impl Store {
         Ok(Self {
             pool: pool(url, config.max_connections, wait)?,
             shares,
+            // Good for this process alone, until it is keyed.
+            digests: MasterKey::generate()?.digests()?,
             health,
             queue_url: queue_url.into(),
             listen_url: listen_url.into(),
             patience: wait,
             room: Room::default(),
         })
+    }
+
+    /// The same with digests that are good for all who hold the master key.
+    pub fn keyed(self, key: &MasterKey) -> Result<Self> {
+        Ok(Self { digests: key.digests()?, ..self })
+    }
+
+    /// What digests are keyed with.
+    #[must_use]
+    pub fn digests(&self) -> &DigestKeys {
+        &self.digests
     }
 
     /// Where the queue's runner connects: as the role that works on jobs and sees nothing else.
@@ -427,7 +443,7 @@ impl Store {
         wait.record(start.elapsed().as_secs_f64());
         let mut connection = connection?;
         action.time(&mut connection);
-        Ok(Leased::new(connection, share))
+        Ok(Leased::new(connection, share).keyed(&self.digests))
     }
 }
 

@@ -380,6 +380,8 @@ impl AuthService for Auth {
         let info = &call.info;
         let email = normalize_email(&call.request.email);
         self.limits.account("requestPasswordReset", &email, info.client_address).await?;
+        // Whether or not somebody has the address.
+        self.limits.mail(None, &email).await?;
         let asked = self.store.system(call.system(SystemPurpose::ResetPassword), async |tx| {
             // PostgreSQL has no text with a NUL.
             let holder = if email.contains('\0') { None } else { password_resets::holder(tx, &email).await? };

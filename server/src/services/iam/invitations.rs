@@ -53,6 +53,9 @@ impl InvitationService for Invitations {
         let desired = call.request.invitation.clone().unwrap_or_default();
         let email = normalize_email(&desired.email);
         let expires_at = desired.expire_time.map(end).transpose()?;
+        if !call.request.validate_only {
+            self.limits.mail(Some(call.tenant_id()), &email).await?;
+        }
         let create = async |tx: &mut TenantTx<Write>| {
             let role = grantable(&call, tx, &desired.role).await?;
             if let Some(MembershipState::Active | MembershipState::Inactive) =
@@ -78,6 +81,8 @@ impl InvitationService for Invitations {
 
     async fn resend_invitation(&self, call: TenantCall<proto::ResendInvitationRequest>) -> Result<proto::Invitation> {
         let id = InvitationId::parse("name", &call.request.name)?;
+        let invited = invitations::get(&mut self.store.single(&call.tenant()), id).await?;
+        self.limits.mail(Some(call.tenant_id()), &invited.email).await?;
         let resend = async |tx: &mut TenantTx<Write>| {
             let invitation = invitations::lock(tx, id).await?;
             // A new term is a new grant.

@@ -13,6 +13,7 @@ use virtualstack_store::tenant_life::{self, FirstAdmin, NewTenant};
 use virtualstack_store::{Store, SystemTx, TenantTx, Write};
 
 use crate::auth::journal::{Journal, Whose};
+use crate::auth::limits::Limits;
 use crate::auth::passwords::{self, Passwords};
 use crate::call::codec;
 use crate::call::list::{List as _, page};
@@ -20,6 +21,7 @@ use crate::call::message::{time, update_mask};
 use crate::call::write::{Answer, Mutation};
 use crate::call::{AccountCall, PlatformCall, TenantCall};
 use crate::generated::virtualstack::iam::v1::TenantService;
+use crate::services::parts::Parts;
 use crate::shares::Holder;
 
 /// Lets its holder see every tenant.
@@ -37,9 +39,10 @@ const KEPT: TimeDelta = TimeDelta::days(30);
 const UPDATABLE: [&str; 4] = ["display_name", "settings", "settings.invitation_days", "settings.api_key_max_days"];
 
 pub(crate) struct Tenants {
-    pub(crate) store: Store,
-    pub(crate) journal: Journal,
-    pub(crate) passwords: Passwords,
+    store: Store,
+    journal: Journal,
+    passwords: Passwords,
+    limits: Limits,
 }
 
 impl TenantService for Tenants {
@@ -95,6 +98,9 @@ impl TenantService for Tenants {
         let name = if request.admin_display_name.is_empty() { &email } else { &request.admin_display_name };
         if !password.is_empty() {
             passwords::check_policy(&password, "admin_password", &[&email, name, &desired.slug])?;
+        }
+        if !request.validate_only {
+            self.limits.mail(None, &email).await?;
         }
         // The same work with and without one, and whether or not the address has an account.
         let with_password = !password.is_empty();
@@ -180,6 +186,11 @@ enum Change {
 }
 
 impl Tenants {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { store, journal, passwords, limits, .. } = parts;
+        Self { store, journal, passwords, limits }
+    }
+
     async fn change<R: Mutation>(&self, call: &PlatformCall<R>, name: &str, change: Change) -> Result<proto::Tenant> {
         let make = async |tx: &mut SystemTx| {
             let before = lock(tx, "name", name).await?;

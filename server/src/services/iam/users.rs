@@ -14,6 +14,7 @@ use virtualstack_store::iam::roles::{self, Key, Role};
 use virtualstack_store::iam::users::{self, Member, NewUser};
 use virtualstack_store::{Store, TenantTx, Write};
 
+use crate::auth::limits::Limits;
 use crate::auth::passwords::{self, Passwords};
 use crate::call::TenantCall;
 use crate::call::codec;
@@ -26,6 +27,7 @@ use crate::shares::Holder;
 pub(crate) struct Users {
     pub(crate) store: Store,
     pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
 }
 
 impl UserService for Users {
@@ -47,6 +49,9 @@ impl UserService for Users {
         let email = normalize_email(&desired.email);
         if !desired.roles.is_empty() {
             call.access().authorize(ASSIGN_ROLES)?;
+        }
+        if !call.request.validate_only {
+            self.limits.mail(Some(call.tenant_id()), &email).await?;
         }
         let hash = self.hash(password, &[&email, &desired.display_name], Holder::Tenant(call.tenant_id())).await?;
         // An operator who helps out is no member.

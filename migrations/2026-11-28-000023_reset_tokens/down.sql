@@ -1,0 +1,1 @@
+ALTER TABLE iam.password_resets DROP COLUMN sealed_token;
