@@ -23,6 +23,9 @@ use crate::shares::{self, Part};
 /// Bytes that gRPC puts before a message.
 const FRAME: usize = 5;
 
+/// Clients ask it one thing after the other, each when the last was answered.
+const REFLECTION: &str = "/grpc.reflection.";
+
 /// Bytes of a request by whom nobody knows: theirs are small.
 const STRANGERS: usize = 64 * 1024;
 
@@ -47,7 +50,8 @@ pub(crate) async fn layer(State(bodies): State<Bodies>, request: Request, next: 
         return super::reply(shares::too_many_bytes());
     }
     let path = request.uri().path();
-    let (stream_in, stream_out) = (CLIENT_STREAMS.contains(&path), SERVER_STREAMS.contains(&path));
+    let stream_in = CLIENT_STREAMS.contains(&path) || path.starts_with(REFLECTION);
+    let stream_out = SERVER_STREAMS.contains(&path);
     let request = if stream_in {
         request
     } else {
