@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tonic::Code;
+use virtualstack_proto::bounded;
 
 /// More violations than this help nobody; of the rest there is a number.
 const MAX_VIOLATIONS: usize = 50;
@@ -166,20 +167,6 @@ impl Violations {
         }));
         Err(problem)
     }
-}
-
-/// A text with an end, and nothing in it that JSON takes more than two bytes for each.
-fn bounded(text: &str, most: usize) -> String {
-    let mut bounded = String::with_capacity(text.len().min(most));
-    for letter in text.chars() {
-        let letter = if letter.is_control() { ' ' } else { letter };
-        if bounded.len() + letter.len_utf8() > most {
-            bounded.push('…');
-            break;
-        }
-        bounded.push(letter);
-    }
-    bounded
 }
 
 /// The HTTP status of a code.

@@ -50,6 +50,22 @@ pub fn permissions() -> impl Iterator<Item = &'static Permission> {
     PERMISSIONS.iter()
 }
 
+/// A text of an error with at most so many bytes, and nothing in it that takes more than twice its room in JSON: what a client sent
+/// comes back in part only.
+#[must_use]
+pub fn bounded(text: &str, most: usize) -> String {
+    let mut bounded = String::with_capacity(text.len().min(most));
+    for letter in text.chars() {
+        let letter = if letter.is_control() { ' ' } else { letter };
+        if bounded.len() + letter.len_utf8() > most {
+            bounded.push('…');
+            break;
+        }
+        bounded.push(letter);
+    }
+    bounded
+}
+
 /// The name of a status code as it stands in JSON and in metrics, e.g. "NOT_FOUND".
 #[must_use]
 pub fn code_name(code: tonic::Code) -> &'static str {

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use virtualstack_model::Error;
 use virtualstack_model::error::{Excess, RateLimit, Violation};
+use virtualstack_proto::bounded;
 
 /// Violations that are named at most; of the rest there is a number.
 const MAX_VIOLATIONS: usize = 50;
@@ -100,20 +101,6 @@ fn add_violations(details: &mut ErrorDetails, violations: &[Violation]) {
         room -= size;
         details.add_bad_request_violation(field, description);
     }
-}
-
-/// A text with at most so many bytes, and nothing in it that would take more room in JSON than two bytes each.
-fn bounded(text: &str, most: usize) -> String {
-    let mut bounded = String::with_capacity(text.len().min(most));
-    for letter in text.chars() {
-        let letter = if letter.is_control() { ' ' } else { letter };
-        if bounded.len() + letter.len_utf8() > most {
-            bounded.push('…');
-            break;
-        }
-        bounded.push(letter);
-    }
-    bounded
 }
 
 /// Numbers for programs: a violation of a quota has only words for them.
