@@ -6,7 +6,7 @@ use virtualstack_model::iam::tenant::PROVIDER_SLUG;
 use virtualstack_model::iam::user::{PLATFORM_ADMIN, TENANT_ADMIN, normalize_email};
 use virtualstack_store::iam::system_roles;
 use virtualstack_store::iam::tenants::{self, Key};
-use virtualstack_store::iam::{accounts, permissions, users};
+use virtualstack_store::iam::{accounts, permissions, roles, users};
 use virtualstack_store::tenant_life::{self, NewTenant};
 use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
@@ -38,7 +38,8 @@ pub async fn update_permissions(store: &Store) -> Result<()> {
     store
         .system(system(), async |tx| {
             permissions::replace(tx, &catalogue).await?;
-            system_roles::ensure_all(tx).await
+            system_roles::ensure_all(tx).await?;
+            roles::ensure_name_keys(tx).await
         })
         .await
 }
