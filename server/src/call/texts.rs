@@ -1,4 +1,4 @@
-//! What people write: names and addresses. More is asked of them than the rules of the contract can say, so their fields say
+//! What people write: names, addresses and passwords. More is asked of them than the rules of the contract can say, so their fields say
 //! what they are (`virtualstack.options.v1.text`).
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use prost_reflect::{
     Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage,
 };
 use virtualstack_model::error::Violation;
-use virtualstack_model::iam::user;
+use virtualstack_model::iam::{password, user};
 use virtualstack_model::name;
 use virtualstack_proto::DESCRIPTOR_POOL;
 
@@ -17,6 +17,7 @@ use virtualstack_proto::DESCRIPTOR_POOL;
 enum Text {
     Name,
     Address,
+    NewPassword,
 }
 
 impl Text {
@@ -25,6 +26,7 @@ impl Text {
         match self {
             Self::Name => name::check(text).err(),
             Self::Address => user::check_email(&user::normalize_email(text)).err(),
+            Self::NewPassword => password::check_length(&password::normalize(text)).err(),
         }
     }
 }
@@ -71,6 +73,7 @@ impl Options {
             match (field.kind(), options.get_extension(&self.text).as_enum_number()) {
                 (Kind::String, Some(1)) => found.push((path.clone(), Text::Name)),
                 (Kind::String, Some(2)) => found.push((path.clone(), Text::Address)),
+                (Kind::String, Some(3)) => found.push((path.clone(), Text::NewPassword)),
                 (Kind::Message(inner), _) if path.len() < DEPTH => self.find(&inner, path, found),
                 _ => {}
             }

@@ -15,8 +15,14 @@ fn ok(reply: Reply) -> Value {
 }
 
 /// Fields by which nobody is named anew: they are looked up, and an address that is none finds nobody.
-const LOOKED_UP: [&str; 2] =
-    ["virtualstack.iam.v1.LoginRequest.email", "virtualstack.iam.v1.RequestPasswordResetRequest.email"];
+const LOOKED_UP: [&str; 5] = [
+    "virtualstack.iam.v1.LoginRequest.email",
+    "virtualstack.iam.v1.LoginRequest.password",
+    "virtualstack.iam.v1.RequestPasswordResetRequest.email",
+    "virtualstack.iam.v1.ChangePasswordRequest.old_password",
+    // That of an account that is there, or a new one's.
+    "virtualstack.iam.v1.AcceptInvitationRequest.password",
+];
 
 /// Every name and address that a request may bring says what it is, or has a rule that takes ASCII only.
 #[test]
@@ -32,7 +38,7 @@ fn names_and_addresses_say_what_they_are() {
                 walk(&inner, seen, checked);
             }
             let options = field.options();
-            let is_name = field.name().ends_with("display_name") || field.name().ends_with("email");
+            let is_name = ["display_name", "email", "password"].iter().any(|end| field.name().ends_with(end));
             let behaviours = options.get_extension(&extension("google.api.field_behavior"));
             let output =
                 behaviours.as_list().is_some_and(|list| list.iter().any(|item| item.as_enum_number() == Some(3)));
@@ -42,9 +48,10 @@ fn names_and_addresses_say_what_they_are() {
             let text = options.get_extension(&extension("virtualstack.options.v1.text")).as_enum_number();
             let rules = options.get_extension(&extension("buf.validate.field"));
             let rules = rules.as_message().map(|rules| rules.to_string()).unwrap_or_default();
-            let expected = if field.name().ends_with("email") { 2 } else { 1 };
+            let kinds = [("display_name", 1), ("email", 2), ("password", 3)];
+            let expected = kinds.iter().find(|(end, _)| field.name().ends_with(end)).map(|(_, kind)| *kind);
             assert!(
-                text == Some(expected) || rules.contains("a-z0-9"),
+                text == expected || rules.contains("a-z0-9"),
                 "{}: say its virtualstack.options.v1.text",
                 field.full_name()
             );

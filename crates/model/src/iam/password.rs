@@ -37,13 +37,16 @@ pub fn normalize(password: &str) -> String {
     password.nfkc().collect()
 }
 
+/// Checks how long a normalised password is.
+pub fn check_length(password: &str) -> Result<(), &'static str> {
+    if LENGTH.contains(&password.chars().count()) { Ok(()) } else { Err("must have 12 to 128 characters") }
+}
+
 /// Checks a password that somebody chooses, in its normalised form. `about` is what is known of them: their address, their name. The error says
 /// what is wrong, as the end of a sentence that begins with the field.
 pub fn check(password: &str, about: &[&str]) -> Result<(), &'static str> {
     let password = normalize(password);
-    if !LENGTH.contains(&password.chars().count()) {
-        return Err("must have 12 to 128 characters");
-    }
+    check_length(&password)?;
     let about: Vec<_> = about.iter().flat_map(|text| words(&text.to_lowercase())).collect();
     judge(&password.to_lowercase(), &about)
 }
