@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use virtualstack_server::{GatewaySecret, MasterKey, password};
+use virtualstack_server::{GatewaySecret, MasterKey, check_email, normalize_email, password};
 use virtualstack_store::schema::reach;
 use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
 use virtualstack_worker::adapters::mail;
@@ -240,15 +240,7 @@ impl Config {
 
 /// Whether mail can go to it, as far as its form says.
 fn is_address(text: &str) -> bool {
-    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[],;:\\\"@".contains(c);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.chars().all(|c| c.is_alphanumeric() || c == '-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let Some((local, domain)) = text.rsplit_once('@') else { return false };
-    (1..=64).contains(&local.len()) && local.chars().all(plain) && text.len() <= 254 && domain.split('.').all(label)
+    check_email(&normalize_email(text)).is_ok()
 }
 
 /// Loads the settings. `file` may be missing unless it was asked for; `arguments` are keys, flags and values.

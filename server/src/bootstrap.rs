@@ -7,7 +7,7 @@ use virtualstack_model::iam::user::{PLATFORM_ADMIN, TENANT_ADMIN, normalize_emai
 use virtualstack_model::log::{Actor, Audit, Outcome};
 use virtualstack_store::iam::system_roles;
 use virtualstack_store::iam::tenants::{self, Key};
-use virtualstack_store::iam::{accounts, password_resets, permissions, sessions, users};
+use virtualstack_store::iam::{accounts, password_resets, permissions, roles, sessions, users};
 use virtualstack_store::tenant_life::{self, NewTenant};
 use virtualstack_store::{Store, SystemPurpose, SystemScope};
 
@@ -39,7 +39,8 @@ pub async fn update_permissions(store: &Store) -> Result<()> {
     store
         .system(system(), async |tx| {
             permissions::replace(tx, &catalogue).await?;
-            system_roles::ensure_all(tx).await
+            system_roles::ensure_all(tx).await?;
+            roles::ensure_name_keys(tx).await
         })
         .await
 }

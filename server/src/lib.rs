@@ -21,4 +21,5 @@ pub use config::{Config, GatewaySecret, WRONG_SETTING};
 pub use server::{Deps, Server, bind, bind_on, check, listen};
 pub use virtualstack_model::Error;
 pub use virtualstack_model::iam::password;
+pub use virtualstack_model::iam::user::{check_email, normalize_email};
 pub use virtualstack_store::MasterKey;

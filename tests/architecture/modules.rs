@@ -52,6 +52,7 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("virtualstack_server::bootstrap", &["iam", "tenant_life"], "makes the provider's tenant and its first admin"),
     ("virtualstack_server::call::caller", &["iam"], "who calls is a principal of iam, whatever is called"),
     ("virtualstack_server::call::codec", &["compute"], "makes the rules of messages ready with one that has many"),
+    ("virtualstack_server::call::texts", &["iam"], "checks the addresses and passwords that any message may bring"),
     ("virtualstack_server::layers::authorize", &["iam"], "decides by what iam knows of who calls"),
     ("virtualstack_server::services", &["iam", "compute"], "the list of the services of all modules"),
     ("virtualstack_server::services::iam::tenants", &["tenant_life"], "the rpcs by which a tenant begins and ends"),

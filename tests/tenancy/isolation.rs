@@ -466,7 +466,11 @@ impl World {
         let change = json!({"id": user, "account_id": account, "email": format!("{account}@example.com")});
         let admin = format!("email = 'admin@{slug}.example.com'");
         let users = copy("iam.memberships", change, &admin);
-        let roles = copy("iam.tenant_roles", json!({"id": role, "display_name": name}), "display_name = 'pattern'");
+        let roles = copy(
+            "iam.tenant_roles",
+            json!({"id": role, "display_name": name, "name_key": name}),
+            "display_name = 'pattern'",
+        );
         self.plane.database.execute(&format!("{compute}{accounts}{users}{roles}")).await;
         let email = format!("admin@{slug}.example.com");
         let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");

@@ -9,6 +9,7 @@ pub mod filter;
 pub mod id;
 pub mod jobs;
 pub mod log;
+pub mod name;
 pub mod operation;
 pub mod page;
 mod sql;

@@ -51,7 +51,7 @@ pub(crate) enum Checked {
     /// It is not the password.
     Wrong,
     Right,
-    /// It is, and the hash cost less than a new one does: make a new one.
+    /// It is, and the hash costs less than a new one does, or is of the password as it was typed: make a new one.
     RightButWeak,
 }
 
@@ -64,7 +64,7 @@ impl Passwords {
 
     /// The hash of a password, as a PHC string. Holders take turns.
     pub(crate) async fn hash(&self, password: String, holder: Holder) -> Result<String> {
-        let params = self.cost.params()?;
+        let (params, password) = (self.cost.params()?, password::normalize(&password));
         let hash = move |memory: &mut Memory| {
             let salt = Salt::generate();
             let hash = PasswordHash {
@@ -79,11 +79,12 @@ impl Passwords {
         self.hashers.run(Errand::Set, holder, hash).await
     }
 
-    /// Checks a password. Without a hash it does the same work, and the answer is no.
+    /// Checks a password: normalised, and where that makes a difference as it was typed too, for so it was hashed once. Without
+    /// a hash it does the same work, and the answer is no.
     pub(crate) async fn check(&self, password: String, hash: Option<String>, holder: Holder) -> Result<Checked> {
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.nobody.to_string());
-        let cost = self.cost;
+        let (cost, normalized) = (self.cost, password::normalize(&password));
         let check = move |memory: &mut Memory| {
             let hash = PasswordHash::new(&hash).map_err(wrong)?;
             let params = Params::try_from(&hash).map_err(wrong)?;
@@ -92,9 +93,12 @@ impl Passwords {
                 return Err(Error::internal("a hash without salt or output"));
             };
             // Outputs compare in constant time.
-            let right = output(&password, salt, &params, version, memory)? == *kept && known;
+            let mut is =
+                |password: &str| Ok::<_, Error>(output(password, salt, &params, version, memory)? == *kept && known);
+            let right = is(&normalized)?;
+            let as_typed = password != normalized && is(&password)?;
             let weak = params.m_cost() < cost.memory_kib || params.t_cost() < cost.passes;
-            Ok(match (right, weak) {
+            Ok(match (right || as_typed, weak || !right) {
                 (false, _) => Checked::Wrong,
                 (true, false) => Checked::Right,
                 (true, true) => Checked::RightButWeak,
@@ -149,5 +153,24 @@ mod tests {
         let weak = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).expect("params"));
         let weak: PasswordHash = weak.hash_password(b"correct horse").expect("hash");
         assert_eq!(check("correct horse", Some(&weak.to_string())).await, Checked::RightButWeak);
+    }
+
+    #[tokio::test]
+    async fn a_password_is_the_same_on_every_keyboard() {
+        let passwords = Passwords::new(1, HashCost::default()).await.expect("hasher");
+        let (composed, apart) = ("caf\u{e9} horse", "cafe\u{301} horse");
+        let check = async |password: &str, hash: &str| {
+            passwords.check(password.to_owned(), Some(hash.to_owned()), Holder::All).await.expect("checked")
+        };
+        for password in [composed, apart] {
+            let hash = passwords.hash(password.to_owned(), Holder::All).await.expect("hash");
+            assert_eq!((check(composed, &hash).await, check(apart, &hash).await), (Checked::Right, Checked::Right));
+            assert_eq!(check("cafe horse", &hash).await, Checked::Wrong);
+        }
+        // A hash of before is of what was typed: it still opens, and is made anew.
+        let old = Argon2::new(Algorithm::Argon2id, Version::V0x13, HashCost::default().params().expect("params"));
+        let old: PasswordHash = old.hash_password(apart.as_bytes()).expect("hash");
+        assert_eq!(check(apart, &old.to_string()).await, Checked::RightButWeak);
+        assert_eq!(check(composed, &old.to_string()).await, Checked::Wrong);
     }
 }

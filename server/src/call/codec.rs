@@ -13,7 +13,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 use virtualstack_model::Error;
 use virtualstack_model::error::Violation;
 
-use crate::call::status;
+use crate::call::{status, texts};
 
 static VALIDATOR: LazyLock<Validator> = LazyLock::new(Validator::new);
 
@@ -64,17 +64,17 @@ impl<U: Message + ReflectMessage + Default> Decoder for ValidatingDecoder<U> {
 
 /// Holds a message against its rules. Resources that were merged from a partial update come here by hand.
 pub(crate) fn validate(message: &impl ReflectMessage) -> Result<(), Error> {
-    match VALIDATOR.validate(message) {
-        Ok(()) => Ok(()),
-        Err(prost_protovalidate::Error::Validation(invalid)) => Err(Error::invalid_all(
-            invalid
-                .violations()
-                .iter()
-                .map(|violation| Violation::new(&field(violation), description(violation)))
-                .collect(),
-        )),
-        Err(error) => Err(Error::internal(error)),
-    }
+    let mut violations = match VALIDATOR.validate(message) {
+        Ok(()) => Vec::new(),
+        Err(prost_protovalidate::Error::Validation(invalid)) => invalid
+            .violations()
+            .iter()
+            .map(|violation| Violation::new(&field(violation), description(violation)))
+            .collect(),
+        Err(error) => return Err(Error::internal(error)),
+    };
+    texts::check(message, &mut violations);
+    if violations.is_empty() { Ok(()) } else { Err(Error::invalid_all(violations)) }
 }
 
 /// Path of the field that is wrong. Of an entry of a map it ends in its key, as JSON writes it. The validator puts paths together
@@ -129,7 +129,7 @@ fn collection(pattern: &str) -> Option<&str> {
 /// Compiles the rules before the first request needs them.
 pub(crate) fn preload() {
     let warm = virtualstack_proto::virtualstack::compute::v1::CreateVmRequest::default();
-    let _ = VALIDATOR.validate(&warm);
+    let _ = validate(&warm);
 }
 
 #[cfg(test)]

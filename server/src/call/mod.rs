@@ -9,6 +9,7 @@ pub(crate) mod codec;
 pub(crate) mod list;
 pub(crate) mod message;
 pub(crate) mod status;
+mod texts;
 pub(crate) mod write;
 
 use std::ops::Deref;

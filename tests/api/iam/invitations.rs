@@ -98,7 +98,7 @@ async fn an_invitation_is_a_way_in() {
     plane.mailed().await;
     let mails = plane.mail_to(NEW);
     assert_eq!(mails.len(), 1, "{mails:?}");
-    assert!(mails[0].contains("admin@acme.example.com invites you to acme."), "{}", mails[0]);
+    assert!(mails[0].contains("“admin@ acme. example. com” invites you to “acme”."), "{}", mails[0]);
     let (_, list) = rest.call("GET", "/v1/invitations", None).await;
     assert_eq!(list, json!({"invitations": [sent], "nextPageToken": ""}));
 
@@ -428,7 +428,7 @@ async fn a_member_made_beforehand_becomes_active() {
     };
     let name = invite_member().await;
     let mail = plane.next_mail_to(NEW).await;
-    assert!(mail.contains("You are invited to acme."), "{mail}");
+    assert!(mail.contains("You are invited to “acme”."), "{mail}");
     let (_, shown) = acme.rest().call("GET", &format!("/v1/{name}"), None).await;
     assert_eq!((&shown["role"], &shown["inviter"]), (&json!(""), &json!("")), "{shown}");
     plane.mailed().await;

@@ -11,4 +11,5 @@ mod sessions;
 mod support;
 mod taking;
 mod tenants;
+mod texts;
 mod users;

@@ -229,7 +229,7 @@ async fn wrong_input_and_missing_rights_are_refused() {
     let fields = |reply: &Reply| refused(reply, 400, "INVALID_ARGUMENT", "INVALID_FIELDS");
     assert_eq!(
         fields(&add(&rest, json!({"email": "nobody", "roles": ["viewer"]})).await),
-        ["user.email", "user.displayName", "user.roles[0]"]
+        ["user.displayName", "user.roles[0]", "user.email"]
     );
     let short = json!({"email": "ada@example.com", "displayName": "Ada", "password": "too short"});
     assert_eq!(fields(&add(&rest, short).await), ["user.password"]);

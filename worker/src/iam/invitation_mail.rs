@@ -2,12 +2,13 @@
 
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::InvitationMail;
+use virtualstack_model::name::quoted;
 use virtualstack_store::iam::invitations::{self, MailContent};
 use virtualstack_store::iam::mail_tokens::MailToken;
 
 use crate::adapters::mail::Message;
 use crate::engine::task::{Next, TaskContext};
-use crate::iam::token_mail::{MINT, SEND, TokenMail, line, link, moment, ways};
+use crate::iam::token_mail::{MINT, SEND, TokenMail, link, moment, ways};
 
 impl TokenMail for InvitationMail {
     const PREFIX: &'static str = "vsi_";
@@ -27,11 +28,10 @@ impl TokenMail for InvitationMail {
 }
 
 fn message(letter: MailContent, link: &str, token: &MailToken) -> Message {
-    let tenant = line(&letter.tenant);
-    let name = tenant.trim_end_matches('.');
+    let tenant = quoted(&letter.tenant);
     let invites = match &letter.inviter {
-        Some(inviter) => format!("{} invites you to {name}.", line(inviter)),
-        None => format!("You are invited to {name}."),
+        Some(inviter) => format!("{} invites you to {tenant}.", quoted(inviter)),
+        None => format!("You are invited to {tenant}."),
     };
     let text = format!(
         "Hello,\n\n{invites}\n\nTo accept, open this link:\n\n{}\n\
@@ -59,13 +59,13 @@ mod tests {
             expires_at: DateTime::from_timestamp(1_800_000_000, 0).expect("a time"),
         };
         let mail = message(letter.clone(), "https://example.com/accept-invitation", &token);
-        assert_eq!(mail.subject, "Invitation to Acme Inc.");
+        assert_eq!(mail.subject, "Invitation to “Acme Inc.”");
         let lines: Vec<_> = mail.text.lines().collect();
-        assert!(lines.contains(&"Bob the Boss invites you to Acme Inc."), "{}", mail.text);
+        assert!(lines.contains(&"“Bob the Boss” invites you to “Acme Inc.”."), "{}", mail.text);
         assert!(lines.contains(&&*format!("https://example.com/accept-invitation#token={}", token.text())));
         assert!(lines.contains(&token.text()));
         assert!(mail.text.contains("ends on 15 January 2027, 08:00 UTC."), "{}", mail.text);
         let mail = message(MailContent { inviter: None, ..letter }, "", &token);
-        assert!(mail.text.contains("You are invited to Acme Inc."), "{}", mail.text);
+        assert!(mail.text.contains("You are invited to “Acme Inc.”."), "{}", mail.text);
     }
 }

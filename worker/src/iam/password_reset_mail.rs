@@ -3,12 +3,13 @@
 use chrono::{DateTime, Utc};
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::PasswordResetMail;
+use virtualstack_model::name::quoted;
 use virtualstack_store::iam::mail_tokens::MailToken;
 use virtualstack_store::iam::password_resets::{self, Holder, Right};
 
 use crate::adapters::mail::Message;
 use crate::engine::task::{Next, TaskContext};
-use crate::iam::token_mail::{MINT, SEND, TokenMail, line, link, moment, ways};
+use crate::iam::token_mail::{MINT, SEND, TokenMail, link, moment, ways};
 
 impl TokenMail for PasswordResetMail {
     const PREFIX: &'static str = "vsp_";
@@ -33,7 +34,7 @@ fn message(holder: Holder, ends: DateTime<Utc>, link: &str, token: &MailToken) -
          link:\n\n{}\n\
          This works once, until {}. If it was not you who asked, you need not do anything: your password stays as it \
          is.\n",
-        line(&holder.display_name),
+        quoted(&holder.display_name),
         ways(link, token),
         moment(ends),
     );

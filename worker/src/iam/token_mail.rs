@@ -71,12 +71,6 @@ pub(super) fn link(shared: &Shared, page: &str) -> String {
     format!("{}/{page}", shared.link_base.trim_end_matches('/'))
 }
 
-/// A name that somebody chose, on one line.
-pub(super) fn line(name: &str) -> String {
-    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    name.split(|c: char| breaks(c) || c == ' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
 pub(super) fn moment(time: DateTime<Utc>) -> String {
     time.format("%-d %B %Y, %H:%M UTC").to_string()
 }
@@ -84,11 +78,6 @@ pub(super) fn moment(time: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_stays_on_its_line() {
-        assert_eq!(line(" Acme\r\nBcc: eve@example.com\u{2028}\tInc. "), "Acme Bcc: eve@example.com Inc.");
-    }
 
     #[test]
     fn ten_tries_are_an_hour() {

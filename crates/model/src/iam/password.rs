@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
+use unicode_normalization::UnicodeNormalization as _;
+
 /// Characters (Unicode scalar values) of a password.
 pub const LENGTH: RangeInclusive<usize> = 12..=128;
 
@@ -29,12 +31,22 @@ const ROWS: &[&str] = &[
     "1q2w3e4r5t6y7u8i9o0p",
 ];
 
-/// Checks a password that somebody chooses. `about` is what is known of them: their address, their name. The error says
+/// The form in which passwords are hashed: keyboards make the same letters of different characters.
+#[must_use]
+pub fn normalize(password: &str) -> String {
+    password.nfkc().collect()
+}
+
+/// Checks how long a normalised password is.
+pub fn check_length(password: &str) -> Result<(), &'static str> {
+    if LENGTH.contains(&password.chars().count()) { Ok(()) } else { Err("must have 12 to 128 characters") }
+}
+
+/// Checks a password that somebody chooses, in its normalised form. `about` is what is known of them: their address, their name. The error says
 /// what is wrong, as the end of a sentence that begins with the field.
 pub fn check(password: &str, about: &[&str]) -> Result<(), &'static str> {
-    if !LENGTH.contains(&password.chars().count()) {
-        return Err("must have 12 to 128 characters");
-    }
+    let password = normalize(password);
+    check_length(&password)?;
     let about: Vec<_> = about.iter().flat_map(|text| words(&text.to_lowercase())).collect();
     judge(&password.to_lowercase(), &about)
 }
@@ -168,11 +180,17 @@ mod tests {
     }
 
     #[test]
-    fn length_counts_characters_as_they_are_given() {
+    fn length_counts_characters_as_they_are_hashed() {
         refused("12 to 128", &["", "hQ7!vz2#Lm9", "éééééé", &"hQ7!vz2#Lm9p".repeat(11)]);
         let long: String = (0..128).map(|i| char::from(b'a' + (i * i * 7 % 131 % 26) as u8)).collect();
         assert_eq!(check(&long, &[]), Ok(()));
         assert!(check(&format!("{long}x"), &[]).is_err());
+        // Six letters with a mark each are six, and a hundred of them no more than that.
+        refused("12 to 128", &["e\u{301}a\u{300}o\u{308}u\u{308}i\u{302}n\u{303}"]);
+        assert_eq!(
+            check(&long.chars().map(|c| format!("{c}\u{30c}")).collect::<String>(), &[]),
+            check(&long.chars().map(|c| format!("{c}\u{30c}").nfkc().collect::<String>()).collect::<String>(), &[])
+        );
         // Twelve characters, though more bytes, and more characters in lower case.
         assert_eq!(check("İstanbul'u77", &[]), Ok(()));
     }
@@ -192,6 +210,8 @@ mod tests {
     fn repeating_adds_nothing() {
         refused("repeats", &["passwordpassword", "password password", "Monkey1Monkey2", "monkey monkey monkey"]);
         refused("repeats", &["xk4vxk4vxk4v", "xk4v-xk4v-xk4v", "xk4vq9pzxk4vq9pz", "xyxyxyxyxyxyx"]);
+        // In whatever width it is typed.
+        refused("commonest", &["ｐａｓｓｗｏｒｄ１２３４"]);
         refused("sequence", &["aaaaaaaaaaaa", "            ", "aaaabbbbcccc", "éééééééééééé"]);
     }
 

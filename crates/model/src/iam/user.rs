@@ -2,6 +2,7 @@
 
 use unicode_normalization::UnicodeNormalization;
 
+use crate::name;
 use crate::sql::text_enum;
 
 text_enum! {
@@ -41,10 +42,43 @@ text_enum! {
     }
 }
 
-/// The form in which addresses are compared and kept: NFKC, lower case, no space around.
+/// The form in which addresses are compared and kept: NFKC, lower case, no space around, the domain as the DNS has it.
 #[must_use]
 pub fn normalize_email(email: &str) -> String {
-    email.trim().nfkc().collect::<String>().to_lowercase()
+    let email = email.trim().nfkc().collect::<String>().to_lowercase();
+    match email.rsplit_once('@') {
+        Some((local, domain)) if !domain.is_ascii() => match idna::domain_to_ascii(domain) {
+            Ok(domain) => format!("{local}@{domain}"),
+            // It is no address, which whoever checks it is told.
+            Err(_) => email,
+        },
+        _ => email,
+    }
+}
+
+/// Bytes of an address at most, and of what is before the @.
+const LONGEST_EMAIL: usize = 254;
+const LONGEST_LOCAL_PART: usize = 64;
+
+/// Refuses what is no address, in its normalised form. The error is the end of a sentence that begins with the field.
+pub fn check_email(email: &str) -> Result<(), &'static str> {
+    let Some((local, domain)) = email.rsplit_once('@') else { return Err("must be an e-mail address") };
+    let of_local = |c: char| {
+        c.is_ascii_alphanumeric() || ".!#$%&'*+/=?^_`{|}~-".contains(c) || (!c.is_ascii() && !c.is_whitespace())
+    };
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let seen = local.is_ascii() || name::check(local).is_ok();
+    let whole = (1..=LONGEST_LOCAL_PART).contains(&local.len()) && email.len() <= LONGEST_EMAIL;
+    if whole && seen && local.chars().all(of_local) && domain.split('.').all(is_label) {
+        Ok(())
+    } else {
+        Err("must be an e-mail address")
+    }
 }
 
 /// A role that every tenant, or the provider, has and nobody changes.
@@ -101,6 +135,46 @@ mod tests {
     fn addresses_that_look_the_same_are_the_same() {
         assert_eq!(normalize_email(" Ada@Example.COM "), "ada@example.com");
         assert_eq!(normalize_email("ａda@example.com"), "ada@example.com");
+        assert_eq!(normalize_email("ada@ＥＸＡＭＰＬＥ。com"), "ada@example.com");
+        assert_eq!(normalize_email("JOSE\u{301}@BÜCHER.example"), "josé@xn--bcher-kva.example");
+        assert_eq!(normalize_email("josé@xn--bcher-kva.example"), "josé@xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn what_is_checked_is_the_address_that_is_kept() {
+        for email in [
+            " Ada@Example.COM ",
+            "ａda@example.com",
+            "josé@bücher.example",
+            "用户@例え.jp",
+            "अजय@डाटा.भारत",
+            "o'brien+x@localhost",
+            "x@xn--bcher-kva.example",
+        ] {
+            assert_eq!(check_email(&normalize_email(email)), Ok(()), "{email}");
+        }
+        let long = format!("{}@example.com", "a".repeat(65));
+        for email in [
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "ada@-x.com",
+            "ada@x..com",
+            "a da@example.com",
+            "ada@exa mple.com",
+            "ada\u{200b}@example.com",
+            "ada\u{202e}é@example.com",
+            "a\r\nb@example.com",
+            "ada@example.com\u{0}x",
+            "<ada@example.com>",
+            "Ada <ada@example.com>",
+            "ada@bü cher.example",
+            "a@b@c\u{3164}.com",
+            &long,
+        ] {
+            assert!(check_email(&normalize_email(email)).is_err(), "{email:?}");
+        }
     }
 
     #[test]

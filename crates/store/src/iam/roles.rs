@@ -15,7 +15,7 @@ use virtualstack_model::iam::id::RoleId;
 use virtualstack_model::iam::user::{InvitationState, MembershipState, PLATFORM_ADMIN, SYSTEM_ROLES, TENANT_ADMIN};
 use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::log::{Change, changed_fields};
-use virtualstack_model::{Error, Result};
+use virtualstack_model::{Error, Result, name};
 
 use crate::iam::{epoch, invitations, memberships};
 use crate::listing::{Field, Fragment, ListRequest, Listed, Listing, literal};
@@ -25,7 +25,7 @@ use crate::schema::{
 };
 use crate::tx::error::from_diesel;
 use crate::tx::reader::TenantReader;
-use crate::tx::{Mode, TenantTx, Write, etag};
+use crate::tx::{Mode, SystemTx, TenantTx, Write, etag};
 
 /// A role as it is kept, with the codes of its permissions.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
@@ -166,9 +166,35 @@ pub async fn known<M: Mode>(tx: &mut TenantTx<M>, codes: &[String]) -> Result<BT
 
 /// Refuses names that mean a role of the product's somewhere, so that they mean the same everywhere.
 fn check_name(display_name: &str) -> Result<()> {
-    if SYSTEM_ROLES.iter().any(|role| role.key == display_name) {
+    let key = name::key(display_name);
+    if SYSTEM_ROLES.iter().any(|role| role.key == key) {
         let message = format!("role.displayName: {display_name} is the name of a system role");
         return Err(Error::exists("ROLE_NAME_TAKEN", "roles", message));
+    }
+    Ok(())
+}
+
+/// Gives custom roles of before the keys of their names. Of those whose names are the same, all but the oldest keep theirs by
+/// their ids behind it.
+pub async fn ensure_name_keys(tx: &mut SystemTx) -> Result<()> {
+    let without: Vec<(TenantId, RoleId, String)> = table::table
+        .filter(table::name_key.is_null().and(diesel::dsl::not(table::system)))
+        .order((table::created_at, table::id))
+        .select((table::tenant_id, table::id, table::display_name))
+        .for_update()
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    for (tenant, id, display_name) in without {
+        let key = name::key(&display_name);
+        let taken = table::table.filter(table::tenant_id.eq(tenant).and(table::name_key.eq(&key)));
+        let taken: bool = select(exists(taken)).get_result(tx.connection()?).await.map_err(from_diesel)?;
+        let key = if taken { format!("{key}~{id}") } else { key };
+        diesel::update(table::table.filter(table::tenant_id.eq(tenant).and(table::id.eq(id))))
+            .set(table::name_key.eq(key))
+            .execute(tx.connection()?)
+            .await
+            .map_err(from_diesel)?;
     }
     Ok(())
 }
@@ -188,6 +214,7 @@ pub async fn insert(
             table::tenant_id.eq(tenant.0),
             table::id.eq(id),
             table::display_name.eq(display_name),
+            table::name_key.eq(name::key(display_name)),
             table::description.eq(description),
         ))
         .execute(tx.connection()?)
@@ -222,12 +249,14 @@ pub async fn update(tx: &mut TenantTx<Write>, before: &Role, desired: &Role) -> 
         tx.access()?.check_take(before.permissions.iter().map(String::as_str))?;
         check_take(tx, &holders).await?;
     }
-    if desired.display_name != before.display_name {
+    let renamed = (desired.display_name != before.display_name).then(|| name::key(&desired.display_name));
+    if renamed.is_some() {
         check_name(&desired.display_name)?;
     }
     diesel::update(table::table.filter(table::tenant_id.eq(tenant.0).and(table::id.eq(id))))
         .set((
             table::display_name.eq(&desired.display_name),
+            renamed.map(|key| table::name_key.eq(key)),
             table::description.eq(&desired.description),
             table::updated_at.eq(Utc::now()),
             table::version.eq(before.version + 1),

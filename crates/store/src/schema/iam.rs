@@ -68,6 +68,7 @@ table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         version -> BigInt,
+        name_key -> Nullable<Text>,
     }
 }
 

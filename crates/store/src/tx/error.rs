@@ -44,6 +44,9 @@ pub const UNIQUE: Constraints = &[
     ("tenant_roles_tenant_id_display_name_key", || {
         Error::exists("ROLE_NAME_TAKEN", "roles", "role.displayName: a role of this name exists in the tenant")
     }),
+    ("tenant_roles_name_key", || {
+        Error::exists("ROLE_NAME_TAKEN", "roles", "role.displayName: a role of this name exists in the tenant")
+    }),
     // Somebody accepted an invitation meanwhile.
     ("memberships_tenant_id_account_id_key", || {
         Error::exists("USER_EXISTS", "users", "user.email: is a member of the tenant already")
