@@ -196,7 +196,7 @@ pub(crate) struct StreamAccess {
 }
 
 impl StreamAccess {
-    /// Reads as the caller, of whom the database says that they still may. Where their access has changed, it is decided
+    /// Reads as the caller, of whom the database says that they still may, what is there at one moment. Where their access has changed, it is decided
     /// anew, as for a new call.
     pub(crate) async fn read<T, F>(&mut self, store: &Store, f: F) -> Result<T>
     where
@@ -206,7 +206,7 @@ impl StreamAccess {
         let mut tries = 0;
         loop {
             tries += 1;
-            match store.read(&self.caller.tenant(), &f).await {
+            match store.read_consistently(&self.caller.tenant(), &f).await {
                 Err(error) if error.reason() == ACCESS_CHANGED && tries < TRIES => {
                     tokio::time::sleep(PAUSE * tries).await;
                     self.decide_again().await?;

@@ -31,7 +31,7 @@ pub(crate) struct Reported {
 /// A page of what there is.
 pub(crate) struct Page {
     pub(crate) resources: Vec<Resource>,
-    /// No change up to here is missing in it.
+    /// It has all changes up to here, and none that came later.
     pub(crate) position: Position,
     /// Where the next one begins.
     pub(crate) next: Option<Uuid>,

@@ -111,7 +111,8 @@ impl Watches {
         let follower = self.changes.follow(scope.tenant());
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
         let first = if token.is_empty() {
-            First::Page(self.store.read(&scope, async |tx| (collection.page)(tx, Uuid::nil()).await).await?)
+            let page = async |tx: &mut TenantTx<Read>| (collection.page)(tx, Uuid::nil()).await;
+            First::Page(self.store.read_consistently(&scope, page).await?)
         } else {
             let position = Position::of_token(&self.master_key, scope.tenant(), collection.name, token)?;
             let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, position, self.resume).await;

@@ -145,15 +145,14 @@ impl Log {
 #[derive(Clone, Debug)]
 pub struct Page<W> {
     pub rows: Vec<W>,
-    /// No change up to here is missing in the rows; some that came later may be in them.
+    /// The rows have all changes up to here, and none that came later.
     pub position: Position,
     /// Where the next page begins; None on the last one.
     pub next: Option<Uuid>,
 }
 
-/// Reads a page of what there is, of those with greater ids.
+/// Reads a page of what there is, of those with greater ids. In a transaction that sees one moment only.
 pub async fn page<W: Watched, M: Mode>(tx: &mut TenantTx<M>, after: Uuid) -> Result<Page<W>> {
-    // First the position: what changes between the two is told once more.
     let Log { head, at, .. } = Log::read(tx).await?;
     let rows = W::page(tx, after, PAGE).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PAGE);

@@ -89,6 +89,11 @@ impl Opening {
         Self { begin: Statement::plain(BEGIN_READING), ..self }
     }
 
+    /// Nothing is written, and every statement sees what the first one saw.
+    pub(crate) fn reading_consistently(self) -> Self {
+        Self { begin: Statement::plain("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"), ..self }
+    }
+
     pub(crate) async fn begin(&self, connection: &AsyncPgConnection) -> Result<()> {
         self.begin.send(connection).await
     }

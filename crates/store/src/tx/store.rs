@@ -210,11 +210,27 @@ impl Store {
         T: Send,
         F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
     {
-        let opening = Opening::tenant(scope).reading();
+        self.read_by(&Opening::tenant(scope).reading(), scope, f).await
+    }
+
+    /// Reads a tenant's data as it was at one moment, however many queries `f` makes.
+    pub async fn read_consistently<T, F>(&self, scope: &TenantScope, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
+    {
+        self.read_by(&Opening::tenant(scope).reading_consistently(), scope, f).await
+    }
+
+    async fn read_by<T, F>(&self, opening: &Opening, scope: &TenantScope, f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Read>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Read>, Result<T>>,
+    {
         let action = Action::of("read");
         retrying!(self, action, {
             let share = self.shares.of_member(scope).await?;
-            let mut tx = TenantTx::<Read>::new(self.open(&opening, Some(share), &action).await?, scope.tenant);
+            let mut tx = TenantTx::<Read>::new(self.open(opening, Some(share), &action).await?, scope.tenant);
             tx.account = Some(scope.account);
             let done = f(&mut tx).await;
             end(tx.connection, Ending::Commit, done).await
