@@ -31,6 +31,8 @@ pub(crate) const RANGES: &[Range] = &[
     Range("server.concurrent_hashes", 1.0, 1024.0),
     Range("server.auth_per_minute", 0.0, MANY),
     Range("server.auth_per_address_per_minute", 0.0, MANY),
+    Range("server.mails_per_address_per_hour", 0.0, MANY),
+    Range("server.mails_per_tenant_per_hour", 0.0, MANY),
     Range("server.calls_per_second", 0.0, MANY),
     Range("server.calls_burst", 0.0, MANY),
     Range("server.max_watches", 1.0, MANY),
