@@ -23,6 +23,9 @@ pub trait VmJob: OperationJob {
 /// kills each worker that runs it.
 const VM_ATTEMPTS: i32 = 1_000;
 
+/// The same of operations on templates, whose deadline is later.
+const TEMPLATE_ATTEMPTS: i32 = 5_000;
+
 macro_rules! vm_jobs {
     ($($job:ident = $kind:literal,)+) => {$(
         impl Job for $job {
@@ -138,7 +141,7 @@ macro_rules! template_jobs {
         impl Job for $job {
             const KIND: &'static str = $kind;
             const QUEUE: &'static str = $queue;
-            const MAX_ATTEMPTS: i32 = VM_ATTEMPTS;
+            const MAX_ATTEMPTS: i32 = TEMPLATE_ATTEMPTS;
         }
 
         impl OperationJob for $job {
