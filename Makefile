@@ -1,7 +1,7 @@
 # Every target is one line or a script of scripts/. ARGS goes to the program behind it: make up ARGS="--http-addr 127.0.0.1:9090"
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-clients lint fmt bench tools build clean
+.PHONY: help up test test-clients test-parts lint fmt bench tools build clean
 
 # A dev build is there in a third of the time and is fast enough for one person; RELEASE=1 takes the optimised one.
 PROFILE := $(if $(RELEASE),--release)
@@ -18,6 +18,9 @@ test: ## Lint and run every test; ARGS goes to cargo test
 
 test-clients: ## Run Python, TypeScript, grpcurl and curl against the running product
 	scripts/test-clients.sh $(ARGS)
+
+test-parts: ## Run the tests of the storage of files with a real S3 as well; ARGS goes to cargo test
+	scripts/test-parts.sh $(ARGS)
 
 lint: ## Check format, clippy, protos and dependencies
 	scripts/lint.sh
@@ -37,15 +40,26 @@ build: ## Build the release binary, target/release/virtualstack
 clean: ## Remove what was built, and the tools; the data in .virtualstack stays
 	cargo clean && cd tests/clients/typescript && rm -rf node_modules generated out ../../../.tools
 
+.PHONY: bench-uploads
+bench-uploads: ## Measure memory and CPU time of a 4 GiB upload and its import beside sha256sum and a plain file server; needs qemu-img; ARGS="--mib N"
+	@scripts/tools.sh run
+	cargo build --release --locked --bin virtualstack
+	PYTHONPATH=tests/chaos tests/bench/uploads.py $(ARGS)
+
 .PHONY: chaos-load
 chaos-load: ## Attack the release binary and measure what another tenant sees; BEFORE=BINARY is attacked too; ARGS="--only NAME --seconds S"
 	scripts/chaos-load.sh $(ARGS)
 
-.PHONY: chaos-kill chaos-outage
+.PHONY: chaos-kill chaos-imports chaos-outage
 chaos-kill: ## Kill it 30 times with -9 while 100 VMs are made; ARGS="--kills N --vms N --seed S"
 	@scripts/tools.sh run && scripts/tools.sh demo
 	cargo build $(PROFILE)
 	tests/chaos/kill.py $(PROFILE) $(ARGS)
+
+chaos-imports: ## Cut uploads off and kill it 30 times with -9 while templates are imported; needs qemu-img, xorriso; ARGS="--mib N --kills N --seed S"
+	@scripts/tools.sh run && scripts/tools.sh demo
+	cargo build $(PROFILE)
+	tests/chaos/imports.py $(PROFILE) $(ARGS)
 
 chaos-outage: ## Take its PostgreSQL away for 20 s under load; ARGS="--outage S --threads N"
 	@scripts/tools.sh run

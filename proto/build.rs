@@ -23,6 +23,9 @@ const EXTRA: [&str; 4] = [
     "google/longrunning/operations.proto",
 ];
 
+/// The one message of its package that Rust is made of.
+const HTTP_BODY: &str = "google/api/httpbody.proto";
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
@@ -51,13 +54,19 @@ fn main() -> Result<()> {
 
     let mut set = compiler.file_descriptor_set();
     // prost needs to see the well-known types, though it makes no code of them.
-    set.file.retain(|file| generated(file.package()) || file.package() == "google.protobuf");
+    set.file
+        .retain(|file| generated(file.package()) || file.package() == "google.protobuf" || file.name() == HTTP_BODY);
     let mut builder = tonic_prost_build::configure()
         .build_server(false)
         // Ordered maps, so that equal messages are equal bytes: repeats of a request are told by a digest.
         .btree_map(".")
+        // Uploads are not copied on their way.
+        .bytes(".google.api.HttpBody")
         .include_file("mod.rs");
-    for message in pool.all_messages().filter(|message| generated(message.package_name())) {
+    for message in pool
+        .all_messages()
+        .filter(|message| generated(message.package_name()) || message.parent_file().name() == HTTP_BODY)
+    {
         let name = message.full_name();
         builder = builder.message_attribute(
             name,

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what is missing: tools.sh [run|up ARGS…|test|bench|clients|demo|all]. Silent and quick when all is there.
+# Installs what is missing: tools.sh [run|up ARGS…|test|bench|clients|parts|demo|all]. Silent and quick when all is there.
 #   run      Rust, a C linker, PostgreSQL server binaries
 #   up       run; and it looks whether `virtualstack up ARGS` can have its data where it would, before minutes go by building it
 #   test     run, and buf and the vCenter simulator
 #   bench    run, and the Python packages of tests/clients
 #   clients  run, and buf, grpcurl, the Python and the TypeScript packages of tests/clients
+#   parts    Rust, a C linker, and an S3
 #   demo     the vCenter simulator, govc and grpcurl, for trying things by hand
 #   all      all of it, and the git hooks
 # Everything goes into .tools, but for system packages: those are installed with apt-get where we may, and named otherwise.
@@ -14,6 +15,7 @@ set -euo pipefail
 BUF=1.75.0
 GRPCURL=v1.9.3
 POSTGRES=15
+VERSITYGW=v1.8.0
 
 # apt_install PACKAGE…: false where we may not.
 apt_install() {
@@ -111,14 +113,19 @@ simulator_tool() {
   touch "$tools/bin/$1"
 }
 
-install_grpcurl() {
+# go_tool NAME PACKAGE VERSION: builds a program unless it is there in that version.
+go_tool() {
   local built
-  need_go "it builds grpcurl"
-  if built=$(go version -m "$tools/bin/grpcurl" 2>/dev/null) && grep -q "[[:space:]]${GRPCURL}[[:space:]]" <<<"$built"; then
+  need_go "it builds $1"
+  if built=$(go version -m "$tools/bin/$1" 2>/dev/null) && grep -q "[[:space:]]$3[[:space:]]" <<<"$built"; then
     return 0
   fi
-  note "building grpcurl $GRPCURL"
-  GOBIN=$tools/bin go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL"
+  note "building $1 $3"
+  GOBIN=$tools/bin go install "$2@$3"
+}
+
+install_grpcurl() {
+  go_tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
 }
 
 install_python() {
@@ -190,9 +197,10 @@ install() {
     test) install run; install_buf; simulator_tool vcsim . ;;
     bench) install run; install_python ;;
     clients) install run; install_buf; install_grpcurl; install_clients ;;
+    parts) install_rust; go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW" ;;
     demo) simulator_tool vcsim .; simulator_tool govc ./govc; install_grpcurl ;;
-    all) install test; install clients; install demo; install_hooks ;;
-    *) fail "usage: tools.sh [run|up|test|bench|clients|demo|all]" ;;
+    all) install test; install clients; install parts; install demo; install_hooks ;;
+    *) fail "usage: tools.sh [run|up|test|bench|clients|parts|demo|all]" ;;
   esac
 }
 

@@ -39,6 +39,7 @@ fn main() -> Result<()> {
         let package = file.package();
         package.starts_with("virtualstack.")
             || matches!(package, "google.longrunning" | "google.rpc" | "google.protobuf")
+            || file.name() == "google/api/httpbody.proto"
     });
     let tonic = tonic_prost_build::configure()
         .build_client(false)

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use virtualstack_server::{GatewaySecret, MasterKey, check_email, normalize_email, password};
+use virtualstack_server::{DefaultQuota, GatewaySecret, MasterKey, check_email, normalize_email, password};
 use virtualstack_store::schema::reach;
 use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
 use virtualstack_worker::adapters::mail;
@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) admin: Admin,
     pub(crate) database: virtualstack_store::Config,
     pub(crate) server: virtualstack_server::Config,
+    default_quota: DefaultQuota,
     pub(crate) gateway: virtualstack_gateway::Config,
     pub(crate) ops: Ops,
     pub(crate) worker: virtualstack_worker::Config,
@@ -34,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) simulated: simulated::Config,
     vcenter: Option<vcenter::Config>,
     pub(crate) mail: mail::Config,
+    /// Of servers and workers. Once it is loaded, a local one has its folder.
+    pub(crate) storage: virtualstack_objects::Config,
     pub(crate) log: Log,
     /// Where all of this came from.
     #[serde(skip)]
@@ -265,6 +268,13 @@ fn check(mut given: Given) -> Result<Config, Wrong> {
             given.refuse(key, problem);
         }
     }
+    if config.storage.kind == virtualstack_objects::Kind::Local && config.storage.folder.is_none() {
+        config.storage.folder = Some(config.data_dir().join("objects"));
+    }
+    config.server.default_quota = config.default_quota;
+    if let Err(error) = config.storage.check() {
+        given.refuse(&format!("storage.{}", error.key), error.problem);
+    }
     if let Err(error) = config.mail.check() {
         given.refuse(&format!("mail.{}", error.key), error.problem);
     }
@@ -370,6 +380,44 @@ mod tests {
             let Err(Wrong(problems)) = check(given(file)) else { panic!("{file} is taken") };
             assert!(problems.iter().any(|problem| problem.contains(named)), "{problems:?}");
         }
+    }
+
+    #[test]
+    fn a_local_storage_is_in_the_data_folder_unless_it_is_said_to_be_elsewhere() {
+        let folder = |file: &str| check(given(file)).expect("settings").storage.folder;
+        assert_eq!(folder(""), Some(PathBuf::from(".virtualstack/objects")));
+        assert_eq!(folder("data_dir = \"/data\""), Some(PathBuf::from("/data/objects")));
+        let elsewhere = "data_dir = \"/data\"\n[storage]\nfolder = \"/mnt/uploads\"";
+        assert_eq!(folder(elsewhere), Some(PathBuf::from("/mnt/uploads")));
+    }
+
+    const S3: &str = "[storage]\nkind = \"s3\"\nendpoint = \"https://s3.example.com\"\nbucket = \"uploads\"\n";
+
+    #[test]
+    fn a_storage_that_cannot_be_used_is_refused_by_its_setting() {
+        for (more, named) in [
+            ("", "storage.access_key (VIRTUALSTACK_STORAGE_ACCESS_KEY): is required"),
+            ("access_key = \"a\"", "storage.secret_key (VIRTUALSTACK_STORAGE_SECRET_KEY): is required"),
+            ("access_key = \"a\"\nsecret_key = 123456789", "x.toml:6: storage.secret_key: must be a string"),
+            ("buckte = \"a\"", "x.toml:5: storage.buckte: there is no such setting; did you mean storage.bucket?"),
+        ] {
+            let Err(Wrong(problems)) = check(given(&format!("{S3}{more}"))) else { panic!("{more} is taken") };
+            assert!(problems.iter().any(|problem| problem.starts_with(named)), "{problems:?}");
+            assert!(!problems.concat().contains("123456789"), "a secret is shown: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_of_the_storage_come_by_variables_and_are_not_printed() {
+        let variables = [("ACCESS_KEY", "12345678"), ("SECRET_KEY", "87654321")]
+            .map(|(name, text)| (format!("VIRTUALSTACK_STORAGE_{name}").into(), text.into()));
+        let file = Some((PathBuf::from("x.toml"), S3.to_owned()));
+        let config = check(Given::new::<Config>(file, variables.into_iter(), Vec::new())).expect("settings");
+        let secret = |secret: &Option<virtualstack_objects::Secret>| secret.as_ref().map(|secret| secret.0.clone());
+        assert_eq!(secret(&config.storage.access_key).as_deref(), Some("12345678"));
+        assert_eq!(secret(&config.storage.secret_key).as_deref(), Some("87654321"));
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("12345678") && !shown.contains("87654321"), "{shown}");
     }
 
     #[test]

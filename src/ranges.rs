@@ -7,6 +7,7 @@ const DAY: f64 = 24.0 * HOUR;
 const YEAR: f64 = 366.0 * DAY;
 const MILLISECONDS: f64 = 1000.0;
 const MIB: f64 = 1_048_576.0;
+const TIB: f64 = MIB * MIB;
 const MANY: f64 = 1_000_000.0;
 
 /// Every one. A test looks for those that are missing.
@@ -27,6 +28,11 @@ pub(crate) const RANGES: &[Range] = &[
     Range("server.max_waits", 1.0, MANY),
     Range("server.max_waits_per_tenant", 1.0, MANY),
     Range("server.max_waits_per_principal", 1.0, MANY),
+    Range("server.max_uploads", 1.0, MANY),
+    Range("server.max_uploads_per_tenant", 1.0, MANY),
+    Range("server.max_uploads_per_principal", 1.0, MANY),
+    Range("server.max_template_bytes", 1.0, 100.0 * TIB),
+    Range("server.upload_expiry_seconds", 1.0, YEAR),
     Range("server.default_timeout_seconds", 1.0, HOUR),
     Range("server.concurrent_hashes", 1.0, 1024.0),
     Range("server.auth_per_minute", 0.0, MANY),
@@ -41,6 +47,13 @@ pub(crate) const RANGES: &[Range] = &[
     Range("server.watch_resume_seconds", 1.0, YEAR),
     Range("server.watch_heartbeat_ms", 100.0, HOUR * MILLISECONDS),
     Range("server.drain_seconds", 0.0, HOUR),
+    Range("default_quota.vms", 0.0, MANY),
+    Range("default_quota.vcpus", 0.0, MANY),
+    Range("default_quota.memory_mib", 0.0, MANY * MANY),
+    Range("default_quota.disk_gib", 0.0, MANY * MANY),
+    Range("default_quota.snapshots", 0.0, MANY),
+    Range("default_quota.templates", 0.0, MANY),
+    Range("default_quota.template_bytes", 0.0, 1024.0 * TIB),
     Range("gateway.upstream_connections", 1.0, 1024.0),
     Range("gateway.max_json_body", 1024.0, 1024.0 * MIB),
     Range("gateway.max_raw_body", 1024.0, 1024.0 * MIB),
@@ -54,6 +67,7 @@ pub(crate) const RANGES: &[Range] = &[
     Range("gateway.drain_timeout", 0.0, HOUR),
     Range("gateway.first_request_timeout", 0.1, HOUR),
     Range("gateway.body_timeout", 0.1, HOUR),
+    Range("gateway.upload_idle_timeout", 0.1, HOUR),
     Range("gateway.send_timeout", 0.1, HOUR),
     Range("gateway.idle_timeout", 0.1, DAY),
     Range("gateway.max_connections", 1.0, MANY),
@@ -62,8 +76,11 @@ pub(crate) const RANGES: &[Range] = &[
     Range("gateway.max_requests_per_address", 1.0, MANY),
     Range("gateway.max_streams", 1.0, MANY),
     Range("gateway.max_streams_per_address", 1.0, MANY),
+    Range("gateway.max_uploads", 1.0, MANY),
+    Range("gateway.max_uploads_per_address", 1.0, MANY),
     Range("worker.concurrency", 1.0, 1000.0),
     Range("worker.mail_concurrency", 1.0, 1000.0),
+    Range("worker.import_concurrency", 1.0, 1000.0),
     Range("worker.lease_ms", 100.0, HOUR * MILLISECONDS),
     Range("worker.heartbeat_ms", 10.0, HOUR * MILLISECONDS),
     Range("worker.poll_ms", 10.0, HOUR * MILLISECONDS),
@@ -72,10 +89,12 @@ pub(crate) const RANGES: &[Range] = &[
     Range("worker.undelete_window_seconds", 0.0, 10.0 * YEAR),
     Range("worker.inventory_seconds", 1.0, DAY),
     Range("worker.housekeeping_seconds", 1.0, DAY),
+    Range("worker.sweep_seconds", 60.0, 30.0 * DAY),
     Range("hypervisor.crash_after", 0.0, MANY),
     Range("simulated.create_ms", 0.0, DAY * MILLISECONDS),
     Range("simulated.power_ms", 0.0, DAY * MILLISECONDS),
     Range("simulated.shut_down_ms", 0.0, DAY * MILLISECONDS),
+    Range("simulated.import_ms", 0.0, DAY * MILLISECONDS),
     Range("simulated.fault_rate", 0.0, 1.0),
     Range("simulated.task_fault_rate", 0.0, 1.0),
     Range("simulated.lost_reply_rate", 0.0, 1.0),
@@ -84,4 +103,6 @@ pub(crate) const RANGES: &[Range] = &[
     Range("vcenter.request_timeout_seconds", 1.0, HOUR),
     Range("mail.smtp_port", 1.0, 65_535.0),
     Range("mail.timeout_seconds", 1.0, HOUR),
+    Range("storage.connect_timeout_seconds", 1.0, HOUR),
+    Range("storage.request_timeout_seconds", 1.0, HOUR),
 ];

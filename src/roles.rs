@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use virtualstack_objects::Objects;
 use virtualstack_server::{GatewaySecret, HashCost};
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_store::schema::migrate;
@@ -28,7 +29,8 @@ pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow:
     let (listener, ops) = (listen(&config).await?, ops::bind(&config).await?);
     migrate::check(&database).await?;
     let (store, hash_cost) = (Store::new(&database)?, HashCost::default());
-    let deps = virtualstack_server::Deps { store: store.clone(), master_key, hash_cost, gateway_secret };
+    let objects = objects(&config)?;
+    let deps = virtualstack_server::Deps { store: store.clone(), objects, master_key, hash_cost, gateway_secret };
     let server = virtualstack_server::bind_on(listener, config.server.clone(), deps).await;
     let server = server.map_err(|error| refusal(&config, error))?;
     tracing::info!(address = %server.address(), "serving gRPC");
@@ -135,7 +137,14 @@ pub(crate) fn worker_deps(
         None => Arc::new(NoProbe),
     };
     let link_base = config.mail.link_base.clone();
-    Ok(virtualstack_worker::Deps { store, hypervisors: hypervisor.into(), mailer, link_base, master_key, probe })
+    let (hypervisors, objects) = (hypervisor.into(), objects(config)?);
+    Ok(virtualstack_worker::Deps { store, hypervisors, objects, mailer, link_base, master_key, probe })
+}
+
+/// Where files of templates are kept, by the settings.
+pub(crate) fn objects(config: &Config) -> anyhow::Result<Objects> {
+    let opened = Objects::open(&config.storage);
+    Ok(opened.map_err(|error| config.wrong(&format!("storage.{}", error.key), error.problem))?)
 }
 
 /// How long a probe waits for what it asks.

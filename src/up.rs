@@ -102,8 +102,13 @@ async fn serve(
     let first_start = bootstrap(&store, &admin, hash_cost).await?;
 
     let gateway_secret = Some(GatewaySecret::new(&secret)?);
-    let deps =
-        virtualstack_server::Deps { store: store.clone(), master_key: master_key.clone(), hash_cost, gateway_secret };
+    let deps = virtualstack_server::Deps {
+        store: store.clone(),
+        objects: roles::objects(config)?,
+        master_key: master_key.clone(),
+        hash_cost,
+        gateway_secret,
+    };
     let server = virtualstack_server::bind_on(grpc, config.server.clone(), deps).await;
     let server = server.map_err(|error| roles::refusal(config, error))?;
     let deps = roles::worker_deps(config, vcenter.clone(), store.clone(), master_key)?;

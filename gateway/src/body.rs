@@ -1,25 +1,19 @@
 //! Bodies: taking the request's within its limits, and making the replies'.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited, StreamBody};
-use hyper::body::Incoming;
-use tonic::Code;
 
 use crate::problem::Problem;
 use crate::rules::{Body, Route};
+use crate::sent::Lent;
 use crate::transcode::Content;
-
-/// What the rest of a refused body may cost before the connection is cut.
-const DRAIN_BYTES: usize = 256 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(30);
 
 pub(crate) type Reply = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -73,7 +67,7 @@ impl From<Problem> for Reply {
 pub(crate) async fn take(
     route: &Route,
     headers: &HeaderMap,
-    body: &mut Incoming,
+    body: Lent,
     max_json: usize,
     max_raw: usize,
 ) -> Result<Content, Problem> {
@@ -91,7 +85,7 @@ pub(crate) async fn take(
     let bytes = match Limited::new(body, limit).collect().await {
         Ok(whole) => whole.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(Problem::too_large(limit)),
-        Err(_) => return Err(Problem::invalid("INCOMPLETE_BODY", "The body broke off.")),
+        Err(_) => return Err(Problem::broke_off()),
     };
     match route.body {
         _ if raw => Ok(Content::Raw(media_type.to_owned(), bytes)),
@@ -102,8 +96,8 @@ pub(crate) async fn take(
     }
 }
 
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_json(media_type: &str) -> bool {
@@ -118,24 +112,5 @@ fn is_json(media_type: &str) -> bool {
 }
 
 fn unsupported() -> Problem {
-    let message = "The body must be JSON in UTF-8, not compressed, with Content-Type: application/json.";
-    Problem::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
-}
-
-/// Reads on, and throws away, what is left of a body that was refused. Many clients look at the answer only after
-/// they have sent everything; closing on them would lose it. One that waits for "100 Continue" has sent nothing.
-pub(crate) fn discard(headers: &HeaderMap, mut body: Incoming) {
-    if body.is_end_stream() || headers.contains_key(EXPECT) {
-        return;
-    }
-    tokio::spawn(async move {
-        let rest = async {
-            let mut left = DRAIN_BYTES;
-            while let Some(Ok(frame)) = body.frame().await {
-                let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { break };
-                left = less;
-            }
-        };
-        let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
-    });
+    Problem::media_type("The body must be JSON in UTF-8, not compressed, with Content-Type: application/json.")
 }

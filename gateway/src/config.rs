@@ -21,7 +21,7 @@ pub struct Config {
     pub upstream_connections: usize,
     /// Largest JSON body, in bytes.
     pub max_json_body: usize,
-    /// Largest raw body (`google.api.HttpBody`) that is handed on as one message, in bytes.
+    /// Largest raw body (`google.api.HttpBody`) that is handed on as one message, in bytes. Of uploads the server says.
     pub max_raw_body: usize,
     /// Largest header block, in bytes.
     pub max_header_bytes: usize,
@@ -29,7 +29,7 @@ pub struct Config {
     pub max_url_bytes: usize,
     /// Largest single message taken from the gRPC server, in bytes.
     pub max_response_bytes: usize,
-    /// Deadline of calls whose client names none.
+    /// Deadline of calls whose client names none, uploads and streams aside.
     #[serde(deserialize_with = "seconds")]
     pub default_timeout: Duration,
     /// The longest deadline a client may ask for; a longer one is cut to it.
@@ -44,6 +44,9 @@ pub struct Config {
     /// … for the body of a request to arrive, …
     #[serde(deserialize_with = "seconds")]
     pub body_timeout: Duration,
+    /// … for any byte of an upload to come while it is waited for, …
+    #[serde(deserialize_with = "seconds")]
+    pub upload_idle_timeout: Duration,
     /// … for a reply, or a piece of it, to be read, …
     #[serde(deserialize_with = "seconds")]
     pub send_timeout: Duration,
@@ -64,6 +67,9 @@ pub struct Config {
     /// Streams open at once, counted apart because they last.
     pub max_streams: usize,
     pub max_streams_per_address: usize,
+    /// Uploads at work at once: they last, too, and each has a connection to the gRPC server.
+    pub max_uploads: usize,
+    pub max_uploads_per_address: usize,
     /// Networks of proxies whose `X-Forwarded-For` is believed, such as "10.0.0.0/8" or "10.0.0.7/32".
     pub trusted_proxies: Vec<IpNet>,
     /// Origins of browsers that may call, such as `https://console.example`; none by default.
@@ -86,6 +92,7 @@ impl Default for Config {
             header_read_timeout: Duration::from_secs(15),
             first_request_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(20),
+            upload_idle_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(30),
@@ -95,6 +102,8 @@ impl Default for Config {
             max_requests_per_address: 256,
             max_streams: 1024,
             max_streams_per_address: 256,
+            max_uploads: 128,
+            max_uploads_per_address: 32,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
         }

@@ -1,18 +1,19 @@
 //! Headers ⇄ metadata. From outside only what is listed here goes through; everything else stays out, so that no
 //! client can speak in the gateway's or the server's name.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_RANGE, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+use prost_reflect::{DynamicMessage, ReflectMessage as _};
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 use virtualstack_proto::GATEWAY_SECRET;
 
-use crate::problem::Problem;
+use crate::problem::{Problem, Violations};
+use crate::scalar;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,6 +28,16 @@ const PASSED: [HeaderName; 8] = [
     USER_AGENT,
     ACCEPT_LANGUAGE,
     CONTENT_RANGE,
+];
+
+/// Fields that have the value of a header where a request has such a field, and whether only an upload's has it from there.
+const FILLING: [(&str, HeaderName, bool); 3] = [
+    // The event that a stream's client saw last: not the one that it began with, so it counts more than a token in the query,
+    // which a client that connects again repeats.
+    ("resume_token", HeaderName::from_static("last-event-id"), false),
+    // Which part of a file comes, and how much.
+    ("content_range", CONTENT_RANGE, true),
+    ("content_length", CONTENT_LENGTH, true),
 ];
 
 /// The metadata of a call.
@@ -100,11 +111,23 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> 
     parse().map(Some).ok_or_else(|| Problem::invalid("INVALID_TIMEOUT", message))
 }
 
-/// The event that a stream's client saw last: not the one that it began with, so it counts more than a token in the query,
-/// which a client that connects again repeats. What is no text is left to the server to refuse.
-pub(crate) fn last_event_id(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let id = headers.get("last-event-id").filter(|id| !id.is_empty())?;
-    Some(String::from_utf8_lossy(id.as_bytes()))
+/// Sets the fields that headers fill. What is no text is left to the server to refuse.
+pub(crate) fn fill(headers: &HeaderMap, is_upload: bool, message: &mut DynamicMessage) -> Result<(), Problem> {
+    let mut violations = Violations::default();
+    for (name, header, of_uploads) in FILLING {
+        let field = message.descriptor().get_field_by_name(name).filter(|field| !field.is_list() && !field.is_map());
+        let Some(field) = field.filter(|_| is_upload || !of_uploads) else { continue };
+        let mut given = headers.get_all(&header).iter().filter(|value| of_uploads || !value.is_empty());
+        let Some(value) = given.next() else { continue };
+        match scalar::from_text(&field.kind(), &String::from_utf8_lossy(value.as_bytes())) {
+            _ if given.next().is_some() => violations.push(header, "is given twice"),
+            // Without it the request would be another one.
+            _ if value.is_empty() => violations.push(header, "is empty"),
+            Some(value) => message.set_field(&field, value),
+            None => violations.push(header, scalar::expected(&field.kind())),
+        }
+    }
+    violations.check()
 }
 
 /// Bytes that the header block takes, as HTTP/1 writes it.

@@ -19,6 +19,17 @@ const MAX_DETAILS: usize = 5 * 1024;
 const MAX_TEXT: usize = 400;
 const MAX_MESSAGE: usize = 1000;
 
+/// Errors that HTTP knows and gRPC does not: their reasons, whoever gives them.
+const OF_HTTP: [(&str, StatusCode); 7] = [
+    ("METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
+    ("BODY_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+    ("REQUEST_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+    ("TEMPLATE_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+    ("URL_TOO_LONG", StatusCode::URI_TOO_LONG),
+    ("UNSUPPORTED_MEDIA_TYPE", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    ("HEADERS_TOO_LARGE", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+];
+
 /// An error on its way to a client.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -39,6 +50,7 @@ impl Problem {
             "metadata": {},
         });
         let mut problem = Self::bare(code, message);
+        problem.set_reason(reason);
         problem.details.push(info);
         problem
     }
@@ -57,14 +69,9 @@ impl Problem {
         Self::new(Code::InvalidArgument, reason, message)
     }
 
-    /// One of the errors that HTTP knows and gRPC does not.
-    pub(crate) fn http(http: StatusCode, code: Code, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { http, ..Self::new(code, reason, message) }
-    }
-
     pub(crate) fn too_large(limit: usize) -> Self {
         let message = format!("The body is larger than {limit} bytes.");
-        Self::http(StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "BODY_TOO_LARGE", message)
+        Self::invalid("BODY_TOO_LARGE", message)
     }
 
     pub(crate) fn deadline() -> Self {
@@ -76,9 +83,27 @@ impl Problem {
         Self::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", message)
     }
 
+    pub(crate) fn stalled(patience: Duration) -> Self {
+        let message = format!("Nothing more of the upload came within {} s; take it up again.", patience.as_secs_f64());
+        Self::new(Code::DeadlineExceeded, "UPLOAD_STALLED", message)
+    }
+
+    pub(crate) fn broke_off() -> Self {
+        Self::invalid("INCOMPLETE_BODY", "The body broke off.")
+    }
+
+    pub(crate) fn media_type(message: &'static str) -> Self {
+        Self::invalid("UNSUPPORTED_MEDIA_TYPE", message)
+    }
+
     pub(crate) fn unread() -> Self {
         let message = "Too many replies wait for you; read what was answered.";
         Self::new(Code::ResourceExhausted, "REPLIES_UNREAD", message).retry_after(1)
+    }
+
+    /// Streams would outlast any drain, so clients are asked to come back, to another gateway.
+    pub(crate) fn stopping() -> Self {
+        Self::new(Code::Unavailable, "GATEWAY_STOPPING", "The gateway is stopping; connect again.").retry_after(1)
     }
 
     pub(crate) fn panicked() -> Self {
@@ -88,10 +113,16 @@ impl Problem {
     /// The error of a path that is there, but not for this verb.
     pub(crate) fn other_verbs(allowed: &str) -> Self {
         let message = format!("This path allows {allowed}.");
-        let mut problem =
-            Self::http(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "METHOD_NOT_ALLOWED", message);
+        let mut problem = Self::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message);
         problem.headers.extend(HeaderValue::from_str(allowed).map(|allowed| (ALLOW, allowed)));
         problem
+    }
+
+    /// Gives the problem the status that HTTP has for its reason, if it has one.
+    pub(crate) fn set_reason(&mut self, reason: &str) {
+        if let Some((_, http)) = OF_HTTP.iter().find(|(known, _)| *known == reason) {
+            self.http = *http;
+        }
     }
 
     /// Says when the client should come back.

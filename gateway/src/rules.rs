@@ -55,6 +55,11 @@ impl Route {
             Body::Field(field) => matches!(field.kind(), Kind::Message(message) if message.full_name() == HTTP_BODY),
         }
     }
+
+    /// Whether the body goes on as it comes.
+    pub(crate) fn is_upload(&self) -> bool {
+        self.rpc.streams_in
+    }
 }
 
 impl Rpc {
@@ -97,9 +102,10 @@ fn rpc(method: &MethodDescriptor) -> Result<Rpc, Error> {
         streams_in: method.is_client_streaming(),
         streams_out: method.is_server_streaming(),
     };
-    match rpc.streams_out && rpc.gives_raw() {
-        true => Err(invalid(&rpc.name, "a stream of google.api.HttpBody is not supported")),
-        false => Ok(rpc),
+    match rpc.streams_out {
+        true if rpc.gives_raw() => Err(invalid(&rpc.name, "a stream of google.api.HttpBody is not supported")),
+        true if rpc.streams_in => Err(invalid(&rpc.name, "streams in both directions are not supported")),
+        _ => Ok(rpc),
     }
 }
 

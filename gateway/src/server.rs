@@ -27,6 +27,9 @@ use crate::upstream::Upstream;
 use crate::wire::{Answer, Calls, Wire};
 use crate::{headers, own, rules};
 
+/// Bytes of a request's body that may be under way to us over HTTP/2 and not yet taken.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
 /// A gateway that is bound, and has nothing left that could fail.
 pub struct Gateway {
     listener: TcpListener,
@@ -56,6 +59,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Gateway, Error> {
         reading: Places::new(config.max_requests, config.max_requests_per_address),
         calls: Places::new(config.max_requests, config.max_requests_per_address),
         streams: Places::new(config.max_streams, config.max_streams_per_address),
+        uploads: Places::new(config.max_uploads, config.max_uploads_per_address),
         config,
     };
     Ok(Gateway { listener, address, cors, app: Arc::new(app) })
@@ -149,6 +153,9 @@ fn connections(config: &Config) -> Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(250)
+        // Less than the connection's, so that one upload that stands still does not hold up the rest.
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(4 * STREAM_WINDOW)
         .max_header_list_size(u32::try_from(widest).unwrap_or(u32::MAX));
     builder
 }
@@ -180,7 +187,15 @@ fn cors(config: &Config) -> Result<Option<CorsLayer>, Error> {
         parsed.and_then(|_| HeaderValue::from_str(text).ok()).ok_or_else(|| Error::Origin(text.clone()))
     };
     let origins = config.cors_origins.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
-    let allowed = ["authorization", "content-type", "grpc-timeout", "last-event-id", "x-api-key", "x-request-id"];
+    let allowed = [
+        "authorization",
+        "content-range",
+        "content-type",
+        "grpc-timeout",
+        "last-event-id",
+        "x-api-key",
+        "x-request-id",
+    ];
     let exposed = ["retry-after", "ratelimit", "ratelimit-policy", "x-request-id"];
     let layer = CorsLayer::new()
         .allow_origin(origins)

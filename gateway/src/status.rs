@@ -35,10 +35,18 @@ pub(crate) fn problem(status: &Status, pool: &DescriptorPool) -> Problem {
     let mut problem = Problem::bare(code, status.message());
     problem.headers.extend(headers::to_client(status.metadata()));
     for detail in rpc::Status::decode(status.details()).unwrap_or_default().details {
+        reason(&mut problem, &detail.type_url, &detail.value);
         retry_after(&mut problem, &detail.type_url, &detail.value);
         problem.details.extend(render::any(pool, &detail.type_url, detail.value.into()));
     }
     problem
+}
+
+/// Takes the HTTP status of the reason, where HTTP knows more of errors than gRPC.
+fn reason(problem: &mut Problem, type_url: &str, value: &[u8]) {
+    if type_url.ends_with("/google.rpc.ErrorInfo") {
+        problem.set_reason(&rpc::ErrorInfo::decode(value).unwrap_or_default().reason);
+    }
 }
 
 /// Repeats a `RetryInfo` as a header, where HTTP has a meaning for it and the server has set none.

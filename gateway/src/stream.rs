@@ -11,7 +11,7 @@ use http::{HeaderMap, header::ACCEPT};
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::places::Place;
 use crate::problem::Problem;
@@ -104,7 +104,7 @@ impl Relay {
         let now = Instant::now();
         let result = tokio::select! {
             biased;
-            () = self.stopping.cancelled() => Err(stopping()),
+            () = self.stopping.cancelled() => Err(Problem::stopping()),
             () = sleep_until(self.deadline.unwrap_or(now + FAR)) => Err(Problem::deadline()),
             next = self.messages.next() => self.message(next?),
             () = sleep_until(now + KEEP_ALIVE), if self.format == Format::Events => Ok(Bytes::from_static(b": keep-alive\n\n")),
@@ -119,9 +119,4 @@ impl Relay {
         let wire = next.map_err(|status| status::problem(&status, &self.pool))?;
         self.format.message(&self.output, wire)
     }
-}
-
-/// Streams would outlast any drain, so clients are asked to come back, to another gateway.
-fn stopping() -> Problem {
-    Problem::new(Code::Unavailable, "GATEWAY_STOPPING", "The gateway is stopping; connect again.").retry_after(1)
 }

@@ -1,12 +1,13 @@
 //! An HTTP request's path, query and body → the rpc's request message.
 
 use bytes::Bytes;
+use http::HeaderMap;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, Value};
 
 use crate::fill::{self, Path};
 use crate::problem::{Problem, Violations};
 use crate::rules::{Body, Route};
-use crate::{fields, query, scalar, strict};
+use crate::{fields, headers, query, scalar, strict};
 
 /// What came in the request's body.
 #[derive(Debug)]
@@ -17,13 +18,13 @@ pub(crate) enum Content {
     Raw(String, Bytes),
 }
 
-/// Puts the request together. `resume` is the event that a stream's client saw last.
+/// Puts the request together.
 pub(crate) fn request(
     route: &Route,
     values: Vec<String>,
     query: Option<&str>,
     content: Content,
-    resume: Option<&str>,
+    headers: &HeaderMap,
 ) -> Result<DynamicMessage, Problem> {
     let mut message = DynamicMessage::new(route.rpc.input.clone());
     let mut violations = Violations::default();
@@ -56,13 +57,7 @@ pub(crate) fn request(
     for (path, value) in route.bound.iter().zip(values) {
         bind(&mut message, path, &value)?;
     }
-    if let Some(resume) = resume
-        && let Some(field) = route.rpc.input.get_field_by_name("resume_token")
-        && field.kind() == Kind::String
-        && !field.is_list()
-    {
-        message.set_field(&field, Value::String(resume.to_owned()));
-    }
+    headers::fill(headers, route.is_upload(), &mut message)?;
     Ok(message)
 }
 

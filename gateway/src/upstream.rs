@@ -9,10 +9,11 @@ use futures::Stream;
 use http::uri::PathAndQuery;
 use http_body_util::{BodyExt as _, Limited};
 use prost::Message as _;
+use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
-use tower::Service as _;
+use tower::{Service, ServiceExt as _};
 use virtualstack_proto::raw::RawCodec;
 
 use crate::config::Config;
@@ -47,6 +48,8 @@ impl Channels {
 pub(crate) struct Upstream {
     calls: Channels,
     streams: Channels,
+    /// Each upload has a connection of its own: it sends as fast as it can, and one that stands still holds up none.
+    endpoint: Endpoint,
     max_response: usize,
 }
 
@@ -76,6 +79,7 @@ impl Upstream {
         Ok(Self {
             calls: channels(config.upstream_connections),
             streams: channels(for_streams),
+            endpoint,
             max_response: config.max_response_bytes,
         })
     }
@@ -85,12 +89,26 @@ impl Upstream {
     where
         S: Stream<Item = Bytes> + Send + 'static,
     {
-        let response = self.call(self.calls.next(), path, request).await?;
-        let (metadata, mut messages, extensions) = response.into_parts();
-        let message = messages.message().await?.ok_or_else(|| Status::internal("The server sent no reply."))?;
-        // The status comes last: a reply counts only once that is known to be good.
-        messages.trailers().await?;
-        Ok(Response::from_parts(metadata, message, extensions))
+        only(call(self.calls.next(), self.max_response, path.clone(), request).await?).await
+    }
+
+    /// Calls an rpc that answers once, and sends it a body that is made of messages already. A call that is dropped looks to the
+    /// server as if the body had come to its end: tonic takes CANCEL for one. So a body that is to break off has to say so itself,
+    /// by an error, and the call has to be awaited.
+    pub(crate) fn upload<B>(
+        &self,
+        path: &PathAndQuery,
+        request: Request<()>,
+        body: B,
+    ) -> impl Future<Output = Result<Response<Bytes>, Status>> + Send + use<B>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<tonic::codegen::StdError>> + Send + 'static,
+    {
+        let mut body = Some(Body::new(body));
+        let put = move |request: http::Request<Body>| request.map(|none| body.take().unwrap_or(none));
+        let channel = self.endpoint.connect_lazy().map_request(put);
+        let response = call(channel, self.max_response, path.clone(), request.map(|()| futures::stream::empty()));
+        async move { only(response.await?).await }
     }
 
     /// Calls an rpc that answers with a stream. The call ends when the stream is dropped.
@@ -102,21 +120,7 @@ impl Upstream {
     where
         S: Stream<Item = Bytes> + Send + 'static,
     {
-        self.call(self.streams.next(), path, request).await
-    }
-
-    async fn call<S>(
-        &self,
-        channel: Channel,
-        path: &PathAndQuery,
-        request: Request<S>,
-    ) -> Result<Response<Streaming<Bytes>>, Status>
-    where
-        S: Stream<Item = Bytes> + Send + 'static,
-    {
-        let mut client = Grpc::new(channel).max_decoding_message_size(self.max_response);
-        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-        client.streaming(request, path.clone(), RawCodec).await
+        call(self.streams.next(), self.max_response, path.clone(), request).await
     }
 
     /// Asks whether the server can serve; the text says why not.
@@ -146,10 +150,34 @@ impl Upstream {
     pub(crate) async fn document(&self, path: &'static str) -> Option<http::Response<Bytes>> {
         let mut channel = self.calls.next();
         std::future::poll_fn(|context| channel.poll_ready(context)).await.ok()?;
-        let mut request = http::Request::new(tonic::body::Body::empty());
+        let mut request = http::Request::new(Body::empty());
         *request.uri_mut() = http::Uri::from_static(path);
         let (parts, body) = channel.call(request).await.ok()?.into_parts();
         let body = Limited::new(body, MAX_DOCUMENT).collect().await.ok()?.to_bytes();
         Some(http::Response::from_parts(parts, body))
     }
+}
+
+async fn call<C, S>(
+    channel: C,
+    max_response: usize,
+    path: PathAndQuery,
+    request: Request<S>,
+) -> Result<Response<Streaming<Bytes>>, Status>
+where
+    C: Service<http::Request<Body>, Response = http::Response<Body>, Error: Into<tonic::codegen::StdError>>,
+    S: Stream<Item = Bytes> + Send + 'static,
+{
+    let mut client = Grpc::new(channel).max_decoding_message_size(max_response);
+    client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    client.streaming(request, path, RawCodec).await
+}
+
+/// The one message of a reply.
+async fn only(response: Response<Streaming<Bytes>>) -> Result<Response<Bytes>, Status> {
+    let (metadata, mut messages, extensions) = response.into_parts();
+    let message = messages.message().await?.ok_or_else(|| Status::internal("The server sent no reply."))?;
+    // The status comes last: a reply counts only once that is known to be good.
+    messages.trailers().await?;
+    Ok(Response::from_parts(metadata, message, extensions))
 }

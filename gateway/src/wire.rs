@@ -17,7 +17,6 @@ use http::{HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
-use tonic::Code;
 use uuid::Uuid;
 
 use crate::body::Reply;
@@ -153,8 +152,8 @@ fn error(status: StatusCode) -> Bytes {
         _ => ("MALFORMED_REQUEST", "The request line or a header is not as HTTP wants it."),
     };
     tracing::debug!(%status, reason, "a request could not be read");
-    let problem = Problem::http(status, Code::InvalidArgument, reason, message);
-    let body = problem.body();
+    let problem = Problem::invalid(reason, message);
+    let (status, body) = (problem.http, problem.body());
     let mut reply = Reply::from(problem);
     reply.headers_mut().insert(CONTENT_LENGTH, body.len().into());
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

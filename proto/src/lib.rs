@@ -11,7 +11,6 @@ mod policy;
 pub mod raw;
 pub mod vendored;
 
-#[expect(clippy::large_enum_variant, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }

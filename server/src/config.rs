@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use chrono::TimeDelta;
 use serde::Deserialize;
 use virtualstack_model::Error;
 
@@ -97,6 +98,17 @@ pub struct Config {
     pub max_waits: usize,
     pub max_waits_per_tenant: usize,
     pub max_waits_per_principal: usize,
+    /// Uploads at once at most, likewise.
+    pub max_uploads: usize,
+    pub max_uploads_per_tenant: usize,
+    pub max_uploads_per_principal: usize,
+    /// Bytes of a template's file at most.
+    pub max_template_bytes: i64,
+    /// Seconds that a template waits for the next byte of its file, or for its import.
+    pub upload_expiry_seconds: u32,
+    /// What a new tenant may have at most, until somebody sets its quota. It has a section of its own.
+    #[serde(skip)]
+    pub default_quota: DefaultQuota,
     /// Seconds that a watch that was cut off may be taken up again.
     pub watch_resume_seconds: u64,
     /// Milliseconds at most between looks whether a watch may go on, and between messages: where there is none, a bookmark.
@@ -140,10 +152,50 @@ impl Default for Config {
             max_waits: 512,
             max_waits_per_tenant: 192,
             max_waits_per_principal: 96,
+            max_uploads: 64,
+            max_uploads_per_tenant: 16,
+            max_uploads_per_principal: 8,
+            max_template_bytes: 100 << 30,
+            upload_expiry_seconds: 24 * 3600,
+            default_quota: DefaultQuota::default(),
             watch_resume_seconds: 24 * 3600,
             watch_heartbeat_ms: 10_000,
             listen_for_access: true,
             drain_seconds: 30,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn upload_expiry(&self) -> TimeDelta {
+        TimeDelta::seconds(self.upload_expiry_seconds.into())
+    }
+}
+
+/// Limits of a new tenant; what is not set is unlimited.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DefaultQuota {
+    pub vms: Option<i64>,
+    pub vcpus: Option<i64>,
+    pub memory_mib: Option<i64>,
+    pub disk_gib: Option<i64>,
+    pub snapshots: Option<i64>,
+    pub templates: Option<i64>,
+    pub template_bytes: Option<i64>,
+}
+
+impl Default for DefaultQuota {
+    /// Files take room of the provider's from the first byte on, before anybody has said how much.
+    fn default() -> Self {
+        Self {
+            vms: None,
+            vcpus: None,
+            memory_mib: None,
+            disk_gib: None,
+            snapshots: None,
+            templates: Some(100),
+            template_bytes: Some(500 << 30),
         }
     }
 }

@@ -22,6 +22,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use virtualstack_connections::Peer;
 use virtualstack_model::{Error, Result};
+use virtualstack_objects::Objects;
 use virtualstack_store::changes::notify::Heard;
 use virtualstack_store::{MasterKey, Store};
 
@@ -46,6 +47,8 @@ use crate::shares::{self, Places};
 /// What the server needs from outside.
 pub struct Deps {
     pub store: Store,
+    /// Where files of templates are kept.
+    pub objects: Objects,
     /// What private keys are sealed with.
     pub master_key: MasterKey,
     /// What a hash of a password costs.
@@ -85,7 +88,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
 
 /// The same where it listens already.
 pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Result<Server> {
-    let Deps { store, master_key, hash_cost, gateway_secret } = deps;
+    let Deps { store, objects, master_key, hash_cost, gateway_secret } = deps;
     let config = Arc::new(config);
     let store = store.keyed(&master_key)?;
     let address = listener.local_addr().map_err(Error::internal)?;
@@ -151,6 +154,7 @@ pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Resul
         .layer(layer_fn(authorizer.clone(), authorize::layer));
     let parts = Parts {
         store,
+        objects,
         master_key,
         tokens,
         passwords,

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use chrono::{TimeDelta, Utc};
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
-use virtualstack_model::compute::id::{SnapshotId, VmId};
+use virtualstack_model::compute::id::{SnapshotId, TemplateId, VmId};
 use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size};
 use virtualstack_model::id::{OperationId, TenantId};
@@ -61,6 +61,8 @@ pub(super) trait Lab: Send + Sync {
     async fn count(&self, vm: VmId) -> usize;
     /// How many snapshots a VM has.
     async fn snapshots(&self, vm: VmId) -> usize;
+    /// How many templates of an id there are, half made ones included.
+    async fn imports(&self, template: TemplateId) -> usize;
     /// Takes a VM away behind the adapter's back.
     async fn lose(&self, vm: VmId);
     /// Takes all snapshots of a VM away behind the adapter's back.
@@ -159,7 +161,7 @@ pub(super) async fn drive_every(
     }
 }
 
-async fn drive(call: impl AsyncFnMut(Option<&TaskRef>) -> Result<Progress, Fault>) -> Result<(), Fault> {
+pub(super) async fn drive(call: impl AsyncFnMut(Option<&TaskRef>) -> Result<Progress, Fault>) -> Result<(), Fault> {
     drive_every(Duration::from_millis(30), call).await
 }
 
@@ -167,7 +169,7 @@ fn size(cpu_count: i32, memory_mib: i32, disk_gib: i32) -> Size {
     Size { cpu_count, memory_mib, disk_gib }
 }
 
-fn spec(lab: &dyn Lab) -> VmSpec {
+pub(super) fn spec(lab: &dyn Lab) -> VmSpec {
     VmSpec {
         id: VmId::new(),
         tenant: TenantId::new(),
@@ -176,6 +178,7 @@ fn spec(lab: &dyn Lab) -> VmSpec {
         template: lab.template(),
         kind: TemplateKind::Ova,
         size: size(2, 2048, 20),
+        customization: None,
     }
 }
 
@@ -187,7 +190,7 @@ fn identity(spec: &VmSpec) -> VmIdentity {
     VmIdentity { id: spec.id, template: spec.template.clone() }
 }
 
-async fn create(hypervisor: &dyn Hypervisor, spec: &VmSpec) {
+pub(super) async fn create(hypervisor: &dyn Hypervisor, spec: &VmSpec) {
     drive(async |task| hypervisor.ensure_vm(spec, task).await).await.expect("created");
 }
 

@@ -1,12 +1,14 @@
 //! The simulated hypervisor in its lab.
 
 use async_trait::async_trait;
-use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::id::{TemplateId, VmId};
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::hypervisor::simulated::{Config, Machine, Simulated};
-use virtualstack_worker::adapters::hypervisor::{Hypervisor, TemplateRef, VmSpec};
+use virtualstack_worker::adapters::hypervisor::{FaultClass, Hypervisor, TemplateRef, VmSpec};
 
 use super::conformance::{InjectedFault, Lab, SLOW, run};
+use super::images::{Packing, appliance};
+use super::import_conformance::{self, import_once};
 use crate::support::Database;
 
 struct Rows(Database);
@@ -23,7 +25,7 @@ impl Rows {
 }
 
 fn quick() -> Config {
-    Config { create_ms: 20, power_ms: 10, shut_down_ms: 100, ..Config::default() }
+    Config { create_ms: 20, power_ms: 10, shut_down_ms: 100, import_ms: 10, ..Config::default() }
 }
 
 #[async_trait]
@@ -54,6 +56,11 @@ impl Lab for Rows {
         usize::from(self.machine(vm).await.is_some())
     }
 
+    async fn imports(&self, template: TemplateId) -> usize {
+        let templates = self.with(quick()).observe_templates().await.expect("templates");
+        templates.iter().filter(|found| found.reference.0.ends_with(&template.to_string())).count()
+    }
+
     async fn snapshots(&self, vm: VmId) -> usize {
         self.machine(vm).await.map_or(0, |machine| machine.snapshots.len())
     }
@@ -82,4 +89,25 @@ impl Lab for Rows {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_conforms() {
     run(&Rows(Database::new().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_imports_conform() {
+    import_conformance::run(&Rows(Database::new().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_imports_are_as_faulty_as_its_settings_say() {
+    let rows = Rows(Database::new().await);
+    let (spec, image) = appliance(&[3], Packing::Plain);
+    for (config, class, reason, kept) in [
+        (Config { fault_rate: 1.0, ..quick() }, FaultClass::Retry, "HOST_BUSY", 0),
+        (Config { task_fault_rate: 1.0, ..quick() }, FaultClass::Permanent, "TASK_FAILED", 0),
+        (Config { lost_reply_rate: 1.0, ..quick() }, FaultClass::Unknown, "REPLY_LOST", 1),
+    ] {
+        let fault = import_once(&rows.with(config), &spec, &image, None).await.expect_err("a fault");
+        assert_eq!((fault.class, fault.reason), (class, reason));
+        assert_eq!(rows.imports(spec.id).await, kept, "{reason}");
+    }
+    import_once(&rows.with(quick()), &spec, &image, None).await.expect("it is there");
 }

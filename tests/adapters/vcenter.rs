@@ -26,6 +26,7 @@ fn spec(name: &str) -> VmSpec {
         template: TemplateRef(DEBIAN.to_owned()),
         kind: TemplateKind::Ova,
         size: Size { cpu_count: 2, memory_mib: 2048, disk_gib: 16 },
+        customization: None,
     }
 }
 

@@ -1,10 +1,11 @@
 //! The vCenter adapter in its lab, which is vcsim.
 
 use async_trait::async_trait;
-use virtualstack_model::compute::id::VmId;
+use virtualstack_model::compute::id::{TemplateId, VmId};
 use virtualstack_worker::adapters::hypervisor::{Hypervisor, TemplateRef, VmSpec};
 
 use super::conformance::{Change, InjectedFault, Lab, SLOW, run};
+use super::import_conformance;
 use super::vcsim::{Machine, NETINST, UBUNTU, Vcsim};
 
 impl Vcsim {
@@ -56,6 +57,15 @@ impl Lab for Vcsim {
         self.machines().await.iter().filter(|machine| machine.instance_uuid == id || machine.marker == id).count()
     }
 
+    async fn imports(&self, template: TemplateId) -> usize {
+        let id = template.to_string();
+        let mut machines = self.machines().await;
+        machines.extend(self.templates().await);
+        // A VM that was made from it bears its marker too.
+        machines.retain(|machine| machine.instance_uuid == id || machine.name.ends_with(&id));
+        machines.len() + self.files().await.keys().filter(|path| path.contains(&id)).count()
+    }
+
     async fn snapshots(&self, vm: VmId) -> usize {
         self.machine(vm).await.map_or(0, |machine| machine.snapshots.len())
     }
@@ -89,4 +99,10 @@ async fn it_conforms() {
     let machines = vcsim.machines().await;
     let from_media: Vec<_> = machines.iter().filter(|machine| !machine.medium.is_empty()).collect();
     assert!(!from_media.is_empty() && from_media.iter().all(|machine| machine.medium == NETINST), "{from_media:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_imports_conform() {
+    let Some(vcsim) = Vcsim::start(&["-plain"]).await else { return };
+    import_conformance::run(&vcsim).await;
 }

@@ -1,6 +1,7 @@
 //! The simulated vCenter of the tests, tests/vcsim. `VIRTUALSTACK_TEST_VCSIM` names its binary; without it nothing is
 //! tested, except in CI, where that is a failure.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -39,6 +40,17 @@ pub(crate) struct Machine {
     pub(crate) power: String,
     pub(crate) medium: String,
     pub(crate) snapshots: Vec<String>,
+    /// Its extraConfig.
+    pub(crate) settings: HashMap<String, String>,
+    pub(crate) disks_kib: Vec<i64>,
+}
+
+/// A file that came over HTTP.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Upload {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) content_type: String,
 }
 
 /// A vCenter that ends with its test.
@@ -125,6 +137,19 @@ impl Vcsim {
 
     pub(crate) async fn machines(&self) -> Vec<Machine> {
         serde_json::from_str(&self.test("GET /test/vms").await).expect("JSON")
+    }
+
+    pub(crate) async fn templates(&self) -> Vec<Machine> {
+        serde_json::from_str(&self.test("GET /test/templates").await).expect("JSON")
+    }
+
+    /// Sizes of the ISO images on the datastore, whole and half.
+    pub(crate) async fn files(&self) -> HashMap<String, u64> {
+        serde_json::from_str(&self.test("GET /test/files").await).expect("JSON")
+    }
+
+    pub(crate) async fn uploads(&self) -> Vec<Upload> {
+        serde_json::from_str(&self.test("GET /test/uploads").await).expect("JSON")
     }
 }
 

@@ -1,7 +1,7 @@
 //! The contract as clients see it, over gRPC, grpc-web and REST.
 
 mod bad_input;
-mod compute;
+pub(crate) mod compute;
 mod full_disk;
 mod iam;
 mod operations;

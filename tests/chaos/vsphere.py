@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 from product import TOOLS, Wrong
 
 FOLDER = "/DC0/vm/virtualstack"
+DATASTORE = "LocalDS_0"
 TEMPLATES = [f"/DC0/vm/templates/{name}" for name in ("debian-12", "ubuntu-24.04", "windows-2022")]
 
 
@@ -37,7 +38,7 @@ def text(element, *names):
 class VSphere:
     """vcsim, with TLS and clones that take their time."""
 
-    def __init__(self, folder, least, most):
+    def __init__(self, folder, least, most, *more):
         program = Path(os.environ.get("VIRTUALSTACK_TEST_VCSIM", TOOLS / "vcsim"))
         if not program.is_file() or not (TOOLS / "govc").is_file():
             raise Wrong(f"vcsim or govc is not in {TOOLS}; run it by make, which builds them")
@@ -46,7 +47,8 @@ class VSphere:
         ready = self.folder / "ready.json"
         self.log = (self.folder / "log").open("wb")
         self.process = subprocess.Popen(
-            [program, "-stdin-guard", "-ready-file", ready, "-clone-delay-min", f"{least}s", "-clone-delay-max", f"{most}s"],
+            [program, "-stdin-guard", "-ready-file", ready, "-clone-delay-min", f"{least}s", "-clone-delay-max", f"{most}s",
+             *more],
             stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, start_new_session=True)
         end = time.monotonic() + 30
         while not ready.exists():
@@ -91,6 +93,31 @@ class VSphere:
     def told(self, what):
         """What the simulator says of itself: calls, sessions."""
         return json.loads(self._http("GET", f"/test/{what}")[2])
+
+    def file(self, path):
+        """A file of the datastore, block by block."""
+        if self.cookie is None:
+            self._login()
+        connection = http.client.HTTPSConnection(self.address.hostname, self.address.port, context=self.tls, timeout=60)
+        try:
+            where = urllib.parse.urlencode({"dcPath": "/DC0", "dsName": DATASTORE})
+            connection.request("GET", f"/folder/{urllib.parse.quote(path)}?{where}", headers={"Cookie": self.cookie})
+            reply = connection.getresponse()
+            if reply.status != 200:
+                raise Wrong(f"vcsim: {reply.status} for {path}")
+            while block := reply.read(1 << 20):
+                yield block
+        finally:
+            connection.close()
+
+    def imported(self):
+        """What there is of tenants' templates: machines that are templates, machines that are none yet, sizes of files."""
+        def marked(machines):
+            # A clone has the settings of its template, and its own.
+            ours = [m["settings"] for m in machines if "virtualstack.vmId" not in m["settings"]]
+            return [settings["virtualstack.templateId"] for settings in ours if "virtualstack.templateId" in settings]
+        files = {path: size for path, size in self.told("files").items() if "/tenants/" in path}
+        return marked(self.told("templates")), marked(self.told("vms")), files
 
     def _soap(self, call):
         envelope = (

@@ -163,10 +163,10 @@ async fn templates_and_permissions_too() {
     fixture
         .database
         .execute(
-            "INSERT INTO compute.provider_templates (id, reference, display_name, kind, state, guest_os, cpu_count, memory_mib, \
-                 disk_gib, hypervisor) SELECT ('01900000-0000-7000-8000-00000000010' || i)::uuid, 'r' || i, \
+            "INSERT INTO compute.provider_templates (id, display_name, kind, state, guest_os, cpu_count, memory_mib, \
+                 disk_gib) SELECT ('01900000-0000-7000-8000-00000000010' || i)::uuid, \
              (ARRAY['Ubuntu 24.04', 'Debian 12', 'Windows'])[i], CASE WHEN i = 3 THEN 'ISO' ELSE 'OVA' END, \
-             CASE WHEN i = 2 THEN 'UNAVAILABLE' ELSE 'READY' END, 'linux', i, 1024, 10, 'simulated' FROM generate_series(1, 3) i",
+             CASE WHEN i = 2 THEN 'UNAVAILABLE' ELSE 'READY' END, 'linux', i, 1024, 10 FROM generate_series(1, 3) i",
         )
         .await;
     let found = async |filter: &str, order_by: &str| -> Result<Vec<String>> {

@@ -24,7 +24,10 @@ use Who::{Admin, Operator};
 /// Things of the tenant's that a request can name, made for one rpc.
 struct Things {
     tenant: String,
+    /// The provider's.
     template: String,
+    /// The tenant's own, with all of its file.
+    own_template: String,
     running: String,
     stopped: String,
     deleted: String,
@@ -82,6 +85,42 @@ const SAMPLES: &[(&str, Who, Request, Request)] = &[
         Operator,
         |it| json!({"quota": {"name": format!("{}/quota", it.tenant), "limits": {"vms": 7}}}),
         |it| json!({"quota": {"name": format!("{}/quota", it.tenant), "limits": {"vms": 7}, "etag": "\"old\""}}),
+    ),
+    (
+        "compute.v1.TemplateService.CreateTemplate",
+        Admin,
+        |_| json!({"template": {"displayName": "new", "kind": "OVA"}}),
+        |it| json!({"template": {"displayName": it.own_template, "kind": "OVA"}}),
+    ),
+    (
+        "compute.v1.TemplateService.UpdateTemplate",
+        Admin,
+        |it| json!({"template": {"name": it.own_template, "description": "changed"}}),
+        |it| json!({"template": {"name": it.own_template, "description": "changed", "etag": "\"old\""}}),
+    ),
+    (
+        "compute.v1.TemplateService.UploadTemplate",
+        Admin,
+        |it| json!({"name": it.own_template}),
+        |it| json!({"name": it.own_template, "contentRange": "bytes 5-9/20"}),
+    ),
+    (
+        "compute.v1.TemplateService.ImportTemplate",
+        Admin,
+        |it| json!({"name": it.own_template, "sha256": "0".repeat(64)}),
+        |_| json!({"name": format!("templates/{}", Uuid::nil()), "sha256": "0".repeat(64)}),
+    ),
+    (
+        "compute.v1.TemplateService.DeleteTemplate",
+        Admin,
+        |it| json!({"name": it.own_template}),
+        |it| json!({"name": it.own_template, "etag": "\"old\""}),
+    ),
+    (
+        "compute.v1.ProviderTemplateService.UpdateProviderTemplate",
+        Operator,
+        |it| json!({"providerTemplate": {"name": of_provider(it), "audience": "TENANTS", "tenants": [it.tenant]}}),
+        |it| json!({"providerTemplate": {"name": of_provider(it), "audience": "TENANTS", "tenants": ["tenants/nowhere"]}}),
     ),
     (
         "iam.v1.ApiKeyService.CreateApiKey",
@@ -151,6 +190,10 @@ const SAMPLES: &[(&str, Who, Request, Request)] = &[
     ),
 ];
 
+fn of_provider(things: &Things) -> String {
+    things.template.replace("templates/", "providerTemplates/")
+}
+
 /// The rpcs that take validateOnly.
 fn validating() -> Vec<MethodDescriptor> {
     rpcs().into_iter().filter(|rpc| rpc.input().get_field_by_name("validate_only").is_some()).collect()
@@ -201,10 +244,16 @@ impl World {
         let mut gone = vm(deleted, "DELETED");
         gone["deleted_at"] = json!("2026-01-01T00:00:00Z");
         gone["purge_at"] = json!("2099-01-01T00:00:00Z");
+        let template = Uuid::now_v7();
         let vms = [vm(running, "RUNNING"), vm(stopped, "STOPPED"), gone].map(copy).concat();
         let others = format!(
             "INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
                  VALUES ('{of}', '{snapshot}', '{running}', 'before', 'READY', 1, 1024, 'system'); \
+             INSERT INTO compute.user_templates (tenant_id, id, display_name, name_key, description, labels, kind, state, \
+                 size_bytes, uploaded_bytes, owner_id) SELECT tenant_id, '{template}', 'templates/{template}', \
+                 'templates/{template}', '', '{{}}', 'OVA', 'UPLOADING', 1, 1, owner_id \
+                 FROM compute.virtual_machines WHERE tenant_id = '{of}' AND id = '{running}'; \
+             UPDATE compute.quotas SET templates = templates + 1, template_bytes = template_bytes + 1 WHERE tenant_id = '{of}'; \
              INSERT INTO iam.users (id, email, display_name) VALUES ('{user}', '{user}@example.com', 'Copy'); \
              INSERT INTO iam.memberships (tenant_id, id, account_id, email, display_name, state) \
                  VALUES ('{of}', '{user}', '{user}', '{user}@example.com', 'Copy', 'ACTIVE'); \
@@ -217,6 +266,7 @@ impl World {
         Things {
             tenant,
             template: self.template.clone(),
+            own_template: format!("templates/{template}"),
             running: format!("vms/{running}"),
             stopped: format!("vms/{stopped}"),
             deleted: format!("vms/{deleted}"),

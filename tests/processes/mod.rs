@@ -147,6 +147,7 @@ async fn wrong_settings_end_with_64_and_name_the_key() {
         (("VIRTUALSTACK_LOG_FILTER", "=x="), "log.filter"),
         (("VIRTUALSTACK_MAIL_KIND", "smtp"), "mail.smtp_host (VIRTUALSTACK_MAIL_SMTP_HOST): is required"),
         (("VIRTUALSTACK_MAIL_FROM", "nobody"), "mail.from"),
+        (("VIRTUALSTACK_STORAGE_KIND", "s3"), "storage.endpoint (VIRTUALSTACK_STORAGE_ENDPOINT): is required"),
         (("VIRTUALSTACK_MAIL_SMTP_HOTS", "localhost"), "did you mean VIRTUALSTACK_MAIL_SMTP_HOST?"),
         (("VIRTUALSTACK_ADMIN_PASSWORD", "eleven char"), "(admin.password): must have 12 to 128"),
         (("VIRTUALSTACK_ADMIN_PASSWORD", "Password2024!"), "(admin.password): is among the commonest"),

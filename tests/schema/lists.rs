@@ -19,10 +19,20 @@ const NOT_PURGED: &[(&str, &str)] = &[
         "each is purged with what it has on the hypervisor, and the tenant only after the last",
     ),
     ("compute.snapshots", "they go with their VM"),
+    ("compute.guest_customizations", "they go with their VM"),
+    (
+        "compute.user_templates",
+        "each is deleted with its file and what it has on the hypervisor, and the tenant only after the last",
+    ),
+    ("compute.template_parts", "they go with their template"),
+    ("compute.template_images", "they go with their template"),
 ];
 
 /// Resources that have no row in `resources::ROWS`, and why.
-const WITHOUT_ROW: &[(&str, &str)] = &[("sessions", "they belong to accounts and are looked for there")];
+const WITHOUT_ROW: &[(&str, &str)] = &[
+    ("providerTemplates", "they are of no tenant; whether one may use them is told of templates"),
+    ("sessions", "they belong to accounts and are looked for there"),
+];
 
 /// Collections that have a row and no google.api.resource, and why.
 const WITHOUT_RESOURCE: &[(&str, &str)] = &[("operations", "google.longrunning says what they are")];
@@ -41,7 +51,13 @@ const UNIQUE_UNTOLD: &[(&str, &str)] = &[
     ("password_resets_digest_key", "of a token made by us"),
     ("password_resets_pkey", "one an account, put by ON CONFLICT"),
     ("permissions_pkey", "put by ON CONFLICT, when the product starts"),
-    ("provider_templates_reference_key", "put by ON CONFLICT, by the inventory"),
+    ("guest_customizations_pkey", "one a VM, put in with it"),
+    ("provider_template_copies_pkey", "put by ON CONFLICT, by the inventory"),
+    ("provider_template_grants_pkey", "each tenant is put in once, while the template is locked"),
+    ("provider_templates_identity", "put by ON CONFLICT, by the inventory"),
+    ("template_images_pkey", "put by ON CONFLICT"),
+    ("template_parts_object", "of a name made by us"),
+    ("template_parts_pkey", "each piece begins where the one before ends, and the template is locked"),
     ("quotas_pkey", "made with the tenant"),
     ("rate_limits_pkey", "put by ON CONFLICT"),
     ("refresh_tokens_pkey", "of a token made by us"),
@@ -63,6 +79,11 @@ const ROWS_STAY: &[(&str, &str)] = &[
 /// Other foreign keys that no client runs into, and why.
 const FOREIGN_KEYS_UNTOLD: &[(&str, &str)] = &[
     ("console_tickets_tenant_id_operation_id_fkey", "it cascades"),
+    ("guest_customizations_tenant_id_vm_id_fkey", "it cascades"),
+    ("provider_template_copies_template_id_fkey", "templates of the provider are not deleted"),
+    ("provider_template_grants_template_id_fkey", "templates of the provider are not deleted"),
+    ("template_images_tenant_id_template_id_fkey", "it cascades"),
+    ("template_parts_tenant_id_template_id_fkey", "it cascades"),
     ("refresh_tokens_session_id_fkey", "sessions are ended and not deleted"),
     ("sessions_parent_id_fkey", "it is set to null"),
     ("snapshots_tenant_id_vm_id_fkey", "a VM is removed with its snapshots, by the operation that holds it"),
@@ -80,8 +101,8 @@ fn names(list: &[(&'static str, &str)]) -> Vec<&'static str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_takes_all_that_is_a_tenants() {
-    let query =
-        "SELECT table_schema || '.' || table_name FROM information_schema.columns WHERE column_name = 'tenant_id'";
+    let query = "SELECT table_schema || '.' || table_name FROM information_schema.columns JOIN information_schema.tables \
+         USING (table_schema, table_name) WHERE column_name = 'tenant_id' AND table_type = 'BASE TABLE'";
     let found: BTreeSet<_> = texts(&Database::new().await, query).await.into_iter().collect();
     assert!(found.len() > 10, "{found:?}");
     for table in &found {

@@ -88,7 +88,13 @@ impl ControlPlane {
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = virtualstack_server::Config { listen, ..server };
         let gateway_secret = Some(GatewaySecret::new(SECRET).expect("a secret"));
-        let deps = virtualstack_server::Deps { store: store.clone(), master_key, hash_cost, gateway_secret };
+        let deps = virtualstack_server::Deps {
+            store: store.clone(),
+            objects: database.objects(),
+            master_key,
+            hash_cost,
+            gateway_secret,
+        };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
         let grpc = format!("http://{}", server.address());
         let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
@@ -148,6 +154,7 @@ impl ControlPlane {
         let deps = virtualstack_worker::Deps {
             store: self.store.clone(),
             hypervisors: hypervisor.into(),
+            objects: self.database.objects(),
             mailer,
             link_base,
             master_key: master_key(),

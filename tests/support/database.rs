@@ -1,11 +1,14 @@
 //! One PostgreSQL per test run, one database per test, copied from a template that was made once.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diesel::QueryResult;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
+use virtualstack_objects::Objects;
 use virtualstack_postgres::PrivatePostgres;
 use virtualstack_server::bootstrap;
 use virtualstack_store::schema::migrate;
@@ -31,9 +34,29 @@ pub(crate) struct Database {
     looking: Arc<Mutex<Option<AsyncPgConnection>>>,
     /// What a server or worker would be given.
     pub(crate) config: Config,
+    /// Where files of templates are kept.
+    folder: Arc<TempDir>,
 }
 
 impl Database {
+    /// The object store that goes with it.
+    pub(crate) fn objects(&self) -> Objects {
+        let folder = Some(self.folder.path().to_owned());
+        Objects::open(&virtualstack_objects::Config { folder, ..Default::default() }).expect("a folder")
+    }
+
+    /// The files that the objects are.
+    pub(crate) fn object_files(&self) -> Vec<PathBuf> {
+        let (mut folders, mut files) = (vec![self.folder.path().to_owned()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        files
+    }
+
     /// A migrated database that nobody else uses.
     pub(crate) async fn new() -> Self {
         Self::copy_of(MIGRATED).await
@@ -93,7 +116,8 @@ impl Database {
             acquire_timeout_ms: 30_000,
             ..Config::default()
         };
-        Self { name, looking: Arc::default(), config }
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self { name, looking: Arc::default(), config, folder }
     }
 
     /// A connection that may do everything, to look and to break things.

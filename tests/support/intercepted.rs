@@ -6,6 +6,9 @@ use async_trait::async_trait;
 use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::vm::{PowerState, Size};
+use virtualstack_worker::adapters::hypervisor::import::{
+    Attendance, ImageSource, ImportSpec, Imported, TemplateIdentity,
+};
 use virtualstack_worker::adapters::hypervisor::{
     Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo, VmIdentity, VmSpec,
 };
@@ -27,6 +30,8 @@ pub(crate) enum Call {
     Idle,
     Absent,
     Observe,
+    Import,
+    RemoveTemplate,
 }
 
 /// Whether the hook is asked before the real call, or after it has done its work.
@@ -39,6 +44,7 @@ pub(crate) enum When {
 /// A call that passes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Passing<'a> {
+    /// The VM, or by the same id the template.
     pub(crate) vm: VmId,
     /// Of the VM, where the call says it.
     pub(crate) display_name: Option<&'a str>,
@@ -197,6 +203,22 @@ impl Hypervisor for Intercepted {
 
     async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault> {
         self.inner.observe_templates().await
+    }
+
+    async fn import_template(
+        &self,
+        spec: &ImportSpec,
+        source: &dyn ImageSource,
+        attendance: &Attendance,
+        task: Option<&TaskRef>,
+    ) -> Result<Imported, Fault> {
+        let import = self.inner.import_template(spec, source, attendance, task);
+        self.pass(VmId(spec.id.0), Call::Import, import).await
+    }
+
+    async fn ensure_no_template(&self, template: &TemplateIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        let gone = self.inner.ensure_no_template(template, task);
+        self.pass(VmId(template.id.0), Call::RemoveTemplate, gone).await
     }
 
     async fn close(&self) {

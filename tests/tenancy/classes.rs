@@ -16,11 +16,13 @@ enum Class {
     Account,
     /// The same rows for all: everybody reads, the system role writes.
     Shared,
+    /// The same rows for whom they were granted to: they read, the system role writes.
+    Granted,
     /// What only the system, the queue or the simulator sees.
     Machinery,
 }
 
-use Class::{Account, Machinery, Shared, Tenant};
+use Class::{Account, Granted, Machinery, Shared, Tenant};
 
 /// Every table of ours. The key of a tenant's or an account's table is the column that row-level security compares.
 const TABLES: &[(&str, Class, &str)] = &[
@@ -29,10 +31,16 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("audit.logs", Tenant, "tenant_id"),
     ("background_jobs.jobs", Machinery, ""),
     ("compute.console_tickets", Tenant, "tenant_id"),
+    ("compute.guest_customizations", Tenant, "tenant_id"),
     ("compute.operations", Tenant, "tenant_id"),
-    ("compute.provider_templates", Shared, ""),
+    ("compute.provider_template_copies", Shared, ""),
+    ("compute.provider_template_grants", Tenant, "tenant_id"),
+    ("compute.provider_templates", Granted, ""),
     ("compute.quotas", Tenant, "tenant_id"),
     ("compute.snapshots", Tenant, "tenant_id"),
+    ("compute.template_images", Tenant, "tenant_id"),
+    ("compute.template_parts", Tenant, "tenant_id"),
+    ("compute.user_templates", Tenant, "tenant_id"),
     ("compute.virtual_machines", Tenant, "tenant_id"),
     ("iam.api_keys", Tenant, "tenant_id"),
     ("iam.invitations", Tenant, "tenant_id"),
@@ -52,6 +60,7 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("iam.users", Account, "id"),
     ("simulated_hypervisor.snapshots", Machinery, ""),
     ("simulated_hypervisor.tasks", Machinery, ""),
+    ("simulated_hypervisor.templates", Machinery, ""),
     ("simulated_hypervisor.vms", Machinery, ""),
 ];
 
@@ -164,6 +173,14 @@ async fn policies_are_those_of_the_class() {
         assert_eq!(for_role(table, "virtualstack_tenant"), [read], "{table}: CALL iam.shared_table");
         let writes = writes_of(&database, "virtualstack_tenant", table).await;
         assert!(writes.is_empty(), "{table}: the tenant role may {writes:?} what all tenants share");
+    }
+    for (table, _) in of_class(Granted) {
+        let [policy] = for_role(table, "virtualstack_tenant").try_into().expect("one policy");
+        let read = "granted PERMISSIVE SELECT virtualstack_tenant ";
+        assert!(policy.starts_with(read) && policy.contains("current_tenant"), "{table}: {policy}");
+        assert!(for_role(table, "virtualstack_account").is_empty(), "{table}: an account's role gets at it");
+        let writes = writes_of(&database, "virtualstack_tenant", table).await;
+        assert!(writes.is_empty(), "{table}: the tenant role may {writes:?} what is granted to it");
     }
     for (table, _) in of_class(Machinery) {
         let allowed = TENANT_ON_MACHINERY.iter().any(|grant| grant.starts_with(table));
@@ -325,7 +342,17 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
              INSERT INTO compute.snapshots (tenant_id, id, vm_id, display_name, state, cpu_count, memory_mib, creator) \
                 SELECT tenant_id, gen_random_uuid(), id, 'before', 'READY', 1, 1024, 'system' FROM compute.virtual_machines; \
              INSERT INTO compute.console_tickets (tenant_id, operation_id, sealed_ticket, expires_at) \
-                SELECT tenant_id, id, '\\x00', now() + interval '1 hour' FROM compute.operations",
+                SELECT tenant_id, id, '\\x00', now() + interval '1 hour' FROM compute.operations; \
+             INSERT INTO compute.guest_customizations (tenant_id, vm_id, sealed) \
+                SELECT tenant_id, id, '\\x00' FROM compute.virtual_machines; \
+             INSERT INTO compute.provider_template_grants (tenant_id, template_id) \
+                SELECT v.tenant_id, v.template_id FROM compute.virtual_machines v; \
+             INSERT INTO compute.user_templates (tenant_id, id, display_name, name_key, description, labels, kind, state, owner_id) \
+                SELECT tenant_id, id, 'mine', 'mine', '', '{}', 'OVA', 'UPLOADING', owner_id FROM compute.virtual_machines; \
+             INSERT INTO compute.template_parts (tenant_id, template_id, first_byte, size_bytes, object) \
+                SELECT tenant_id, id, 0, 1, 'templates/' || id FROM compute.user_templates; \
+             INSERT INTO compute.template_images (tenant_id, template_id, image) \
+                SELECT tenant_id, id, '{}' FROM compute.user_templates",
         )
         .await;
     let id = |name: &str| name.strip_prefix("tenants/").expect("a full name").to_owned();

@@ -36,6 +36,13 @@ import (
 //	POST /test/drop-snapshots?uuid=U       removes its snapshots
 //	POST /test/tools?uuid=U&running=false  stops the tools in its guest
 //	POST /test/guest?uuid=U&state=S        what its guest is doing, e.g. shuttingDown
+//	GET  /test/templates                   the VMs that are templates, as JSON
+//	GET  /test/files                       sizes of the ISO images on the datastore, whole and half, as JSON
+//	GET  /test/uploads                     what was uploaded, as JSON
+//	POST /test/upload?count=N&after=B&status=S  the next N uploads end after B bytes with the status S, or without a word
+//	POST /test/host?thumbprint=T           disks go to a host of its own; T is told to be its thumbprint, or the right one
+//	POST /test/host?url=U                  disks go to U, where nobody may be
+//	POST /test/lease?type=T                the next lease fails with the fault T
 type faults struct {
 	*world
 	next     http.Handler
@@ -45,12 +52,28 @@ type faults struct {
 	calls        map[string]int
 	lose, refuse map[string]int
 	silence      time.Duration
+	uploads      []upload
+	broken       brokenUpload
+}
+
+// upload is what came with a file.
+type upload struct {
+	Method      string `json:"method"`
+	Path        string `json:"path"`
+	ContentType string `json:"content_type"`
+	Overwrite   string `json:"overwrite"`
+}
+
+// brokenUpload is what becomes of the next uploads.
+type brokenUpload struct {
+	count, status int
+	after         int64
 }
 
 func newFaults(next http.Handler, w *world, loseRate float64) http.Handler {
 	f := &faults{
 		world: w, next: next, loseRate: loseRate,
-		calls: map[string]int{}, lose: map[string]int{}, refuse: map[string]int{},
+		calls: map[string]int{}, lose: map[string]int{}, refuse: map[string]int{}, uploads: []upload{},
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /test/calls", func(w http.ResponseWriter, _ *http.Request) {
@@ -65,6 +88,32 @@ func newFaults(next http.Handler, w *world, loseRate float64) http.Handler {
 		f.making.RLock()
 		defer f.making.RUnlock()
 		_ = json.NewEncoder(w).Encode(machines(f.model.Map()))
+	})
+	mux.HandleFunc("GET /test/templates", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(offered(f.model.Map()))
+	})
+	mux.HandleFunc("GET /test/files", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(f.files())
+	})
+	mux.HandleFunc("GET /test/uploads", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		_ = json.NewEncoder(w).Encode(f.uploads)
+	})
+	mux.HandleFunc("POST /test/upload", func(_ http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.broken.count, _ = strconv.Atoi(r.FormValue("count"))
+		f.broken.status, _ = strconv.Atoi(r.FormValue("status"))
+		f.broken.after, _ = strconv.ParseInt(r.FormValue("after"), 10, 64)
+	})
+	mux.HandleFunc("POST /test/host", func(_ http.ResponseWriter, r *http.Request) {
+		f.leadTo(mux, r.FormValue("url"), r.FormValue("thumbprint"))
+	})
+	mux.HandleFunc("POST /test/lease", func(_ http.ResponseWriter, r *http.Request) {
+		f.planned.Lock()
+		defer f.planned.Unlock()
+		f.leaseFault = fault(r)
 	})
 	mux.HandleFunc("POST /test/end-sessions", func(_ http.ResponseWriter, _ *http.Request) {
 		for _, key := range f.sessionKeys() {
@@ -158,7 +207,40 @@ func (f *faults) planTask(w http.ResponseWriter, r *http.Request) {
 
 var bodyElement = regexp.MustCompile(`<(?:\w+:)?Body[^>]*>\s*<(?:\w+:)?(\w+)`)
 
+// receive takes a file. It does not come whole before it goes on, unlike calls.
+func (f *faults) receive(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	f.uploads = append(f.uploads, upload{
+		Method: r.Method, Path: r.URL.Path,
+		ContentType: r.Header.Get("Content-Type"), Overwrite: r.Header.Get("Overwrite"),
+	})
+	broken := f.broken
+	f.broken.count = max(0, f.broken.count-1)
+	f.mu.Unlock()
+	if broken.count == 0 {
+		f.next.ServeHTTP(w, r)
+		return
+	}
+	rest := r.Body
+	r.Body = io.NopCloser(io.LimitReader(rest, broken.after))
+	f.next.ServeHTTP(httptest.NewRecorder(), r)
+	if broken.status == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	// The rest is taken meanwhile, or a connection that closes would take the answer with it.
+	answer := http.NewResponseController(w)
+	_ = answer.EnableFullDuplex()
+	http.Error(w, "There is not enough space on the file system.", broken.status)
+	_ = answer.Flush()
+	_, _ = io.Copy(io.Discard, rest)
+}
+
 func (f *faults) serve(w http.ResponseWriter, r *http.Request) {
+	isFile := strings.HasPrefix(r.URL.Path, "/nfc/") || strings.HasPrefix(r.URL.Path, "/folder/")
+	if isFile && (r.Method == http.MethodPost || r.Method == http.MethodPut) {
+		f.receive(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

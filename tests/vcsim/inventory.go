@@ -147,6 +147,13 @@ func (s *source) CloneVMTask(ctx *simulator.Context, req *types.CloneVM_Task) so
 			backing.FileName = fmt.Sprintf("[LocalDS_0] %[1]s/%[1]s.vmdk", req.Name)
 		}
 	}
+	if custom := req.Spec.Customization; custom != nil {
+		if sysprep, is := custom.Identity.(*types.CustomizationSysprep); is {
+			name := sysprep.UserData.ComputerName.(*types.CustomizationFixedName).Name
+			req.Spec.Config.ExtraConfig = append(req.Spec.Config.ExtraConfig,
+				&types.OptionValue{Key: "test.computerName", Value: name})
+		}
+	}
 	plan, _ := s.world.take("CloneVM_Task")
 	if plan.delay == 0 {
 		plan.delay = s.world.cloneDelay()
@@ -173,41 +180,60 @@ type machine struct {
 	Medium       string `json:"medium"`
 	// Names of all its snapshots.
 	Snapshots []string `json:"snapshots"`
+	// Its extraConfig, as far as it is text.
+	Settings map[string]string `json:"settings"`
+	DisksKiB []int64           `json:"disks_kib"`
 }
 
 func machines(registry *simulator.Registry) []machine {
 	found := []machine{}
 	for _, entity := range registry.All("VirtualMachine") {
-		vm, plain := entity.(*simulator.VirtualMachine)
-		if !plain {
-			continue // a source
+		if vm, plain := entity.(*simulator.VirtualMachine); plain {
+			found = append(found, describe(vm))
 		}
-		m := machine{
-			Name: vm.Name, InstanceUUID: vm.Config.InstanceUuid,
-			CPUs: vm.Config.Hardware.NumCPU, MemoryMiB: vm.Config.Hardware.MemoryMB,
-			Power: string(vm.Runtime.PowerState), Snapshots: []string{},
-		}
-		if vm.Snapshot != nil {
-			m.Snapshots = names(vm.Snapshot.RootSnapshotList, m.Snapshots)
-		}
-		for _, option := range vm.Config.ExtraConfig {
-			if value := option.GetOptionValue(); value.Key == "virtualstack.vmId" {
-				m.Marker, _ = value.Value.(string)
-			}
-		}
-		for _, device := range vm.Config.Hardware.Device {
-			switch device := device.(type) {
-			case *types.VirtualDisk:
-				m.DiskGiB = device.CapacityInKB >> 20
-			case *types.VirtualCdrom:
-				if backing, is := device.Backing.(*types.VirtualCdromIsoBackingInfo); is {
-					m.Medium = backing.FileName
-				}
-			}
-		}
-		found = append(found, m)
 	}
 	return found
+}
+
+// offered gives the templates.
+func offered(registry *simulator.Registry) []machine {
+	found := []machine{}
+	for _, entity := range registry.All("VirtualMachine") {
+		if template, is := entity.(*source); is {
+			found = append(found, describe(template.VirtualMachine))
+		}
+	}
+	return found
+}
+
+func describe(vm *simulator.VirtualMachine) machine {
+	m := machine{
+		Name: vm.Name, InstanceUUID: vm.Config.InstanceUuid,
+		CPUs: vm.Config.Hardware.NumCPU, MemoryMiB: vm.Config.Hardware.MemoryMB,
+		Power: string(vm.Runtime.PowerState), Snapshots: []string{}, Settings: map[string]string{}, DisksKiB: []int64{},
+	}
+	if vm.Snapshot != nil {
+		m.Snapshots = names(vm.Snapshot.RootSnapshotList, m.Snapshots)
+	}
+	for _, option := range vm.Config.ExtraConfig {
+		value := option.GetOptionValue()
+		if text, is := value.Value.(string); is {
+			m.Settings[value.Key] = text
+		}
+	}
+	m.Marker = m.Settings["virtualstack.vmId"]
+	for _, device := range vm.Config.Hardware.Device {
+		switch device := device.(type) {
+		case *types.VirtualDisk:
+			m.DisksKiB = append(m.DisksKiB, device.CapacityInKB)
+			m.DiskGiB = m.DisksKiB[0] >> 20
+		case *types.VirtualCdrom:
+			if backing, is := device.Backing.(*types.VirtualCdromIsoBackingInfo); is {
+				m.Medium = backing.FileName
+			}
+		}
+	}
+	return m
 }
 
 func names(trees []types.VirtualMachineSnapshotTree, found []string) []string {

@@ -3,7 +3,11 @@ package main
 import (
 	"crypto/rand"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +32,9 @@ type world struct {
 
 	planned sync.Mutex
 	plans   map[string][]plan
+	// Where the next leases lead, and how they end; empty: to the simulator, and well.
+	host, thumbprint string
+	leaseFault       types.BaseMethodFault
 }
 
 // plan is what becomes of the next task of a method.
@@ -59,7 +66,68 @@ func (o owner) PutObject(_ *simulator.Context, object mo.Reference) {
 	}
 }
 
-func (owner) UpdateObject(*simulator.Context, mo.Reference, []types.PropertyChange) {}
+// UpdateObject lets a lease that becomes ready lead to another host, or fail.
+func (o owner) UpdateObject(_ *simulator.Context, object mo.Reference, changes []types.PropertyChange) {
+	lease, is := object.(*mo.HttpNfcLease)
+	if !is {
+		return
+	}
+	o.planned.Lock()
+	defer o.planned.Unlock()
+	for _, change := range changes {
+		info, is := change.Val.(*types.HttpNfcLeaseInfo)
+		if !is {
+			continue
+		}
+		for i := range info.DeviceUrl {
+			o.redirect(&info.DeviceUrl[i])
+		}
+		if o.leaseFault != nil {
+			lease.State = types.HttpNfcLeaseStateError
+			lease.Error = &types.LocalizedMethodFault{Fault: o.leaseFault, LocalizedMessage: "planned by the test"}
+			o.leaseFault = nil
+		}
+	}
+}
+
+func (w *world) redirect(device *types.HttpNfcLeaseDeviceUrl) {
+	if w.host == "" {
+		return
+	}
+	if _, path, found := strings.Cut(device.Url, "/nfc/"); found {
+		device.Url = w.host + "/nfc/" + path
+	}
+	device.SslThumbprint = w.thumbprint
+}
+
+// leadTo makes leases lead to another host: one of its own, whose certificate no authority has signed, where no URL is given.
+func (w *world) leadTo(handler http.Handler, url, thumbprint string) {
+	if url == "" {
+		host := httptest.NewTLSServer(handler)
+		url = host.URL
+		if thumbprint == "" {
+			thumbprint = soap.ThumbprintSHA1(host.Certificate())
+		}
+	}
+	w.planned.Lock()
+	defer w.planned.Unlock()
+	w.host, w.thumbprint = url, thumbprint
+}
+
+// files gives the sizes of the ISO images on the datastore.
+func (w *world) files() map[string]int64 {
+	root := w.model.Map().Any("Datastore").(*simulator.Datastore).Summary.Url
+	sizes := map[string]int64{}
+	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && strings.Contains(entry.Name(), ".iso") {
+			if info, err := entry.Info(); err == nil {
+				sizes[strings.TrimPrefix(path, root+"/")] = info.Size()
+			}
+		}
+		return nil
+	})
+	return sizes
+}
 
 func (owner) RemoveObject(*simulator.Context, types.ManagedObjectReference) {}
 
@@ -71,7 +139,7 @@ func (w *world) standIn(ctx *simulator.Context, call *simulator.Method) (mo.Refe
 	}
 	switch call.Name {
 	case "CreateVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "ReconfigVM_Task", "CreateSnapshot_Task", "Destroy_Task",
-		"RevertToSnapshot_Task", "ShutdownGuest", "AcquireTicket":
+		"RevertToSnapshot_Task", "ShutdownGuest", "AcquireTicket", "MarkAsTemplate":
 	default:
 		return nil, nil
 	}
@@ -268,6 +336,16 @@ func (g *guest) DestroyTask(ctx *simulator.Context, req *types.Destroy_Task) soa
 		return g.VirtualMachine.DestroyTask(g.world.own(), req)
 	}, nil)
 	return &methods.Destroy_TaskBody{Res: &types.Destroy_TaskResponse{Returnval: task}}
+}
+
+// MarkAsTemplate makes one whose clones behave as those of the templates that were there before.
+func (g *guest) MarkAsTemplate(ctx *simulator.Context, req *types.MarkAsTemplate) soap.HasFault {
+	leave(ctx, g)
+	reply := g.VirtualMachine.MarkAsTemplate(req)
+	if reply.Fault() == nil {
+		ctx.Map.Put(&source{g.VirtualMachine, g.world})
+	}
+	return reply
 }
 
 // ShutdownGuest needs tools that run, which the simulator does not look for.

@@ -5,6 +5,7 @@ mod delivery;
 mod pages;
 mod rest;
 mod stream;
+mod templates;
 mod times;
 
 use std::time::Duration;

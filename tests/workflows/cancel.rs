@@ -113,7 +113,8 @@ async fn a_way_back_is_not_hurried() {
     let waits = "UPDATE background_jobs.jobs SET available_at = now() + interval '1 hour' WHERE kind = 'vm_create'";
     plane.database.execute(&format!("UPDATE compute.operations SET grace_from = now(); {waits}")).await;
     cancel(&tenant, &operation).await;
-    let waiting = "SELECT count(*) FROM background_jobs.jobs WHERE available_at > now() + interval '30 minutes'";
+    let waiting = "SELECT count(*) FROM background_jobs.jobs \
+        WHERE kind = 'vm_create' AND available_at > now() + interval '30 minutes'";
     assert_eq!(plane.database.count(waiting).await, 1);
 }
 

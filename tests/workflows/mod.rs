@@ -9,6 +9,7 @@ mod graceful;
 mod resize;
 mod snapshots;
 mod tasks;
+mod templates;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -17,7 +17,7 @@ const WAITS: &str = "SELECT count(*) FROM background_jobs.jobs WHERE kind = 'tem
     AND available_at > now() + interval '30 seconds'";
 
 /// Waits less than the timer until a count is what it shall be.
-async fn becomes(plane: &ControlPlane, count: &str, expected: i64) {
+pub(super) async fn becomes(plane: &ControlPlane, count: &str, expected: i64) {
     for _ in 0..400 {
         if plane.database.count(count).await == expected {
             return;
@@ -68,13 +68,14 @@ async fn a_template_whose_hypervisor_is_not_configured_any_more_is_unavailable()
     let plane = ControlPlane::start().await;
     becomes(&plane, WAITS, 1).await;
     let of_another =
-        "SELECT count(*) FROM compute.provider_templates WHERE hypervisor = 'another' AND state = 'UNAVAILABLE'";
+        "SELECT count(*) FROM compute.provider_templates WHERE display_name = 'gone' AND state = 'UNAVAILABLE'";
     plane
         .database
         .execute(
-            "INSERT INTO compute.provider_templates (id, reference, display_name, kind, state, guest_os, cpu_count, \
-             memory_mib, disk_gib, hypervisor) VALUES (gen_random_uuid(), 'gone', 'gone', 'OVA', 'READY', '', 1, 1, 1, \
-             'another')",
+            "WITH gone AS (INSERT INTO compute.provider_templates (id, display_name, kind, state, guest_os, cpu_count, \
+                memory_mib, disk_gib) VALUES (gen_random_uuid(), 'gone', 'OVA', 'READY', '', 1, 1, 1) RETURNING id) \
+             INSERT INTO compute.provider_template_copies (hypervisor, reference, template_id, state, cpu_count, memory_mib, \
+                disk_gib) SELECT 'another', 'gone', id, 'READY', 1, 1, 1 FROM gone",
         )
         .await;
     activate(&plane).await;
@@ -98,7 +99,7 @@ async fn jobs_of_an_earlier_version_are_its_workers_until_none_is_left() {
     let untouched = "SELECT count(*) FROM background_jobs.jobs WHERE kind = 'inventory' AND fencing_token = 0";
     assert_eq!(plane.database.count(untouched).await, 1, "no worker of today takes it");
     let scheduled = "SELECT count(*) FROM background_jobs.jobs WHERE queue = 'tasks' AND unique_key = kind";
-    assert_eq!(plane.database.count(scheduled).await, 9);
+    assert_eq!(plane.database.count(scheduled).await, 11);
     plane.work(Arc::new(NoProbe)).await.detach();
-    assert_eq!(plane.database.count(scheduled).await, 9, "a second worker puts in no other");
+    assert_eq!(plane.database.count(scheduled).await, 11, "a second worker puts in no other");
 }

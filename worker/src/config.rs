@@ -7,10 +7,12 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Jobs at work at once, mails not counted.
+    /// Jobs at work at once, mails and imports not counted.
     pub concurrency: usize,
     /// Mails at work at once.
     pub mail_concurrency: usize,
+    /// Imports of templates at work at once.
+    pub import_concurrency: usize,
     /// Milliseconds that a claim holds. A job whose worker died goes on after this.
     pub lease_ms: u32,
     /// Milliseconds between renewals of held claims.
@@ -27,6 +29,8 @@ pub struct Config {
     pub inventory_seconds: u32,
     /// Seconds between runs of each purge and cleanup.
     pub housekeeping_seconds: u32,
+    /// Seconds between looks for objects in the storage that nothing refers to; they are removed when they are as old as that.
+    pub sweep_seconds: u32,
 }
 
 impl Default for Config {
@@ -34,6 +38,7 @@ impl Default for Config {
         Self {
             concurrency: 16,
             mail_concurrency: 4,
+            import_concurrency: 2,
             lease_ms: 30_000,
             heartbeat_ms: 10_000,
             poll_ms: 5_000,
@@ -42,6 +47,7 @@ impl Default for Config {
             undelete_window_seconds: 7 * 24 * 3600,
             inventory_seconds: 60,
             housekeeping_seconds: 60,
+            sweep_seconds: 3600,
         }
     }
 }
@@ -53,5 +59,9 @@ impl Config {
 
     pub(crate) fn housekeeping(&self) -> TimeDelta {
         TimeDelta::seconds(self.housekeeping_seconds.into())
+    }
+
+    pub(crate) fn sweep(&self) -> TimeDelta {
+        TimeDelta::seconds(self.sweep_seconds.into())
     }
 }

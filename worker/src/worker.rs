@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::Result;
+use virtualstack_model::compute::jobs::IMPORT_QUEUE;
 use virtualstack_model::iam::jobs::MAIL_QUEUE;
+use virtualstack_objects::Objects;
 use virtualstack_queue::Runner;
 use virtualstack_store::{MasterKey, Store};
 
@@ -23,6 +25,8 @@ pub struct Deps {
     pub store: Store,
     /// The hypervisors; one makes them by `into`.
     pub hypervisors: Hypervisors,
+    /// Where files of templates are kept.
+    pub objects: Objects,
     pub mailer: Arc<dyn Mailer>,
     /// What links in mails begin with: the console's address.
     pub link_base: String,
@@ -35,8 +39,9 @@ pub struct Deps {
 /// A worker; [`Worker::serve`] works.
 pub struct Worker {
     runner: Runner<Dispatcher>,
-    /// Slots of its own: a relay that is slow keeps no VM waiting.
+    /// Slots of their own: a relay that is slow, or a file that is large, keeps no VM waiting.
     mail_runner: Runner<Dispatcher>,
+    import_runner: Runner<Dispatcher>,
     shared: Shared,
 }
 
@@ -52,40 +57,42 @@ fn registry(config: &Config) -> Registry {
 
 /// Does all that can fail: puts the scheduled jobs in.
 pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
-    let Deps { store, hypervisors, mailer, link_base, master_key, probe } = deps;
+    let Deps { store, hypervisors, objects, mailer, link_base, master_key, probe } = deps;
     let registry = Arc::new(registry(&config));
     registry.schedule(&store).await?;
     let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-    let runner_config = |mail, concurrency| virtualstack_queue::Config {
+    let apart = [(MAIL_QUEUE, config.mail_concurrency), (IMPORT_QUEUE, config.import_concurrency)];
+    let rest = registry.queues().into_iter().filter(|queue| apart.iter().all(|(apart, _)| queue != apart));
+    let runner_config = |queues: Vec<&str>, concurrency| virtualstack_queue::Config {
         url: store.queue_url().to_owned(),
-        queues: registry
-            .queues()
-            .into_iter()
-            .filter(|queue| (*queue == MAIL_QUEUE) == mail)
-            .map(str::to_owned)
-            .collect(),
+        queues: queues.into_iter().map(str::to_owned).collect(),
         worker: worker.clone(),
         concurrency,
         lease: Duration::from_millis(config.lease_ms.into()),
         heartbeat: Duration::from_millis(config.heartbeat_ms.into()),
         poll: Duration::from_millis(config.poll_ms.into()),
     };
-    let (all, mails) = (runner_config(false, config.concurrency), runner_config(true, config.mail_concurrency));
+    let all = runner_config(rest.collect(), config.concurrency);
+    let [mails, imports] = apart.map(|(queue, concurrency)| runner_config(vec![queue], concurrency));
     let stop = CancellationToken::new();
-    let shared = Shared { store, hypervisors, mailer, link_base, master_key, probe, config: Arc::new(config), stop };
+    let shared =
+        Shared { store, hypervisors, objects, mailer, link_base, master_key, probe, config: Arc::new(config), stop };
     let dispatcher = Dispatcher { registry, shared: shared.clone() };
     let runner = |config| Runner::new(config, dispatcher.clone());
-    Ok(Worker { runner: runner(all), mail_runner: runner(mails), shared })
+    Ok(Worker { runner: runner(all), mail_runner: runner(mails), import_runner: runner(imports), shared })
 }
 
 impl Worker {
     /// Works until `shutdown`, then ends the steps at work, gives their jobs back, and signs off from the hypervisor.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { runner, mail_runner, shared } = self;
-        let running = async { tokio::join!(runner.run(shared.stop.clone()), mail_runner.run(shared.stop.clone())) };
+        let Self { runner, mail_runner, import_runner, shared } = self;
+        let stop = || shared.stop.clone();
+        let running = async {
+            tokio::join!(runner.run(stop()), mail_runner.run(stop()), import_runner.run(stop()));
+        };
         tokio::pin!(running);
         tokio::select! {
-            _ = &mut running => {}
+            () = &mut running => {}
             () = shutdown => {
                 shared.stop.cancel();
                 running.await;
@@ -107,13 +114,17 @@ mod tests {
             ("console_ticket_cleanup", "tasks"),
             ("invitation_mail", "mail"),
             ("job_cleanup", "tasks"),
+            ("object_sweep", "tasks"),
             ("password_reset_cleanup", "tasks"),
             ("password_reset_mail", "mail"),
             ("rate_limit_cleanup", "tasks"),
             ("request_id_cleanup", "tasks"),
             ("session_cleanup", "tasks"),
+            ("template_delete", "vm"),
+            ("template_import", "import"),
             ("template_inventory", "tasks"),
             ("tenant_purge", "tasks"),
+            ("upload_expiry", "tasks"),
             ("vm_console", "vm"),
             ("vm_create", "vm"),
             ("vm_delete", "vm"),

@@ -98,6 +98,9 @@ pub enum Error {
     /// Something else got in between; read again and repeat.
     #[error("{message}")]
     Aborted { reason: &'static str, message: String },
+    /// A piece of an upload leaves a gap. Reason UPLOAD_OFFSET_MISMATCH.
+    #[error("the piece begins at byte {first_byte}, and {uploaded_bytes} bytes are there; go on from there")]
+    OffsetMismatch { uploaded_bytes: i64, first_byte: i64 },
     /// Nobody valid is asking.
     #[error("{message}")]
     Unauthenticated { reason: &'static str, message: String },
@@ -246,6 +249,7 @@ impl Error {
             | Self::Unavailable { reason, .. }
             | Self::DeadlineExceeded { reason, .. }
             | Self::Unimplemented { reason, .. } => reason,
+            Self::OffsetMismatch { .. } => "UPLOAD_OFFSET_MISMATCH",
             Self::RateLimited { .. } => "RATE_LIMITED",
             Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Self::Internal { .. } => "INTERNAL",

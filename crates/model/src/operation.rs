@@ -19,6 +19,8 @@ text_enum! {
         /// Puts the VM back to its target, a snapshot.
         Revert = "REVERT" | "REVERT_SNAPSHOT",
         OpenConsole = "OPEN_CONSOLE",
+        /// Checks the file of its target, a template, and imports it.
+        Import = "IMPORT",
     }
 }
 

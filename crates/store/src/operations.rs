@@ -54,6 +54,16 @@ pub struct Operation {
     /// Older rows of the change log do not have it.
     #[serde(default)]
     pub grace_from: Option<DateTime<Utc>>,
+    #[serde(default)]
+    pub error_details: Option<Value>,
+}
+
+impl Operation {
+    /// What exactly is wrong, of a failure that has several faults.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FileFault> {
+        self.error_details.clone().and_then(|details| serde_json::from_value(details).ok()).unwrap_or_default()
+    }
 }
 
 impl Serialize for Operation {
@@ -115,6 +125,24 @@ impl Tombstone {
 pub struct Failure {
     pub code: i32,
     pub reason: String,
+    pub message: String,
+    /// What exactly is wrong, for what has several faults, the first of them first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FileFault>,
+}
+
+/// Something that is wrong with a file, for the tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFault {
+    /// What was checked, as a stable word.
+    pub check: String,
+    /// The file in the archive; empty for the archive itself.
+    pub file: String,
+    /// Where: a byte of the upload, or a line of the descriptor.
+    pub place: String,
+    pub expected: String,
+    pub found: String,
+    /// All of it in a sentence, and what to do.
     pub message: String,
 }
 
@@ -380,6 +408,7 @@ pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, end: &End) -> Result
                 table::error_code.eq(failure.code),
                 table::error_reason.eq(&failure.reason),
                 table::error_message.eq(&failure.message),
+                table::error_details.eq(details(failure)?),
                 ended,
             );
             update(tx, id, changes, "OPERATION_FAILED").await?
@@ -405,6 +434,11 @@ pub async fn end(tx: &mut TenantTx<Write>, id: OperationId, end: &End) -> Result
         record(tx, &queued, ChangeKind::Updated, "OPERATION_BEGUN")?;
     }
     Ok(())
+}
+
+fn details(failure: &Failure) -> Result<Option<Value>> {
+    let faults = Some(&failure.faults).filter(|faults| !faults.is_empty());
+    faults.map(serde_json::to_value).transpose().map_err(Error::internal)
 }
 
 /// The deadline of an operation that begins now.

@@ -21,7 +21,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("invitations", "iam.invitations WHERE tenant_id = $1 AND id = $2"),
     ("operations", "compute.operations WHERE tenant_id = $1 AND id = $2"),
     ("roles", "iam.tenant_roles WHERE tenant_id = $1 AND (id = $2 OR system AND display_name = $3)"),
-    ("templates", "compute.provider_templates WHERE id = $2"),
+    ("templates", "compute.templates WHERE coalesce(tenant_id, $1) = $1 AND id = $2"),
     ("tenants", "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
     ("users", "iam.memberships WHERE tenant_id = $1 AND id = $2 AND state <> 'REMOVED'"),
     (QUOTA, "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),

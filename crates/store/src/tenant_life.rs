@@ -7,12 +7,13 @@ use diesel::sql_types::Bool;
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection as _};
 use serde_json::json;
 use virtualstack_model::Result;
+use virtualstack_model::compute::quota::Limits;
 use virtualstack_model::iam::tenant::{Settings, TenantState};
 use virtualstack_model::iam::user::TENANT_ADMIN;
 use virtualstack_model::id::TenantId;
 use virtualstack_model::log::{Audit, Change};
 
-use crate::compute::{quotas, vms};
+use crate::compute::{quotas, user_templates, vms};
 use crate::iam::invitations::{self, InvitationGrant, Invite};
 use crate::iam::tenants::Tenant;
 use crate::iam::{accounts, system_roles, users};
@@ -27,13 +28,14 @@ pub struct NewTenant<'a> {
     pub slug: &'a str,
     pub display_name: &'a str,
     pub settings: Settings,
+    pub quota: Limits,
 }
 
 impl<'a> NewTenant<'a> {
-    /// With a new id and no settings.
+    /// With a new id, no settings and no limits.
     #[must_use]
     pub fn new(slug: &'a str, display_name: &'a str) -> Self {
-        Self { id: TenantId::new(), slug, display_name, settings: Settings::default() }
+        Self { id: TenantId::new(), slug, display_name, settings: Settings::default(), quota: Limits::default() }
     }
 }
 
@@ -60,7 +62,7 @@ pub async fn create(tx: &mut SystemTx, new: &NewTenant<'_>) -> Result<Tenant> {
         .get_result(tx.connection()?)
         .await
         .map_err(from_diesel)?;
-    quotas::create(tx, tenant.id).await?;
+    quotas::create(tx, tenant.id, &new.quota).await?;
     system_roles::ensure(tx, tenant.id, &tenant.slug).await?;
     Ok(tenant)
 }
@@ -141,6 +143,7 @@ pub const PURGED: &[&str] = &[
     "iam.memberships",
     "iam.request_ids",
     "iam.refresh_tokens",
+    "compute.provider_template_grants",
     "compute.console_tickets",
     "compute.operations",
     "compute.quotas",
@@ -153,7 +156,7 @@ pub async fn purge(tx: &mut SystemTx, audit: &Audit, tenant: TenantId) -> Result
     // With its slug the row changes what others refer to, so this waits for whoever is at work in the tenant.
     let due = table::table.filter(table::id.eq(tenant)).filter(sql::<Bool>(DUE)).select(table::id).for_update();
     let due: Option<TenantId> = due.first(tx.connection()?).await.optional().map_err(from_diesel)?;
-    if due.is_none() || vms::any_of_tenant(tx, tenant).await? {
+    if due.is_none() || vms::any_of_tenant(tx, tenant).await? || user_templates::any_of_tenant(tx, tenant).await? {
         return Ok(false);
     }
     let all: String = PURGED.iter().map(|table| format!("DELETE FROM {table} WHERE tenant_id = '{tenant}';")).collect();

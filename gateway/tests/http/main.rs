@@ -7,3 +7,4 @@ mod replies;
 mod requests;
 mod streams;
 mod support;
+mod uploads;

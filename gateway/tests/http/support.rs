@@ -20,7 +20,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tonic::{Response, Status};
+use tonic::{Response, Status, Streaming};
 use virtualstack_gateway::{Config, Deps, bind};
 use virtualstack_proto::raw::RawCodec;
 
@@ -54,6 +54,26 @@ pub(crate) struct Call {
 
 pub(crate) type Answer = Result<Response<BoxStream<'static, Result<Bytes, Status>>>, Status>;
 type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync>;
+type Taker = Arc<dyn Fn(Upload) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+/// An upload as it comes to the server, whose first message has been read.
+pub(crate) struct Upload {
+    messages: Streaming<Bytes>,
+}
+
+impl Upload {
+    /// The next piece. What is no piece of a file is an error of the test.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some(wire) = self.messages.message().await? else { return Ok(None) };
+        let descriptor = POOL.get_message_by_name("test.v1.UploadTemplateRequest").expect("a message");
+        let message = DynamicMessage::decode(descriptor, wire).expect("it decodes");
+        assert_eq!(message.fields().count(), 1, "{message}");
+        let body = message.get_field_by_name("body").expect("a field");
+        let body = body.as_message().expect("a message");
+        assert_eq!(body.fields().count(), 1, "{body}");
+        Ok(Some(body.get_field_by_name("data").expect("a field").as_bytes().expect("bytes").clone()))
+    }
+}
 
 /// An answer of one message.
 pub(crate) fn once(message: Bytes) -> Answer {
@@ -120,8 +140,23 @@ impl World {
         config: Config,
         handler: impl Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
     ) -> Self {
+        Self::uploads(config, handler, |_| async { Err(Status::unimplemented("no uploads")) }.boxed()).await
+    }
+
+    /// Calls go to `handler`, and so do uploads of which it is only asked whether they may come; `taker` gets the others.
+    pub(crate) async fn uploads(
+        config: Config,
+        handler: impl Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
+        taker: impl Fn(Upload) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
+    ) -> Self {
         let calls = Arc::new(Mutex::new(Vec::new()));
-        let upstream = serve(Arc::new(handler), Arc::clone(&calls)).await;
+        let upstream = serve(Rpc {
+            path: String::new(),
+            handler: Arc::new(handler),
+            taker: Arc::new(taker),
+            calls: calls.clone(),
+        })
+        .await;
         let config =
             Config { listen: "127.0.0.1:0".parse().expect("valid"), upstream: format!("http://{upstream}"), ..config };
         let deps = Deps { descriptors: POOL.clone(), ..Deps::default() };
@@ -191,13 +226,13 @@ impl World {
     }
 }
 
-async fn serve(handler: Handler, calls: Arc<Mutex<Vec<Call>>>) -> SocketAddr {
+async fn serve(rpc: Rpc) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (handler, calls) = (Arc::clone(&handler), Arc::clone(&calls));
-            let service = hyper::service::service_fn(move |request| respond(request, handler.clone(), calls.clone()));
+            let rpc = rpc.clone();
+            let service = hyper::service::service_fn(move |request| respond(request, rpc.clone()));
             tokio::spawn(async move {
                 let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
             });
@@ -206,23 +241,25 @@ async fn serve(handler: Handler, calls: Arc<Mutex<Vec<Call>>>) -> SocketAddr {
     address
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    handler: Handler,
-    calls: Arc<Mutex<Vec<Call>>>,
-) -> Result<http::Response<tonic::body::Body>, Infallible> {
+async fn respond(request: Request<Incoming>, rpc: Rpc) -> Result<http::Response<tonic::body::Body>, Infallible> {
     if request.method() == Method::GET {
         let body = tonic::body::Body::new(Full::new(Bytes::from_static(b"{\"keys\":[]}")));
         return Ok(http::Response::new(body));
     }
-    let rpc = Rpc { path: request.uri().path().to_owned(), handler, calls };
-    Ok(tonic::server::Grpc::new(RawCodec).server_streaming(rpc, request).await)
+    let rpc = Rpc { path: request.uri().path().to_owned(), ..rpc };
+    let mut grpc = tonic::server::Grpc::new(RawCodec);
+    Ok(match rpc.path.ends_with("/UploadTemplate") {
+        true => grpc.streaming(rpc, request).await,
+        false => grpc.server_streaming(rpc, request).await,
+    })
 }
 
 /// Whatever rpc was called. A call of one answer looks the same as a stream of one.
+#[derive(Clone)]
 struct Rpc {
     path: String,
     handler: Handler,
+    taker: Taker,
     calls: Arc<Mutex<Vec<Call>>>,
 }
 
@@ -236,5 +273,26 @@ impl tonic::server::ServerStreamingService<Bytes> for Rpc {
         let call = Call { path: self.path.clone(), metadata: metadata.into_headers(), message };
         self.calls.lock().expect("not poisoned").push(call.clone());
         (self.handler)(call)
+    }
+}
+
+impl tonic::server::StreamingService<Bytes> for Rpc {
+    type Response = Bytes;
+    type ResponseStream = BoxStream<'static, Result<Bytes, Status>>;
+    type Future = BoxFuture<'static, Answer>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
+        let rpc = self.clone();
+        async move {
+            let (metadata, _, mut messages) = request.into_parts();
+            let message = messages.message().await?.expect("a first message");
+            let call = Call { path: rpc.path, metadata: metadata.into_headers(), message };
+            rpc.calls.lock().expect("not poisoned").push(call.clone());
+            match json("test.v1.UploadTemplateRequest", &call.message)["validateOnly"].as_bool() {
+                Some(true) => (rpc.handler)(call).await,
+                _ => (rpc.taker)(Upload { messages }).await,
+            }
+        }
+        .boxed()
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn from_error(error: Error) -> Status {
             details.set_resource_info(kind(&resource), &*resource, "", bounded(message, MAX_TEXT));
             Code::AlreadyExists
         }
-        Error::Aborted { .. } => Code::Aborted,
+        Error::Aborted { .. } | Error::OffsetMismatch { .. } => Code::Aborted,
         Error::Unauthenticated { .. } => Code::Unauthenticated,
         Error::PermissionDenied { .. } => Code::PermissionDenied,
         Error::RateLimited { retry_after, .. } => {
@@ -103,8 +103,11 @@ fn add_violations(details: &mut ErrorDetails, violations: &[Violation]) {
     }
 }
 
-/// Numbers for programs: a violation of a quota has only words for them.
+/// Numbers for programs: where an upload goes on, and of a quota, whose violations have only words for them.
 fn metadata(error: &Error) -> HashMap<String, String> {
+    if let Error::OffsetMismatch { uploaded_bytes, .. } = error {
+        return HashMap::from([("uploadedBytes".to_owned(), uploaded_bytes.to_string())]);
+    }
     let Error::QuotaExceeded { excesses, .. } = error else { return HashMap::new() };
     let numbers = |Excess { name, limit, used, asked }: &Excess| {
         [("limit", limit), ("used", used), ("asked", asked)]

@@ -23,7 +23,7 @@ use virtualstack_proto::Policy;
 use virtualstack_store::iam::principals::Principal;
 use virtualstack_store::tx::error::ACCESS_CHANGED;
 use virtualstack_store::tx::store::TxFn;
-use virtualstack_store::{Read, Store, TenantTx};
+use virtualstack_store::{Ending, Read, Store, TenantTx, Write};
 
 use crate::auth::journal::{Journal, Whose};
 use crate::auth::last_use::LastUse;
@@ -205,15 +205,37 @@ impl StreamAccess {
     {
         let mut tries = 0;
         loop {
-            tries += 1;
             match store.read_consistently(&self.caller.tenant(), &f).await {
-                Err(error) if error.reason() == ACCESS_CHANGED && tries < TRIES => {
-                    tokio::time::sleep(PAUSE * tries).await;
-                    self.decide_again().await?;
-                }
+                Err(error) => self.again(&mut tries, error).await?,
                 done => return done,
             }
         }
+    }
+
+    /// Writes as the caller, in the same way.
+    pub(crate) async fn write<T, F>(&mut self, store: &Store, (resource, ending): (String, Ending), f: F) -> Result<T>
+    where
+        T: Send,
+        F: AsyncFn(&mut TenantTx<Write>) -> Result<T> + for<'r> TxFn<&'r mut TenantTx<Write>, Result<T>>,
+    {
+        let mut tries = 0;
+        loop {
+            let audit = self.caller.audit(&resource);
+            match store.write(&self.caller.tenant(), audit, ending, &f).await {
+                Err(error) => self.again(&mut tries, error).await?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Decides anew where the access has changed, so that it can be tried again; any other error is given back.
+    async fn again(&mut self, tries: &mut u32, error: Error) -> Result<()> {
+        *tries += 1;
+        if error.reason() != ACCESS_CHANGED || *tries == TRIES {
+            return Err(error);
+        }
+        tokio::time::sleep(PAUSE * *tries).await;
+        self.decide_again().await
     }
 
     async fn decide_again(&mut self) -> Result<()> {

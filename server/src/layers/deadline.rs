@@ -10,11 +10,13 @@ use virtualstack_model::Error;
 
 use crate::config::Config;
 
-/// Rpcs that hold their answer back on purpose, up to what their request says.
-const PATIENT: [&str; 4] = [
+/// Rpcs that last on purpose: what holds its answer back, and what goes on as long as bytes come.
+const PATIENT: [&str; 6] = [
     "/google.longrunning.Operations/WaitOperation",
     "/grpc.health.v1.Health/Watch",
+    "/virtualstack.compute.v1.TemplateService/UploadTemplate",
     "/virtualstack.watch.v1.WatchService/WatchOperations",
+    "/virtualstack.watch.v1.WatchService/WatchTemplates",
     "/virtualstack.watch.v1.WatchService/WatchVms",
 ];
 

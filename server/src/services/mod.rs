@@ -17,6 +17,7 @@ use virtualstack_model::{Error, Result};
 use crate::call::Served;
 use crate::config::Config;
 use crate::generated::google::longrunning::operations_server::OperationsServer;
+use crate::generated::virtualstack::compute::v1::provider_template_service_server::ProviderTemplateServiceServer;
 use crate::generated::virtualstack::compute::v1::quota_service_server::QuotaServiceServer;
 use crate::generated::virtualstack::compute::v1::snapshot_service_server::SnapshotServiceServer;
 use crate::generated::virtualstack::compute::v1::template_service_server::TemplateServiceServer;
@@ -54,17 +55,18 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         AuthServiceServer: iam::auth::Auth::new(parts.clone(), config);
         SessionServiceServer: iam::sessions::Sessions { store: store.clone() };
         MeServiceServer: iam::me::Me { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
-        TenantServiceServer: iam::tenants::Tenants::new(parts.clone());
+        TenantServiceServer: iam::tenants::Tenants::new(parts.clone(), config.default_quota);
         UserServiceServer: iam::users::Users { store: store.clone(), passwords: passwords.clone(), limits: limits.clone() };
         RoleServiceServer: iam::roles::Roles { store: store.clone() };
         PermissionServiceServer: iam::roles::Permissions { store: store.clone() };
         ApiKeyServiceServer: iam::api_keys::ApiKeys { store: store.clone() };
         InvitationServiceServer: iam::invitations::Invitations { store: store.clone(), passwords, limits };
-        VmServiceServer: compute::vms::Vms { store: store.clone() };
+        VmServiceServer: compute::vms::Vms { store: store.clone(), master_key: parts.master_key.clone() };
         SnapshotServiceServer: compute::snapshots::Snapshots { store: store.clone() };
         QuotaServiceServer: compute::quotas::Quotas { store: store.clone(), journal };
         WatchServiceServer: watches::Watches::new(parts.clone(), config);
-        TemplateServiceServer: compute::templates::Templates { store: store.clone() };
+        TemplateServiceServer: compute::templates::Templates::new(parts, config);
+        ProviderTemplateServiceServer: compute::provider_templates::ProviderTemplates { store: store.clone() };
         OperationsServer: operations::Operations {
             store: store.clone(),
             master_key: parts.master_key.clone(),

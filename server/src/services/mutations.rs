@@ -1,4 +1,4 @@
-//! What all mutations of VMs and their snapshots have in common: one transaction that starts an operation, or only tells
+//! What all mutations of VMs, their snapshots and templates have in common: one transaction that starts an operation, or only tells
 //! what would come of it.
 
 use virtualstack_model::compute::id::VmId;
@@ -60,20 +60,22 @@ impl Answer<TenantTx<Write>> for Operation {
 /// An unnamed, done operation with the plan of what was started in this transaction.
 async fn planned(tx: &mut TenantTx<Write>, row: operations::Operation, before: &Quota) -> Result<Operation> {
     let after = quotas::get(tx).await?;
-    let vm = VmId::owning(&row.target).ok_or_else(|| Error::internal("an operation on no VM"))?;
-    let vm = vms::get(tx, vm).await?;
     let quota = plan::Quota {
         before: Some(usage_message(&before.usage)),
         after: Some(usage_message(&after.usage)),
         limits: Some(limits_message(&after.limits)),
     };
-    let placement = plan::Placement { hypervisor: vm.hypervisor };
+    // Where a template goes is found when it is imported.
+    let placement = match VmId::owning(&row.target) {
+        Some(vm) => Some(plan::Placement { hypervisor: vms::get(tx, vm).await?.hypervisor }),
+        None => None,
+    };
     // What would be created has no name yet.
     let target = if row.verb == Verb::Create { String::new() } else { row.target };
     let metadata = OperationMetadata {
         target,
         verb: operation_service::verb(row.verb).into(),
-        plan: Some(Plan { quota: Some(quota), placement: Some(placement) }),
+        plan: Some(Plan { quota: Some(quota), placement }),
         ..Default::default()
     };
     Ok(Operation { metadata: Some(any(&metadata)), done: true, ..Default::default() })
@@ -90,7 +92,7 @@ pub(crate) async fn begin(tx: &mut TenantTx<Write>, vm: &mut Vm, verb: Verb, ope
         Verb::Suspend => ("VM_SUSPEND_REQUESTED", "Suspension was requested"),
         Verb::Delete => ("VM_DELETE_REQUESTED", "Deletion was requested"),
         Verb::OpenConsole => ("VM_CONSOLE_REQUESTED", "A ticket for the console was requested"),
-        Verb::Create | Verb::Update | Verb::Undelete | Verb::Revert => {
+        Verb::Create | Verb::Update | Verb::Undelete | Verb::Revert | Verb::Import => {
             return Err(Error::internal("the store writes what this begins with"));
         }
     };

@@ -18,6 +18,7 @@ use virtualstack_proto::google::longrunning::{
 use virtualstack_proto::google::rpc;
 use virtualstack_proto::virtualstack::operations::v1::{OperationMetadata, operation_metadata};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::Resource;
+use virtualstack_store::operations::FileFault;
 use virtualstack_store::{Ending, Listed, MasterKey, Mode, Read, Store, TenantTx, Write, operations};
 
 use crate::call::TenantCall;
@@ -222,15 +223,38 @@ fn message(row: operations::Operation, response: Any) -> Operation {
 }
 
 fn failure(row: &operations::Operation) -> rpc::Status {
+    let reason = row.error_reason.as_deref().unwrap_or("UNKNOWN");
+    let faults = row.faults();
+    let mut details = vec![match faults.first() {
+        Some(first) => {
+            let FileFault { check, file, place, expected, found, .. } = first.clone();
+            let told = [("check", check), ("file", file), ("offset", place), ("expected", expected), ("found", found)];
+            let metadata = told.map(|(what, text)| (what.to_owned(), text)).into_iter().collect();
+            any(&rpc::ErrorInfo { reason: reason.to_owned(), domain: DOMAIN.to_owned(), metadata })
+        }
+        None => error_info(reason),
+    }];
+    if !faults.is_empty() {
+        let field_violations = faults.into_iter().map(|fault| rpc::bad_request::FieldViolation {
+            field: fault.file,
+            description: fault.message,
+            reason: fault.check,
+            ..Default::default()
+        });
+        details.push(any(&rpc::BadRequest { field_violations: field_violations.collect() }));
+    }
     rpc::Status {
         code: row.error_code.unwrap_or(Code::Unknown.into()),
         message: row.error_message.clone().unwrap_or_default(),
-        details: vec![error_info(row.error_reason.as_deref().unwrap_or("UNKNOWN"))],
+        details,
     }
 }
 
+/// Domain of the reasons in ErrorInfo.
+const DOMAIN: &str = "virtualstack";
+
 fn error_info(reason: &str) -> prost_types::Any {
-    any(&rpc::ErrorInfo { reason: reason.to_owned(), domain: "virtualstack".to_owned(), ..Default::default() })
+    any(&rpc::ErrorInfo { reason: reason.to_owned(), domain: DOMAIN.to_owned(), ..Default::default() })
 }
 
 /// What an operation does, as clients see it.
@@ -247,5 +271,6 @@ pub(crate) fn verb(verb: Verb) -> operation_metadata::Verb {
         Verb::Undelete => operation_metadata::Verb::Undelete,
         Verb::Revert => operation_metadata::Verb::Revert,
         Verb::OpenConsole => operation_metadata::Verb::OpenConsole,
+        Verb::Import => operation_metadata::Verb::Import,
     }
 }

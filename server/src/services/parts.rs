@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use virtualstack_objects::Objects;
 use virtualstack_store::{MasterKey, Store};
 
 use crate::auth::journal::Journal;
@@ -16,7 +17,9 @@ use crate::layers::authorize::Authorizer;
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
-    /// What console tickets are sealed with.
+    /// Where files of templates are kept.
+    pub(crate) objects: Objects,
+    /// What console tickets and first-boot settings are sealed with.
     pub(crate) master_key: MasterKey,
     pub(crate) tokens: Tokens,
     pub(crate) passwords: Passwords,

@@ -22,7 +22,9 @@ use uuid::Uuid;
 use virtualstack_model::log::ChangeKind;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
-use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchOperationsRequest, WatchVmsRequest};
+use virtualstack_proto::virtualstack::watch::v1::{
+    WatchMessage, WatchOperationsRequest, WatchTemplatesRequest, WatchVmsRequest,
+};
 use virtualstack_store::changes::watch::Position;
 use virtualstack_store::{MasterKey, Read, Store, TenantTx};
 
@@ -90,6 +92,11 @@ impl WatchService for Watches {
     async fn watch_operations(&self, call: TenantCall<WatchOperationsRequest>) -> Result<AnswerStream<WatchMessage>> {
         let TenantCall { request, caller, metadata } = call;
         self.open(caller, &metadata, &registry::OPERATIONS, &request.resume_token).await
+    }
+
+    async fn watch_templates(&self, call: TenantCall<WatchTemplatesRequest>) -> Result<AnswerStream<WatchMessage>> {
+        let TenantCall { request, caller, metadata } = call;
+        self.open(caller, &metadata, &registry::TEMPLATES, &request.resume_token).await
     }
 }
 

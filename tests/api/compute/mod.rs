@@ -3,4 +3,5 @@
 mod consoles;
 mod quotas;
 mod snapshots;
+pub(crate) mod templates;
 mod vms;

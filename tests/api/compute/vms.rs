@@ -459,17 +459,25 @@ async fn a_template_says_what_it_was_made_for() {
             fields,
             [
                 "createTime",
+                "description",
                 "displayName",
+                "etag",
                 "guestOs",
                 "kind",
+                "labels",
                 "minCpuCount",
                 "minDiskGib",
                 "minMemoryMib",
                 "name",
+                "owner",
                 "scope",
+                "sha256",
+                "sizeBytes",
                 "state",
+                "stateReason",
                 "uid",
-                "updateTime"
+                "updateTime",
+                "uploadedBytes"
             ]
         );
         assert_eq!(template["scope"], "PROVIDER", "{template}");

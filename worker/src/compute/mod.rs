@@ -1,8 +1,15 @@
-//! VMs: one file per workflow or task. A workflow reads top to bottom: its steps, what each does, and the rollback.
+//! VMs and templates: one file per workflow or task. A workflow reads top to bottom: its steps, what each does, and the rollback.
 
 mod cleanup;
+mod image_check;
+mod image_source;
+mod object_sweep;
 mod power_down;
+mod template;
+mod template_delete;
+mod template_import;
 mod template_inventory;
+mod upload_expiry;
 mod vm_console;
 mod vm_create;
 mod vm_delete;
@@ -17,8 +24,8 @@ use std::fmt::Display;
 use chrono::TimeDelta;
 use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::{
-    ConsoleTicketCleanup, TemplateInventory, VmConsole, VmCreate, VmDelete, VmJob, VmPower, VmPurge, VmResize,
-    VmSnapshot,
+    ConsoleTicketCleanup, ObjectSweep, TemplateDelete, TemplateImport, TemplateInventory, UploadExpiry, VmConsole,
+    VmCreate, VmDelete, VmJob, VmPower, VmPurge, VmResize, VmSnapshot,
 };
 use virtualstack_model::compute::vm::{Size, VmState};
 use virtualstack_model::jobs::Job;
@@ -37,7 +44,12 @@ use crate::engine::step_error::{code, failure};
 
 /// The hypervisor that a VM is on.
 fn hypervisor<'a>(context: &'a StepContext<'_>, vm: &Vm) -> Result<&'a dyn Hypervisor, StepError> {
-    Ok(context.shared.hypervisors.of(&vm.hypervisor)?)
+    hypervisor_named(context, &vm.hypervisor)
+}
+
+/// The hypervisor that a row names.
+fn hypervisor_named<'a>(context: &'a StepContext<'_>, name: &str) -> Result<&'a dyn Hypervisor, StepError> {
+    Ok(context.shared.hypervisors.of(name)?)
 }
 
 /// Asks the hypervisor; see [`StepContext::ask`].
@@ -53,8 +65,12 @@ pub(crate) fn register(registry: &mut Registry, config: &Config) {
         .workflow::<VmSnapshot>()
         .workflow::<VmConsole>()
         .workflow::<VmDelete>()
+        .workflow::<TemplateImport>()
+        .workflow::<TemplateDelete>()
         .scheduled_and_on_start::<TemplateInventory>(config.inventory())
         .scheduled::<VmPurge>(config.housekeeping())
+        .scheduled::<UploadExpiry>(config.housekeeping())
+        .scheduled::<ObjectSweep>(config.sweep())
         .scheduled::<ConsoleTicketCleanup>(config.housekeeping());
 }
 
@@ -236,9 +252,12 @@ mod tests {
 
     #[test]
     fn the_deadline_comes_long_before_the_last_attempt() {
-        let longest = Verb::ALL.iter().map(|verb| time_limit(*verb)).max().expect("verbs") + ROLLBACK_GRACE;
-        // Between attempts lie 30 s on average: at most 60 s, by full jitter.
-        assert!(TimeDelta::seconds(30) * VmCreate::MAX_ATTEMPTS > longest * 3, "{longest}");
+        let (imports, others): (Vec<Verb>, Vec<Verb>) = Verb::ALL.iter().partition(|verb| **verb == Verb::Import);
+        for (verbs, attempts) in [(imports, TemplateImport::MAX_ATTEMPTS), (others, VmCreate::MAX_ATTEMPTS)] {
+            let longest = verbs.into_iter().map(time_limit).max().expect("verbs") + ROLLBACK_GRACE;
+            // Between attempts lie 30 s on average: at most 60 s, by full jitter.
+            assert!(TimeDelta::seconds(30) * attempts > longest * 3, "{longest}");
+        }
     }
 
     /// A workflow whose step cannot be read begins again, and whoever waits for it waits twice as long.

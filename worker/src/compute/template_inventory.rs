@@ -2,7 +2,7 @@
 //!
 //! - What it does: it reads the templates of each hypervisor and makes the catalogue say the same: new ones come in, known
 //!   ones follow, missing ones become unavailable.
-//! - What it must never do: take a template away because a hypervisor did not answer. An outage says nothing about
+//! - What it must never do: publish a template that is a tenant's; take a template away because a hypervisor did not answer. An outage says nothing about
 //!   templates.
 //! - When it is activated: by its timer, `worker.inventory_seconds`; and by each start of a worker, whose settings may name
 //!   other hypervisors or folders.
@@ -10,7 +10,7 @@
 use chrono::TimeDelta;
 use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::TemplateInventory;
-use virtualstack_store::compute::templates::{self, Seen};
+use virtualstack_store::compute::provider_templates::{self, Seen};
 
 use crate::adapters::hypervisor::TemplateInfo;
 use crate::engine::task::{Next, Task, TaskContext};
@@ -25,8 +25,9 @@ impl Task for TemplateInventory {
         for (name, hypervisor) in hypervisors.iter() {
             match context.ask(hypervisor.observe_templates()).await {
                 Ok(found) => {
-                    let seen: Vec<_> = found.into_iter().map(seen).collect();
-                    context.commit("publish", async |tx| templates::publish(tx, name, &seen).await).await?;
+                    let of_provider = found.into_iter().filter(|template| !template.is_imported);
+                    let seen: Vec<_> = of_provider.map(seen).collect();
+                    context.commit("publish", async |tx| provider_templates::publish(tx, name, &seen).await).await?;
                 }
                 Err(fault) => faults.push(format!("cannot read the templates of {name}: {fault}")),
             }
@@ -35,7 +36,7 @@ impl Task for TemplateInventory {
             return Ok(Next::Retry { error: faults.join("; "), after: Some(AGAIN) });
         }
         let names = hypervisors.names();
-        context.end("withdraw", Next::Done, async |tx| templates::withdraw_others(tx, &names).await).await
+        context.end("withdraw", Next::Done, async |tx| provider_templates::withdraw_others(tx, &names).await).await
     }
 }
 
@@ -48,5 +49,6 @@ fn seen(template: TemplateInfo) -> Seen {
         cpu_count: template.cpu_count,
         memory_mib: template.memory_mib,
         disk_gib: template.disk_gib,
+        further_disk_gib: template.further_disk_gib,
     }
 }

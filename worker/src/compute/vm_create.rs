@@ -8,6 +8,7 @@ use virtualstack_model::compute::jobs::VmCreate;
 use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, VmState};
 use virtualstack_store::compute::event::Event;
+use virtualstack_store::compute::guest_customizations;
 use virtualstack_store::compute::vms::{self, Update, Vm};
 use virtualstack_store::operations::{self, End, Failure};
 use virtualstack_store::{Read, TenantTx};
@@ -72,8 +73,14 @@ impl Workflow for VmCreate {
         let hypervisor = hypervisor(context, &vm)?;
         match step {
             Step::Clone { task } => {
-                let progress = ask(context, hypervisor.ensure_vm(&spec(self, &vm), task.as_ref())).await?;
-                wait_or(context, progress, |task| Step::Clone { task }, Step::PowerOn { task: None }).await
+                let spec = spec(self, context, &vm).await?;
+                match ask(context, hypervisor.ensure_vm(&spec, task.as_ref())).await? {
+                    Progress::Running { task, percent } => Ok(context.wait(Step::Clone { task }, percent).await?),
+                    Progress::Done => {
+                        let told = async |tx: &mut _| guest_customizations::remove(tx, vm.id).await;
+                        Ok(context.commit_step(Transition::Next(Step::PowerOn { task: None }), told).await?)
+                    }
+                }
             }
             Step::PowerOn { task } => {
                 let progress = ask(context, hypervisor.ensure_power(vm.id, PowerState::On, task.as_ref())).await?;
@@ -104,8 +111,10 @@ impl Workflow for VmCreate {
     }
 }
 
-fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
-    VmSpec {
+async fn spec(job: &VmCreate, context: &StepContext<'_>, vm: &Vm) -> Result<VmSpec> {
+    let StepContext { shared, lease, .. } = context;
+    let told = async |tx: &mut TenantTx<Read>| guest_customizations::get(tx, &shared.master_key, vm.id).await;
+    Ok(VmSpec {
         id: vm.id,
         tenant: vm.tenant_id,
         operation: job.operation,
@@ -113,7 +122,8 @@ fn spec(job: &VmCreate, vm: &Vm) -> VmSpec {
         template: TemplateRef(vm.template_reference.clone()),
         kind: vm.template_kind,
         size: vm.size(),
-    }
+        customization: shared.store.read_for_job(lease, told).await?,
+    })
 }
 
 /// Waits a while for the address of a guest that may report one, then calls the VM running with or without it.

@@ -49,6 +49,7 @@ impl From<Fault> for StepError {
             FaultClass::Lost => VmFault::Lost(failure(code::NOT_FOUND)).into(),
             FaultClass::Conflict => Self::Fail(failure(code::ABORTED)),
             FaultClass::Capacity => Self::Fail(failure(code::RESOURCE_EXHAUSTED)),
+            FaultClass::Invalid => Self::Fail(failure(code::INVALID_ARGUMENT)),
             FaultClass::Permanent => Self::Fail(failure(code::FAILED_PRECONDITION)),
         }
     }

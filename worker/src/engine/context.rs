@@ -10,12 +10,16 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use virtualstack_model::id::OperationId;
 use virtualstack_model::{Error, Result};
+use virtualstack_objects::Objects;
 use virtualstack_queue::{Lease, Outcome};
 use virtualstack_store::operations::{self, Failure, Operation};
+use virtualstack_store::tx::error::LEASE_LOST;
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{MasterKey, Store, TenantTx, Write};
 
+use crate::adapters::hypervisor::TaskRef;
 use crate::adapters::hypervisor::hypervisors::Hypervisors;
+use crate::adapters::hypervisor::import::{Attendance, Tasks};
 use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::engine::probe::{Point, Probe};
@@ -26,10 +30,12 @@ use crate::engine::step_error::StepError;
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) hypervisors: Hypervisors,
+    /// Where files of templates are kept.
+    pub(crate) objects: Objects,
     pub(crate) mailer: Arc<dyn Mailer>,
     /// What links in mails begin with.
     pub(crate) link_base: String,
-    /// What console tickets are sealed with.
+    /// What console tickets and first-boot settings are sealed with.
     pub(crate) master_key: MasterKey,
     pub(crate) probe: Arc<dyn Probe>,
     pub(crate) config: Arc<Config>,
@@ -42,6 +48,9 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a call still has when the worker is told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a long call is looked after.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Progress that is worth recording, in percent: whoever watches the operation sees each.
 const NOTED: i32 = 5;
@@ -171,6 +180,80 @@ impl<'a> StepContext<'a> {
             }
         };
         self.call(bounded).await
+    }
+
+    /// Makes a call of the outside that may take hours: how far it is shows in the operation, and what it has begun is kept as
+    /// the step that `begun` makes of it. None: somebody asked to cancel, and the call has ended for that.
+    pub(crate) async fn attend<T, F, E, S>(
+        &self,
+        call: impl Future<Output = Result<T, F>>,
+        attendance: &Attendance,
+        mut tasks: Tasks,
+        begun: impl Fn(TaskRef) -> S,
+    ) -> Result<Option<Result<T, F>>, StepError<E>>
+    where
+        S: Serialize + Send + Sync,
+    {
+        self.shared.probe.pass(&self.label, Point::BeforeCall).await;
+        tokio::pin!(call);
+        let mut looks = tokio::time::interval(LOOK);
+        let out_of_time = self.out_of_time();
+        tokio::pin!(out_of_time);
+        let mut noted = self.part.as_ref().map_or(0, |part| part.noted);
+        let (why, after, cancelled) = loop {
+            tokio::select! {
+                done = &mut call => {
+                    self.shared.probe.pass(&self.label, Point::AfterCall).await;
+                    return Ok(Some(done));
+                }
+                Some((task, told)) = tasks.recv() => {
+                    self.commit_step(Transition::Next(begun(task)), async |_| Ok(())).await?;
+                    let _ = told.send(());
+                }
+                _ = looks.tick() => match self.look(attendance.percent(), &mut noted).await {
+                    Ok(true) => break ("somebody asked to cancel", None, true),
+                    Ok(false) => {}
+                    Err(error) if error.reason() == LEASE_LOST => return Err(StepError::LeaseLost),
+                    // The call does not need the database, and the claim is lost where it is gone for long.
+                    Err(error) => tracing::debug!(%error, "cannot look after a long call"),
+                },
+                () = lost(self.part.as_ref()) => return Err(StepError::LeaseLost),
+                // Another worker may go on at once.
+                () = self.shared.stop.cancelled() => break ("the worker stops", Some(Duration::ZERO), false),
+                () = &mut out_of_time => break ("out of time", None, false),
+            }
+        };
+        attendance.stop().cancel();
+        match tokio::time::timeout(STOP_LIMIT, &mut call).await {
+            Ok(Ok(done)) => Ok(Some(Ok(done))),
+            Ok(Err(_)) if cancelled => Ok(None),
+            _ => Err(StepError::Retry { message: why.to_owned(), after }),
+        }
+    }
+
+    /// Ends when the step has failed at the latest.
+    async fn out_of_time(&self) {
+        match self.left() {
+            Some(left) => tokio::time::sleep(left.to_std().unwrap_or_default()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Notes how far a call is, and says whether somebody asked to cancel.
+    async fn look(&self, percent: u8, noted: &mut i32) -> Result<bool> {
+        let Some(part) = &self.part else { return Ok(false) };
+        let Range { start, end } = part.range;
+        let reached = start + (end - start) * i32::from(percent.min(100)) / 100;
+        let grown = (reached >= *noted + NOTED).then_some(reached);
+        let look = async |tx: &mut TenantTx<Write>| {
+            if let Some(percent) = grown {
+                operations::progress(tx, part.operation, part.step, percent).await?;
+            }
+            Ok((operations::is_cancelled(tx, part.operation).await?, Outcome::Stay))
+        };
+        let cancelled = self.shared.store.write_for_job(self.lease, &self.label, look).await?;
+        *noted = grown.unwrap_or(*noted);
+        Ok(cancelled)
     }
 
     /// Ends the step until a task of the outside is read again, and records how far it is.

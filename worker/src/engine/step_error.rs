@@ -25,6 +25,7 @@ pub(crate) enum StepError<E> {
 
 /// google.rpc.Code of failures.
 pub(crate) mod code {
+    pub(crate) const INVALID_ARGUMENT: i32 = 3;
     pub(crate) const DEADLINE_EXCEEDED: i32 = 4;
     pub(crate) const NOT_FOUND: i32 = 5;
     pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
@@ -35,7 +36,7 @@ pub(crate) mod code {
 
 /// A failure for the tenant.
 pub(crate) fn failure(code: i32, reason: &str, message: impl Into<String>) -> Failure {
-    Failure { code, reason: reason.to_owned(), message: message.into() }
+    Failure { code, reason: reason.to_owned(), message: message.into(), faults: Vec::new() }
 }
 
 impl<E> From<Error> for StepError<E> {

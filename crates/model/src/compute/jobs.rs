@@ -1,14 +1,17 @@
-//! Jobs on VMs.
+//! Jobs on VMs and templates.
 
 use serde::{Deserialize, Serialize};
 
-use crate::compute::id::{SnapshotId, VmId};
+use crate::compute::id::{SnapshotId, TemplateId, VmId};
 use crate::id::OperationId;
 use crate::jobs::{Job, OperationJob, scheduled_jobs};
 use crate::operation::Verb;
 
 /// The queue of work on VMs.
 pub const VM_QUEUE: &str = "vm";
+
+/// The queue of imports: they take hours, and have slots of their own.
+pub const IMPORT_QUEUE: &str = "import";
 
 /// A job that does an operation on a VM.
 pub trait VmJob: OperationJob {
@@ -19,6 +22,9 @@ pub trait VmJob: OperationJob {
 /// Tries of one step of an operation. The operation's deadline ends retries long before this. The limit stops a job that
 /// kills each worker that runs it.
 const VM_ATTEMPTS: i32 = 1_000;
+
+/// The same of operations on templates, whose deadline is later.
+const TEMPLATE_ATTEMPTS: i32 = 5_000;
 
 macro_rules! vm_jobs {
     ($($job:ident = $kind:literal,)+) => {$(
@@ -124,7 +130,62 @@ pub struct VmDelete {
     pub force: bool,
 }
 
+/// A job that does an operation on a template.
+pub trait TemplateJob: OperationJob {
+    /// The template.
+    fn template(&self) -> TemplateId;
+}
+
+macro_rules! template_jobs {
+    ($($job:ident = $kind:literal in $queue:ident,)+) => {$(
+        impl Job for $job {
+            const KIND: &'static str = $kind;
+            const QUEUE: &'static str = $queue;
+            const MAX_ATTEMPTS: i32 = TEMPLATE_ATTEMPTS;
+        }
+
+        impl OperationJob for $job {
+            fn operation(&self) -> OperationId {
+                self.operation
+            }
+        }
+
+        impl TemplateJob for $job {
+            fn template(&self) -> TemplateId {
+                self.template
+            }
+        }
+    )+};
+}
+
+template_jobs! {
+    TemplateImport = "template_import" in IMPORT_QUEUE,
+    TemplateDelete = "template_delete" in VM_QUEUE,
+}
+
+/// Checks the file of a template, and imports it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TemplateImport {
+    pub template: TemplateId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+    /// SHA-256 that the file is to have, in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Deletes a template, with its file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TemplateDelete {
+    pub template: TemplateId,
+    /// The operation that the customer sees.
+    pub operation: OperationId,
+}
+
 scheduled_jobs! {
+    /// Fails templates whose upload was left.
+    UploadExpiry = "upload_expiry",
+    /// Removes objects that no row knows.
+    ObjectSweep = "object_sweep",
     /// Publishes the templates of the hypervisors.
     TemplateInventory = "template_inventory",
     /// Starts purges of deleted VMs that are due.

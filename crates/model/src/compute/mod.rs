@@ -1,6 +1,7 @@
 //! VMs, their snapshots and consoles, the templates they are made from, and quotas.
 
 pub mod console;
+pub mod customization;
 pub mod id;
 pub mod jobs;
 pub mod quota;

@@ -25,6 +25,12 @@ macro_rules! counted {
             pub const fn since(&self, before: &Self) -> Self {
                 Self { $($field: self.$field - before.$field,)+ }
             }
+
+            /// This and more.
+            #[must_use]
+            pub const fn with(&self, more: &Self) -> Self {
+                Self { $($field: self.$field + more.$field,)+ }
+            }
         }
 
         impl Limits {
@@ -62,9 +68,12 @@ counted! {
 }
 
 impl Amounts {
+    /// Nothing of anything.
+    pub const NONE: Self =
+        Self { vms: 0, vcpus: 0, memory_mib: 0, disk_gib: 0, snapshots: 0, templates: 0, template_bytes: 0 };
+
     /// One snapshot.
-    pub const SNAPSHOT: Self =
-        Self { vms: 0, vcpus: 0, memory_mib: 0, disk_gib: 0, snapshots: 1, templates: 0, template_bytes: 0 };
+    pub const SNAPSHOT: Self = Self { snapshots: 1, ..Self::NONE };
 
     /// Whether there is none of anything.
     #[must_use]

@@ -78,6 +78,8 @@ pub const fn time_limit(verb: Verb) -> TimeDelta {
         Verb::Stop | Verb::Restart | Verb::Delete => TimeDelta::hours(1),
         Verb::Start | Verb::Reset | Verb::Suspend | Verb::Undelete => TimeDelta::minutes(15),
         Verb::OpenConsole => TimeDelta::minutes(1),
+        // Not of a VM.
+        Verb::Import => super::template::IMPORT_TIME_LIMIT,
     }
 }
 

@@ -1,8 +1,8 @@
-//! What happened to a VM or a snapshot.
+//! What happened to a VM, a snapshot or a template.
 
 use virtualstack_model::id::OperationId;
 
-/// What happened to a VM or a snapshot, as the change row says it.
+/// What happened to a VM, a snapshot or a template, as the change row says it.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub reason: &'static str,

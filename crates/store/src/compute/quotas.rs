@@ -91,14 +91,41 @@ impl From<Row> for Quota {
     }
 }
 
-/// Gives a new tenant its quota, without limits.
-pub(crate) async fn create(tx: &mut SystemTx, tenant: TenantId) -> Result<()> {
+/// Gives a new tenant its quota.
+pub(crate) async fn create(tx: &mut SystemTx, tenant: TenantId, limits: &Limits) -> Result<()> {
     diesel::insert_into(table::table)
-        .values(table::tenant_id.eq(tenant))
+        .values((table::tenant_id.eq(tenant), Maxima::from(*limits)))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
     Ok(())
+}
+
+/// Limits as they are kept.
+#[derive(Insertable, AsChangeset)]
+#[diesel(table_name = table, treat_none_as_null = true)]
+struct Maxima {
+    max_vms: Option<i64>,
+    max_vcpus: Option<i64>,
+    max_memory_mib: Option<i64>,
+    max_disk_gib: Option<i64>,
+    max_snapshots: Option<i64>,
+    max_templates: Option<i64>,
+    max_template_bytes: Option<i64>,
+}
+
+impl From<Limits> for Maxima {
+    fn from(limits: Limits) -> Self {
+        Self {
+            max_vms: limits.vms,
+            max_vcpus: limits.vcpus,
+            max_memory_mib: limits.memory_mib,
+            max_disk_gib: limits.disk_gib,
+            max_snapshots: limits.snapshots,
+            max_templates: limits.templates,
+            max_template_bytes: limits.template_bytes,
+        }
+    }
 }
 
 /// Reads the tenant's quota.
@@ -129,17 +156,7 @@ fn there(tenant: TenantId, row: Option<Row>) -> Result<Quota> {
 pub async fn set_limits(tx: &mut SystemTx, audit: &Audit, before: &Quota, limits: Limits) -> Result<Quota> {
     let tenant = before.tenant_id;
     let row: Row = diesel::update(table::table.find(tenant))
-        .set((
-            table::max_vms.eq(limits.vms),
-            table::max_vcpus.eq(limits.vcpus),
-            table::max_memory_mib.eq(limits.memory_mib),
-            table::max_disk_gib.eq(limits.disk_gib),
-            table::max_snapshots.eq(limits.snapshots),
-            table::max_templates.eq(limits.templates),
-            table::max_template_bytes.eq(limits.template_bytes),
-            table::updated_at.eq(Utc::now()),
-            table::version.eq(table::version + 1),
-        ))
+        .set((Maxima::from(limits), table::updated_at.eq(Utc::now()), table::version.eq(table::version + 1)))
         .returning(Row::as_returning())
         .get_result(tx.connection()?)
         .await
@@ -148,6 +165,12 @@ pub async fn set_limits(tx: &mut SystemTx, audit: &Audit, before: &Quota, limits
     let change = Change::update(Quota::name(tenant), "QUOTA_UPDATED", fields);
     tx.log(tenant, audit, &[change]).await?;
     Ok(row.into())
+}
+
+/// Refuses what would go past a limit, and takes nothing.
+pub(crate) async fn check(tx: &mut TenantTx<Write>, asked: &Amounts) -> Result<()> {
+    let Quota { limits, usage, .. } = get(tx).await?;
+    limits.check(&usage.with(asked), asked)
 }
 
 /// Takes more for what a tenant asks for; refused beyond a limit. Others who ask wait for the end of this transaction.

@@ -92,6 +92,30 @@ pub struct SimulatedMachine {
     pub snapshots: Vec<Uuid>,
 }
 
+/// A template that was imported to the simulation.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct SimulatedTemplate {
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// The operation that imported it.
+    #[diesel(sql_type = SqlUuid)]
+    pub operation_id: Uuid,
+    #[diesel(sql_type = Text)]
+    pub name: String,
+    #[diesel(sql_type = Text)]
+    pub kind: String,
+    #[diesel(sql_type = Text)]
+    pub guest_os: String,
+    #[diesel(sql_type = Integer)]
+    pub cpu_count: i32,
+    #[diesel(sql_type = Integer)]
+    pub memory_mib: i32,
+    #[diesel(sql_type = Integer)]
+    pub disk_gib: i32,
+    #[diesel(sql_type = Integer)]
+    pub further_disk_gib: i32,
+}
+
 // Effects of all tasks whose time has come, at most one per VM since only one runs at a time.
 const SETTLE: &str = "\
     WITH due AS ( \
@@ -236,6 +260,55 @@ impl Simulation {
             .await
         })
         .await
+    }
+
+    /// Every template that was imported, by name.
+    pub async fn templates(&self) -> Result<Vec<SimulatedTemplate>> {
+        self.settled(async |connection| {
+            diesel::sql_query(
+                "SELECT id, operation_id, name, kind, guest_os, cpu_count, memory_mib, disk_gib, further_disk_gib \
+                 FROM simulated_hypervisor.templates ORDER BY name, id",
+            )
+            .load(connection)
+            .await
+        })
+        .await
+    }
+
+    /// Keeps a template, unless it is there.
+    pub async fn keep_template(&self, template: &SimulatedTemplate) -> Result<()> {
+        self.settled(async |connection| {
+            diesel::sql_query(
+                "INSERT INTO simulated_hypervisor.templates (id, operation_id, name, kind, guest_os, cpu_count, memory_mib, \
+                    disk_gib, further_disk_gib) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
+            )
+            .bind::<SqlUuid, _>(template.id)
+            .bind::<SqlUuid, _>(template.operation_id)
+            .bind::<Text, _>(&template.name)
+            .bind::<Text, _>(&template.kind)
+            .bind::<Text, _>(&template.guest_os)
+            .bind::<Integer, _>(template.cpu_count)
+            .bind::<Integer, _>(template.memory_mib)
+            .bind::<Integer, _>(template.disk_gib)
+            .bind::<Integer, _>(template.further_disk_gib)
+            .execute(connection)
+            .await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Forgets a template; VMs that were made from it stay.
+    pub async fn drop_template(&self, id: Uuid) -> Result<()> {
+        self.settled(async |connection| {
+            diesel::sql_query("DELETE FROM simulated_hypervisor.templates WHERE id = $1")
+                .bind::<SqlUuid, _>(id)
+                .execute(connection)
+                .await
+        })
+        .await
+        .map(drop)
     }
 
     async fn settled<T, F>(&self, f: F) -> Result<T>

@@ -66,6 +66,9 @@ pub struct Vm {
     pub desired_disk_gib: Option<i32>,
     #[serde(alias = "occupies")]
     pub counted: bool,
+    /// Sizes of all disks but the first together.
+    #[serde(default)]
+    pub further_disk_gib: i32,
 }
 
 impl Vm {
@@ -99,7 +102,7 @@ impl Vm {
             return Amounts::default();
         }
         let (size, desired) = (self.size(), self.desired_size());
-        let disk_gib = size.disk_gib.max(desired.disk_gib).into();
+        let disk_gib = i64::from(size.disk_gib.max(desired.disk_gib)) + i64::from(self.further_disk_gib);
         if self.deleted_at.is_some() {
             return Amounts { disk_gib, ..Amounts::default() };
         }

@@ -1,11 +1,10 @@
-//! Tables of VMs and what belongs to them.
+//! Tables of VMs and templates, and what belongs to them.
 
 use diesel::table;
 
 table! {
     compute.provider_templates (id) {
         id -> Uuid,
-        reference -> Text,
         display_name -> Text,
         kind -> Text,
         state -> Text,
@@ -15,7 +14,116 @@ table! {
         disk_gib -> Integer,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        further_disk_gib -> Integer,
+        audience -> Text,
+        version -> BigInt,
+    }
+}
+
+table! {
+    compute.provider_template_copies (hypervisor, reference) {
         hypervisor -> Text,
+        reference -> Text,
+        template_id -> Uuid,
+        state -> Text,
+        cpu_count -> Integer,
+        memory_mib -> Integer,
+        disk_gib -> Integer,
+        further_disk_gib -> Integer,
+        updated_at -> Timestamptz,
+    }
+}
+
+table! {
+    compute.provider_template_grants (tenant_id, template_id) {
+        tenant_id -> Uuid,
+        template_id -> Uuid,
+    }
+}
+
+table! {
+    compute.user_templates (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        display_name -> Text,
+        name_key -> Text,
+        description -> Text,
+        labels -> Jsonb,
+        kind -> Text,
+        state -> Text,
+        state_reason -> Text,
+        guest_os -> Text,
+        cpu_count -> Integer,
+        memory_mib -> Integer,
+        disk_gib -> Integer,
+        further_disk_gib -> Integer,
+        size_bytes -> BigInt,
+        uploaded_bytes -> BigInt,
+        sha256 -> Text,
+        upload_expires_at -> Nullable<Timestamptz>,
+        owner_id -> Uuid,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> BigInt,
+        hypervisor -> Text,
+        reference -> Text,
+        upload_token -> Nullable<Uuid>,
+        upload_until -> Nullable<Timestamptz>,
+    }
+}
+
+table! {
+    compute.template_parts (tenant_id, template_id, first_byte) {
+        tenant_id -> Uuid,
+        template_id -> Uuid,
+        first_byte -> BigInt,
+        size_bytes -> BigInt,
+        object -> Text,
+    }
+}
+
+table! {
+    compute.template_images (tenant_id, template_id) {
+        tenant_id -> Uuid,
+        template_id -> Uuid,
+        image -> Jsonb,
+    }
+}
+
+table! {
+    compute.guest_customizations (tenant_id, vm_id) {
+        tenant_id -> Uuid,
+        vm_id -> Uuid,
+        sealed -> Bytea,
+    }
+}
+
+table! {
+    compute.templates (id) {
+        id -> Uuid,
+        tenant_id -> Nullable<Uuid>,
+        display_name -> Text,
+        description -> Text,
+        labels -> Jsonb,
+        kind -> Text,
+        scope -> Text,
+        state -> Text,
+        state_reason -> Text,
+        guest_os -> Text,
+        cpu_count -> Integer,
+        memory_mib -> Integer,
+        disk_gib -> Integer,
+        further_disk_gib -> Integer,
+        size_bytes -> BigInt,
+        uploaded_bytes -> BigInt,
+        sha256 -> Text,
+        upload_expires_at -> Nullable<Timestamptz>,
+        owner_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> BigInt,
+        hypervisor -> Text,
+        reference -> Text,
     }
 }
 
@@ -50,6 +158,7 @@ table! {
         desired_memory_mib -> Nullable<Integer>,
         desired_disk_gib -> Nullable<Integer>,
         counted -> Bool,
+        further_disk_gib -> Integer,
     }
 }
 
@@ -75,6 +184,7 @@ table! {
         ended_at -> Nullable<Timestamptz>,
         deadline_at -> Timestamptz,
         grace_from -> Nullable<Timestamptz>,
+        error_details -> Nullable<Jsonb>,
     }
 }
 

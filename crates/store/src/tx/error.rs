@@ -34,6 +34,9 @@ pub const UNIQUE: Constraints = &[
     ("snapshots_display_name", || {
         Error::exists("SNAPSHOT_NAME_TAKEN", "snapshots", "snapshot.displayName: the VM has a snapshot of this name")
     }),
+    ("user_templates_name_key", || {
+        Error::exists("TEMPLATE_EXISTS", "templates", "template.displayName: the tenant has a template of this name")
+    }),
     ("operations_open", || {
         Error::aborted(
             "OPERATION_IN_PROGRESS",

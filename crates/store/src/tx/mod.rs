@@ -231,6 +231,14 @@ impl Logs {
     }
 }
 
+impl TenantTx<Write> {
+    /// Writes no audit row: this is a part of what has one already, e.g. a piece of an upload.
+    pub fn continue_audited(&mut self) {
+        self.asked_by = Some(self.actor());
+        self.audit = None;
+    }
+}
+
 /// When a job is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {

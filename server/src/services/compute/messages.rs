@@ -1,12 +1,14 @@
-//! VMs, their events and their snapshots as clients see them: by themselves, and as what operations answer with.
+//! VMs, their events and their snapshots, and templates as clients see them: by themselves, and as what operations answer with.
 
 use virtualstack_model::compute::id::VmId;
 use virtualstack_model::compute::snapshot::SnapshotState;
+use virtualstack_model::compute::template::{TemplateKind, TemplateScope, TemplateState};
 use virtualstack_model::compute::vm::{PowerState, VmState};
 use virtualstack_proto::virtualstack::compute::v1 as proto;
-use virtualstack_proto::virtualstack::compute::v1::{snapshot, vm};
+use virtualstack_proto::virtualstack::compute::v1::{snapshot, template, vm};
 use virtualstack_store::changes::events::RecordedEvent;
 use virtualstack_store::compute::snapshots::Snapshot;
+use virtualstack_store::compute::templates::Template;
 use virtualstack_store::compute::vms::Vm;
 
 use crate::call::message::time;
@@ -41,6 +43,8 @@ pub(crate) fn vm_message(row: Vm) -> proto::Vm {
         observed_power_state: power.into(),
         delete_time: row.deleted_at.map(time),
         purge_time: row.purge_at.map(time),
+        // Never told.
+        guest_customization: None,
     }
 }
 
@@ -91,5 +95,56 @@ pub(crate) fn snapshot_message(row: Snapshot) -> proto::Snapshot {
         creator: row.creator,
         create_time: Some(time(row.created_at)),
         update_time: Some(time(row.updated_at)),
+    }
+}
+
+/// A template as clients see it.
+pub(crate) fn template_message(row: Template) -> proto::Template {
+    let scope = match row.scope {
+        TemplateScope::Provider => template::Scope::Provider,
+        TemplateScope::Tenant => template::Scope::Tenant,
+    };
+    proto::Template {
+        name: row.id.name(),
+        uid: row.id.to_string(),
+        // The provider's are not the tenant's to change.
+        etag: if row.scope == TemplateScope::Tenant { row.etag() } else { String::new() },
+        labels: row.labels().into_iter().collect(),
+        display_name: row.display_name,
+        description: row.description,
+        kind: template_kind(row.kind).into(),
+        scope: scope.into(),
+        state: template_state(row.state).into(),
+        state_reason: row.state_reason,
+        guest_os: row.guest_os,
+        min_cpu_count: row.cpu_count,
+        min_memory_mib: row.memory_mib,
+        min_disk_gib: row.disk_gib,
+        size_bytes: row.size_bytes,
+        uploaded_bytes: row.uploaded_bytes,
+        sha256: row.sha256,
+        upload_expire_time: row.upload_expires_at.map(time),
+        owner: row.owner_id.map(|owner| owner.name()).unwrap_or_default(),
+        create_time: Some(time(row.created_at)),
+        update_time: Some(time(row.updated_at)),
+    }
+}
+
+pub(crate) fn template_kind(kind: TemplateKind) -> template::Kind {
+    match kind {
+        TemplateKind::Ova => template::Kind::Ova,
+        TemplateKind::Iso => template::Kind::Iso,
+    }
+}
+
+pub(crate) fn template_state(state: TemplateState) -> template::State {
+    match state {
+        TemplateState::Ready => template::State::Ready,
+        TemplateState::Unavailable => template::State::Unavailable,
+        TemplateState::Uploading => template::State::Uploading,
+        TemplateState::Validating => template::State::Validating,
+        TemplateState::Importing => template::State::Importing,
+        TemplateState::Failed => template::State::Failed,
+        TemplateState::Deleting => template::State::Deleting,
     }
 }

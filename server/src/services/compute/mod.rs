@@ -1,8 +1,12 @@
-//! VMs and what belongs to them.
+//! VMs and what belongs to them, and templates.
 
+mod announced;
 mod messages;
+mod piece;
+pub(super) mod provider_templates;
 pub(super) mod quotas;
 pub(super) mod snapshots;
 pub(super) mod targets;
 pub(super) mod templates;
+mod uploads;
 pub(super) mod vms;

@@ -12,6 +12,7 @@ use crate::auth::journal::{Journal, Whose};
 use crate::call::message::{time, update_mask};
 use crate::call::write::Answer;
 use crate::call::{PlatformCall, TenantCall};
+use crate::config::DefaultQuota;
 use crate::generated::virtualstack::compute::v1::QuotaService;
 
 const UPDATABLE: [&str; 8] = [
@@ -107,6 +108,13 @@ fn merged(mut limits: Limits, desired: Limits, fields: &[&str]) -> Limits {
         }
     }
     limits
+}
+
+impl From<DefaultQuota> for Limits {
+    fn from(quota: DefaultQuota) -> Self {
+        let DefaultQuota { vms, vcpus, memory_mib, disk_gib, snapshots, templates, template_bytes } = quota;
+        Self { vms, vcpus, memory_mib, disk_gib, snapshots, templates, template_bytes }
+    }
 }
 
 /// A tenant's quota.

@@ -2,9 +2,10 @@
 
 use chrono::Utc;
 use serde_json::json;
+use virtualstack_model::compute::customization::{GuestCustomization, is_windows};
 use virtualstack_model::compute::id::{TemplateId, VmId};
 use virtualstack_model::compute::jobs::{Graceful, VmConsole, VmCreate, VmDelete, VmPower, VmResize};
-use virtualstack_model::compute::template::TemplateState;
+use virtualstack_model::compute::template::{TemplateKind, TemplateState};
 use virtualstack_model::compute::vm::{Size, VmState};
 use virtualstack_model::error::Violation;
 use virtualstack_model::id::OperationId;
@@ -15,8 +16,8 @@ use virtualstack_proto::google::longrunning::Operation;
 use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_store::compute::event::Event;
 use virtualstack_store::compute::vms::{self, Vm};
-use virtualstack_store::compute::{snapshots, templates};
-use virtualstack_store::{Read, Store, TenantTx, Write, operations};
+use virtualstack_store::compute::{guest_customizations, snapshots, templates, user_templates};
+use virtualstack_store::{MasterKey, Read, Store, TenantTx, Write, operations};
 
 use super::messages::{event_message, vm_message};
 use crate::call::TenantCall;
@@ -36,6 +37,8 @@ const SIZES: [&str; 3] = ["cpu_count", "memory_mib", "disk_gib"];
 
 pub(crate) struct Vms {
     pub(crate) store: Store,
+    /// What first-boot settings are sealed with.
+    pub(crate) master_key: MasterKey,
 }
 
 impl VmService for Vms {
@@ -56,8 +59,12 @@ impl VmService for Vms {
         let id = OperationId::new();
         let create = async |tx: &mut TenantTx<Write>| {
             let template = usable_template(tx, template).await?;
+            let customization = customization(&template, &desired)?;
             let vm = new_vm(&call, &desired, template)?;
             vms::insert(tx, &vm, id).await?;
+            if let Some(customization) = &customization {
+                guest_customizations::put(tx, &self.master_key, vm.id, customization).await?;
+            }
             tx.audit_resource(vm.id.name());
             let new = vms::operation(id, Verb::Create, vm.id);
             operations::start(tx, new, &VmCreate { vm: vm.id, operation: id }).await
@@ -279,25 +286,65 @@ fn merge(vm: &mut Vm, desired: &proto::Vm, fields: &[&str]) -> Result<Size> {
     Ok(size)
 }
 
+/// The template of a new VM, which is not deleted before the VM is known.
 async fn usable_template(tx: &mut TenantTx<Write>, id: TemplateId) -> Result<templates::Template> {
-    let template = templates::find(tx, id)
-        .await?
-        .ok_or_else(|| Error::invalid("vm.template", format!("there is no {}", id.name())))?;
-    if template.state != TemplateState::Ready {
-        return Err(Error::precondition(
-            "TEMPLATE_UNAVAILABLE",
-            id.name(),
-            "vm.template: the template is not available now",
-        ));
+    let template = match user_templates::hold(tx, id).await? {
+        Some(own) => Some(own.seen()),
+        None => templates::find(tx, id).await?,
+    };
+    let template = template.ok_or_else(|| Error::invalid("vm.template", format!("there is no {}", id.name())))?;
+    match template.state {
+        TemplateState::Ready => Ok(template),
+        TemplateState::Unavailable => {
+            let message = "vm.template: the template is not on its hypervisor now; ask the provider";
+            Err(Error::precondition("TEMPLATE_UNAVAILABLE", id.name(), message))
+        }
+        state => {
+            let why = if template.state_reason.is_empty() { "" } else { ": " };
+            let message = format!("vm.template: the template is {state}{why}{}", template.state_reason);
+            Err(Error::precondition("TEMPLATE_STATE", id.name(), message))
+        }
     }
-    Ok(template)
+}
+
+/// What the guest of a new VM is told at its first boot, if the request says so and its template can take it.
+fn customization(template: &templates::Template, desired: &proto::Vm) -> Result<Option<GuestCustomization>> {
+    let Some(proto::GuestCustomization { hostname, ssh_keys, user_data }) = desired.guest_customization.clone() else {
+        return Ok(None);
+    };
+    let told = GuestCustomization { hostname, ssh_keys, user_data };
+    if told == GuestCustomization::default() {
+        return Ok(None);
+    }
+    let unsupported = |field: &str, why: &str| {
+        let message = format!("vm.guestCustomization{field}: {why}");
+        Err(Error::precondition("GUEST_CUSTOMIZATION_UNSUPPORTED", template.id.name(), message))
+    };
+    if template.kind == TemplateKind::Iso {
+        return unsupported("", "an installer that is started from an ISO takes no such settings");
+    }
+    if !told.ssh_keys.is_empty() && is_windows(&template.guest_os) {
+        return unsupported(".sshKeys", "Windows takes the host name alone");
+    }
+    if !told.user_data.is_empty() && is_windows(&template.guest_os) {
+        return unsupported(".userData", "Windows takes the host name alone");
+    }
+    Ok(Some(told))
 }
 
 /// The VM that a request and its template make.
 fn new_vm(caller: &TenantCaller, desired: &proto::Vm, template: templates::Template) -> Result<Vm> {
-    if desired.disk_gib != 0 && desired.disk_gib < template.disk_gib {
-        let least = format!("must be at least the template's {} GiB", template.disk_gib);
-        return Err(Error::invalid("vm.disk_gib", least));
+    let least = [
+        ("vm.cpu_count", desired.cpu_count, template.cpu_count, "CPUs"),
+        ("vm.memory_mib", desired.memory_mib, template.memory_mib, "MiB"),
+        ("vm.disk_gib", desired.disk_gib, template.disk_gib, "GiB"),
+    ];
+    let small = least.into_iter().filter(|(_, desired, least, _)| *desired != 0 && desired < least);
+    let violations: Vec<_> = small
+        .map(|(field, _, least, unit)| Violation::new(field, format!("must be at least the template's {least} {unit}")))
+        .collect();
+    if !violations.is_empty() {
+        return Err(Error::invalid_all(violations));
     }
     let or_template = |field: &str, desired: i32, template: i32| match (desired, template) {
         (0, ..=0) => Err(Error::invalid(field, "is required: the template does not say")),
@@ -335,5 +382,6 @@ fn new_vm(caller: &TenantCaller, desired: &proto::Vm, template: templates::Templ
         desired_memory_mib: None,
         desired_disk_gib: None,
         counted: true,
+        further_disk_gib: template.further_disk_gib,
     })
 }

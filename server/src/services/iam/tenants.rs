@@ -20,6 +20,7 @@ use crate::call::list::{List as _, page};
 use crate::call::message::{time, update_mask};
 use crate::call::write::{Answer, Mutation};
 use crate::call::{AccountCall, PlatformCall, TenantCall};
+use crate::config::DefaultQuota;
 use crate::generated::virtualstack::iam::v1::TenantService;
 use crate::services::parts::Parts;
 use crate::shares::Holder;
@@ -43,6 +44,8 @@ pub(crate) struct Tenants {
     journal: Journal,
     passwords: Passwords,
     limits: Limits,
+    /// Quota of a new one.
+    quota: DefaultQuota,
 }
 
 impl TenantService for Tenants {
@@ -112,6 +115,7 @@ impl TenantService for Tenants {
             slug: &desired.slug,
             display_name: &desired.display_name,
             settings: settings(&desired),
+            quota: self.quota.into(),
         };
         let create = async |tx: &mut SystemTx| {
             let made = tenant_life::create(tx, &new).await?;
@@ -186,9 +190,9 @@ enum Change {
 }
 
 impl Tenants {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts, quota: DefaultQuota) -> Self {
         let Parts { store, journal, passwords, limits, .. } = parts;
-        Self { store, journal, passwords, limits }
+        Self { store, journal, passwords, limits, quota }
     }
 
     async fn change<R: Mutation>(&self, call: &PlatformCall<R>, name: &str, change: Change) -> Result<proto::Tenant> {

@@ -9,7 +9,7 @@ use super::{Fault, FaultClass, Hypervisor};
 #[derive(Clone)]
 pub struct Hypervisors {
     by_name: Arc<BTreeMap<String, Arc<dyn Hypervisor>>>,
-    /// Of rows that are older than the column, and name none.
+    /// Of rows that are older than the column, and name none; and of those that are new.
     first: Arc<dyn Hypervisor>,
 }
 
@@ -33,6 +33,12 @@ impl Hypervisors {
             let detail = format!("no hypervisor {name} is configured, only {}", self.names().join(", "));
             Fault::new(FaultClass::Retry, "HYPERVISOR_MISCONFIGURED", message, detail)
         })
+    }
+
+    /// The one that new templates go to.
+    #[must_use]
+    pub fn first(&self) -> &dyn Hypervisor {
+        self.first.as_ref()
     }
 
     /// Every name.

@@ -5,19 +5,26 @@
 //! starts it and returns the reference of the task, which the workflow stores before it asks again. An adapter
 //! classifies its own faults; workflows do not guess.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use virtualstack_model::compute::console::ConsoleTicket;
+use virtualstack_model::compute::customization::GuestCustomization;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size};
 use virtualstack_model::id::{OperationId, TenantId};
 
+mod fault;
 pub mod hypervisors;
+pub mod import;
+mod references;
 pub mod simulated;
+mod simulated_templates;
 pub mod vcenter;
+
+pub use fault::{Fault, FaultClass};
+pub use references::{TaskRef, TemplateRef};
+
+use import::{Attendance, ImageSource, ImportSpec, Imported, TemplateIdentity};
 
 /// A hypervisor.
 #[async_trait]
@@ -87,6 +94,21 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// The templates that VMs can be made from.
     async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault>;
 
+    /// Makes a template of a tenant's file. Unlike all other calls this one is long: it ends when the template is there, or
+    /// soon after `attendance` tells it to stop. What an earlier call has left, half made, it takes away first; `task` is
+    /// what that call stored. One that was made whole it finds by our id, and is done.
+    async fn import_template(
+        &self,
+        spec: &ImportSpec,
+        source: &dyn ImageSource,
+        attendance: &Attendance,
+        task: Option<&TaskRef>,
+    ) -> Result<Imported, Fault>;
+
+    /// Makes sure that a template which was imported does not exist, half made ones included. VMs that were made from it stay
+    /// as they are. One that is not ours is left alone, and is [`FaultClass::Conflict`].
+    async fn ensure_no_template(&self, template: &TemplateIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault>;
+
     /// Ends sessions; called once, when the worker stops.
     async fn close(&self);
 }
@@ -107,6 +129,8 @@ pub struct VmSpec {
     pub kind: TemplateKind,
     /// Its size; the disk of a clone is at least its template's.
     pub size: Size,
+    /// What its guest is told at its first boot.
+    pub customization: Option<GuestCustomization>,
 }
 
 /// A snapshot to make.
@@ -123,16 +147,6 @@ pub struct VmIdentity {
     /// The template that it was, or may just be, made from.
     pub template: TemplateRef,
 }
-
-/// A template as the hypervisor refers to it; opaque outside the adapter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TemplateRef(pub String);
-
-/// A task of the hypervisor; opaque outside the adapter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TaskRef(pub String);
 
 /// How far a wish is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,52 +183,8 @@ pub struct TemplateInfo {
     pub memory_mib: i32,
     /// Size of the first disk in GiB, rounded up.
     pub disk_gib: i32,
-}
-
-/// What a workflow does about a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultClass {
-    /// Nothing happened; try the same again later.
-    Retry,
-    /// It may have happened; ask again, the adapter reconciles by marker.
-    Unknown,
-    /// The VM is gone from the hypervisor.
-    Lost,
-    /// The VM must be off for it.
-    PowerOff,
-    /// The guest cannot be asked: it has no tools, or they do not run.
-    Guest,
-    /// Something else stands in the way, e.g. a foreign VM of that name.
-    Conflict,
-    /// There is no room for it.
-    Capacity,
-    /// It can never work as it is.
-    Permanent,
-}
-
-/// A fault of a hypervisor, classified.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}: {message} ({detail})")]
-pub struct Fault {
-    /// What to do about it.
-    pub class: FaultClass,
-    pub reason: &'static str,
-    /// What a tenant may read: what happened and what they can do.
-    pub message: String,
-    /// What only the operator reads, in the log.
-    pub detail: String,
-    /// When it is worth another try, where the hypervisor says so.
-    pub retry_after: Option<Duration>,
-}
-
-impl Fault {
-    /// A classified fault.
-    pub fn new(
-        class: FaultClass,
-        reason: &'static str,
-        message: impl Into<String>,
-        detail: impl std::fmt::Display,
-    ) -> Self {
-        Self { class, reason, message: message.into(), detail: detail.to_string(), retry_after: None }
-    }
+    /// Sizes of all further disks together in GiB, rounded up: they come as they are.
+    pub further_disk_gib: i32,
+    /// Whether it was made of a tenant's file, and so is no template of the provider's.
+    pub is_imported: bool,
 }

@@ -13,8 +13,12 @@ use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size};
-use virtualstack_store::compute::simulated::{SimulatedMachine, SimulatedTask, SimulatedVm, Simulation};
+use virtualstack_store::compute::simulated::{
+    SimulatedMachine, SimulatedTask, SimulatedTemplate, SimulatedVm, Simulation,
+};
 
+use super::import::{Attendance, ImageSource, ImportSpec, Imported, TemplateIdentity};
+use super::simulated_templates::{kept, read};
 use super::{
     Fault, FaultClass, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo, TemplateRef, VmIdentity,
     VmSpec,
@@ -33,6 +37,8 @@ pub struct Config {
     pub power_ms: u64,
     /// Milliseconds that a guest takes to shut down.
     pub shut_down_ms: u64,
+    /// Milliseconds that an import takes after all was read.
+    pub import_ms: u64,
     /// Part of the calls that fail before they do anything, 0 to 1; they may be repeated.
     pub fault_rate: f64,
     /// Part of the tasks that fail for good, 0 to 1.
@@ -47,6 +53,7 @@ impl Default for Config {
             create_ms: 1_500,
             power_ms: 500,
             shut_down_ms: 1_000,
+            import_ms: 1_500,
             fault_rate: 0.0,
             task_fault_rate: 0.0,
             lost_reply_rate: 0.0,
@@ -103,11 +110,8 @@ impl Simulated {
         Ok(())
     }
 
-    /// Starts a task; the reply may get lost.
-    async fn start(&self, vm: VmId, action: &str, parameters: serde_json::Value, ms: u64) -> Result<Progress, Fault> {
-        let fault = chance(self.config.task_fault_rate).then_some("simulated failure of the task");
-        let started = self.simulation.start(vm.0, action, &parameters, Duration::from_millis(ms), fault).await;
-        let task = started.map_err(unreachable)?;
+    /// Fails now and then, as the settings say, after all was done.
+    fn draw_lost_reply(&self) -> Result<(), Fault> {
         if chance(self.config.lost_reply_rate) {
             return Err(Fault::new(
                 FaultClass::Unknown,
@@ -116,6 +120,20 @@ impl Simulated {
                 "simulated lost reply",
             ));
         }
+        Ok(())
+    }
+
+    /// Whether a task fails for good, and how.
+    fn draw_failure(&self) -> Option<&'static str> {
+        chance(self.config.task_fault_rate).then_some("simulated failure of the task")
+    }
+
+    /// Starts a task; the reply may get lost.
+    async fn start(&self, vm: VmId, action: &str, parameters: serde_json::Value, ms: u64) -> Result<Progress, Fault> {
+        let fault = self.draw_failure();
+        let started = self.simulation.start(vm.0, action, &parameters, Duration::from_millis(ms), fault).await;
+        let task = started.map_err(unreachable)?;
+        self.draw_lost_reply()?;
         Ok(Progress::Running { task: Some(TaskRef(task.to_string())), percent: Some(0) })
     }
 
@@ -151,6 +169,45 @@ impl Simulated {
         }
     }
 
+    /// Takes a template in, unless it is there.
+    async fn import(
+        &self,
+        spec: &ImportSpec,
+        source: &dyn ImageSource,
+        attendance: &Attendance,
+    ) -> Result<Imported, Fault> {
+        let template = kept(spec);
+        let known = self.simulation.templates().await.map_err(unreachable)?;
+        if !known.iter().any(|known| known.id == template.id) {
+            attendance.store(TaskRef(format!("import:{}", spec.operation))).await?;
+            read(spec, source, attendance).await?;
+            tokio::time::sleep(Duration::from_millis(self.config.import_ms)).await;
+            if let Some(fault) = self.draw_failure() {
+                return Err(failed(fault));
+            }
+            self.simulation.keep_template(&template).await.map_err(unreachable)?;
+            self.draw_lost_reply()?;
+        }
+        Ok(Imported { reference: imported(template.id), guest_os: template.guest_os, warnings: Vec::new() })
+    }
+
+    /// Those that there always are, and those that were imported.
+    async fn templates(&self) -> Result<Vec<TemplateInfo>, Fault> {
+        let info = |found: SimulatedTemplate| TemplateInfo {
+            reference: imported(found.id),
+            display_name: found.name,
+            kind: TemplateKind::from_word(&found.kind).unwrap_or(TemplateKind::Ova),
+            guest_os: found.guest_os,
+            cpu_count: found.cpu_count,
+            memory_mib: found.memory_mib,
+            disk_gib: found.disk_gib,
+            further_disk_gib: found.further_disk_gib,
+            is_imported: true,
+        };
+        let known = self.simulation.templates().await.map_err(unreachable)?;
+        Ok(templates().into_iter().chain(known.into_iter().map(info)).collect())
+    }
+
     /// Cancels a task; gives it back where it has to be awaited.
     async fn stop(&self, running: Option<SimulatedTask>) -> Result<Option<SimulatedTask>, Fault> {
         let Some(running) = running else { return Ok(None) };
@@ -177,9 +234,7 @@ impl Simulated {
     async fn stored(&self, task: Option<&TaskRef>) -> Result<Option<Progress>, Fault> {
         let Some(id) = task.and_then(|task| Uuid::try_parse(&task.0).ok()) else { return Ok(None) };
         match self.simulation.task(id).await.map_err(unreachable)? {
-            Some(SimulatedTask { fault: Some(fault), percent: 100, .. }) => {
-                Err(Fault::new(FaultClass::Permanent, "TASK_FAILED", "the hypervisor could not do it", fault))
-            }
+            Some(SimulatedTask { fault: Some(fault), percent: 100, .. }) => Err(failed(fault)),
             Some(running) if running.percent < 100 => Ok(Some(underway(&running))),
             _ => Ok(None),
         }
@@ -200,12 +255,14 @@ impl Hypervisor for Simulated {
         match self.simulation.look(spec.id.0).await.map_err(unreachable)? {
             (Some(_), _) => Ok(Progress::Done),
             (None, Some(running)) => Ok(underway(&running)),
-            (None, None) if !templates().iter().any(|known| known.reference == spec.template) => Err(Fault::new(
-                FaultClass::Permanent,
-                "TEMPLATE_GONE",
-                "the template is no longer on the hypervisor; choose another",
-                &spec.template.0,
-            )),
+            (None, None) if !self.templates().await?.iter().any(|known| known.reference == spec.template) => {
+                Err(Fault::new(
+                    FaultClass::Permanent,
+                    "TEMPLATE_GONE",
+                    "the template is no longer on the hypervisor; choose another",
+                    &spec.template.0,
+                ))
+            }
             (None, None) => {
                 let Size { cpu_count, memory_mib, disk_gib } = spec.size;
                 let medium = (spec.kind == TemplateKind::Iso).then_some(&spec.template);
@@ -363,7 +420,40 @@ impl Hypervisor for Simulated {
     }
 
     async fn observe_templates(&self) -> Result<Vec<TemplateInfo>, Fault> {
-        Ok(templates())
+        self.templates().await
+    }
+
+    async fn import_template(
+        &self,
+        spec: &ImportSpec,
+        source: &dyn ImageSource,
+        attendance: &Attendance,
+        _task: Option<&TaskRef>,
+    ) -> Result<Imported, Fault> {
+        self.draw_fault()?;
+        tokio::select! {
+            biased;
+            () = attendance.stop().cancelled() => Err(Attendance::stopped()),
+            made = self.import(spec, source, attendance) => made,
+        }
+    }
+
+    async fn ensure_no_template(
+        &self,
+        template: &TemplateIdentity,
+        _task: Option<&TaskRef>,
+    ) -> Result<Progress, Fault> {
+        self.draw_fault()?;
+        if template.reference.as_ref().is_some_and(|reference| *reference != imported(template.id.0)) {
+            return Err(Fault::new(
+                FaultClass::Conflict,
+                "HYPERVISOR_FOREIGN_TEMPLATE",
+                "something else has the template's place on the hypervisor; ask the provider",
+                format_args!("{:?} is not {}", template.reference, template.id),
+            ));
+        }
+        self.simulation.drop_template(template.id.0).await.map_err(unreachable)?;
+        Ok(Progress::Done)
     }
 
     async fn close(&self) {}
@@ -378,6 +468,8 @@ fn templates() -> Vec<TemplateInfo> {
         cpu_count,
         memory_mib,
         disk_gib,
+        further_disk_gib: 0,
+        is_imported: false,
     };
     vec![
         template(TemplateKind::Ova, "debian-12", "Debian GNU/Linux 12 (64-bit)", 1, 1024, 10),
@@ -385,6 +477,15 @@ fn templates() -> Vec<TemplateInfo> {
         template(TemplateKind::Ova, "ubuntu-24.04", "Ubuntu Linux 24.04 (64-bit)", 2, 2048, 20),
         template(TemplateKind::Ova, "windows-2022", "Microsoft Windows Server 2022 (64-bit)", 2, 4096, 40),
     ]
+}
+
+/// The reference of one that was imported.
+fn imported(template: Uuid) -> TemplateRef {
+    TemplateRef(format!("simulated:{template}"))
+}
+
+fn failed(fault: impl std::fmt::Display) -> Fault {
+    Fault::new(FaultClass::Permanent, "TASK_FAILED", "the hypervisor could not do it", fault)
 }
 
 fn power(word: &str) -> PowerState {

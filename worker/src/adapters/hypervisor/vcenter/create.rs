@@ -12,6 +12,7 @@ use virtualstack_model::compute::template::TemplateKind;
 
 use super::super::{Fault, FaultClass, Progress, TaskRef, VmSpec};
 use super::adapter::{Followed, VCenter, WAITING};
+use super::customization::{guest_info, is_windows, sysprep};
 use super::faults::Error;
 use super::lookup::{LookUp, foreign, lost};
 use super::machine::Hardware;
@@ -100,13 +101,19 @@ impl VCenter {
             return Ok(media::creation(placement, &card, name, spec));
         }
         let Some(template) = source else { return Ok(None) };
-        let hardware = self.session.template_hardware(&template).await?;
-        Ok(hardware.map(|hardware| clone_call(&template, &hardware, placement, name, spec)))
+        let known = self.session.template_hardware(&template).await?;
+        Ok(known.map(|known| clone_call(&template, &known, placement, name, spec)))
     }
 }
 
 /// Elements in the order of the WSDL, on which a vCenter insists.
-fn clone_call(template: &ManagedRef, hardware: &Hardware, placement: &Placement, name: &str, spec: &VmSpec) -> Call {
+fn clone_call(
+    template: &ManagedRef,
+    (hardware, guest_id): &(Hardware, String),
+    placement: &Placement,
+    name: &str,
+    spec: &VmSpec,
+) -> Call {
     let mut location = Xml::new();
     if let Some(datastore) = &placement.datastore {
         location = location.reference("datastore", datastore);
@@ -114,8 +121,16 @@ fn clone_call(template: &ManagedRef, hardware: &Hardware, placement: &Placement,
     // A template with snapshots has disks with parents, which do not grow; and what a tenant gets hangs on nothing.
     location = location.text("diskMoveType", "moveAllDiskBackingsAndConsolidate").reference("pool", &placement.pool);
     let config = Xml::new().text("instanceUuid", spec.id).join(&hardware.change_to(&spec.size)).join(&marks(spec));
-    let clone =
-        Xml::new().node("location", location).text("template", false).node("config", config).text("powerOn", false);
+    let (config, customization) = match is_windows(guest_id) {
+        true => (config, sysprep(spec, hardware.cards())),
+        false => (config.join(&guest_info(spec)), Xml::new()),
+    };
+    let clone = Xml::new()
+        .node("location", location)
+        .text("template", false)
+        .node("config", config)
+        .join(&customization)
+        .text("powerOn", false);
     let arguments = Xml::new().reference("folder", &placement.folder).text("name", name).node("spec", clone);
     Call::change("CloneVM_Task", template, arguments)
 }

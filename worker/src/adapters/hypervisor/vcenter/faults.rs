@@ -69,6 +69,16 @@ impl VimFault {
         self.kind == kind
     }
 
+    /// What the vCenter says, in its words.
+    pub(super) fn message(&self) -> &str {
+        if self.message.is_empty() { &self.kind } else { &self.message }
+    }
+
+    /// It is about what somebody wants to import, not about the vCenter.
+    pub(super) fn is_of_package(&self) -> bool {
+        self.kind.starts_with("Ovf") || self.kind == "NotUserConfigurableProperty"
+    }
+
     /// The wish was true before it was uttered.
     pub(super) fn is_already_so(&self) -> bool {
         self.is("InvalidPowerState") && self.already
@@ -160,10 +170,16 @@ const NO_ROOM: (FaultClass, &str, &str) = (
     "the hypervisor has no room for the VM; choose a smaller size or try again later",
 );
 
+impl std::fmt::Display for VimFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)
+    }
+}
+
 impl From<VimFault> for Fault {
     fn from(fault: VimFault) -> Self {
         let (class, reason, message) = fault.classify();
-        Self::new(class, reason, message, format_args!("{}: {}", fault.kind, fault.message))
+        Self::new(class, reason, message, fault)
     }
 }
 

@@ -10,7 +10,7 @@ use virtualstack_model::compute::vm::{PowerState, Size};
 use super::super::{Observation, TemplateInfo, TemplateRef};
 use super::escapes::unescaped;
 use super::faults::Error;
-use super::marks::MARKER;
+use super::marks::{MARKER, is_imported};
 use super::properties::Object;
 use super::session::Session;
 use super::soap::Call;
@@ -36,8 +36,15 @@ pub(super) const MACHINE: [&str; 15] = [
     "recentTask",
 ];
 
-const TEMPLATE: [&str; 5] =
-    ["name", "config.template", "config.instanceUuid", "config.guestFullName", "config.hardware"];
+const TEMPLATE: [&str; 7] = [
+    "name",
+    "config.template",
+    "config.instanceUuid",
+    "config.guestId",
+    "config.guestFullName",
+    "config.hardware",
+    "config.extraConfig",
+];
 
 /// A virtual machine.
 #[derive(Debug)]
@@ -167,16 +174,28 @@ pub(super) struct Hardware {
     memory_mib: i32,
     /// The first disk, whole, as it has to be sent back to change its size.
     disk: Option<Element>,
+    /// All further disks together.
+    further_kib: i64,
+    cards: usize,
 }
 
 impl Hardware {
     fn from_element(hardware: &Element) -> Self {
+        let disks = || hardware.all("device").filter(|device| device.is_kind("VirtualDisk"));
         Self {
             cpus: hardware.value_at("numCPU").unwrap_or_default(),
             cores_per_socket: hardware.value_at("numCoresPerSocket").unwrap_or(1),
             memory_mib: hardware.value_at("memoryMB").unwrap_or_default(),
-            disk: hardware.all("device").find(|device| device.is_kind("VirtualDisk")).cloned(),
+            disk: disks().next().cloned(),
+            further_kib: disks().skip(1).filter_map(|disk| disk.value_at::<i64>("capacityInKB")).sum(),
+            // Only cards have addresses, whatever their kind.
+            cards: hardware.all("device").filter(|device| device.at("addressType").is_some()).count(),
         }
+    }
+
+    /// How many network cards there are.
+    pub(super) fn cards(&self) -> usize {
+        self.cards
     }
 
     fn disk_kib(&self) -> i64 {
@@ -252,10 +271,16 @@ impl Session {
         Ok(found.at("returnval").and_then(Element::managed))
     }
 
-    /// The hardware of a template; none if it is no template any more.
-    pub(super) async fn template_hardware(self: &Arc<Self>, template: &ManagedRef) -> Result<Option<Hardware>, Error> {
+    /// The hardware of a template and what kind of guest it has; none if it is no template any more.
+    pub(super) async fn template_hardware(
+        self: &Arc<Self>,
+        template: &ManagedRef,
+    ) -> Result<Option<(Hardware, String)>, Error> {
         let template = self.read(template, &TEMPLATE).await?.filter(is_template);
-        Ok(template.and_then(|template| template.get("config.hardware").map(Hardware::from_element)))
+        Ok(template.and_then(|template| {
+            let guest_id = template.text("config.guestId").unwrap_or_default().to_owned();
+            Some((Hardware::from_element(template.get("config.hardware")?), guest_id))
+        }))
     }
 
     /// The templates below a folder.
@@ -271,13 +296,20 @@ impl Session {
                 guest_os: template.text("config.guestFullName").unwrap_or_default().to_owned(),
                 cpu_count: hardware.cpus,
                 memory_mib: hardware.memory_mib,
-                disk_gib: i32::try_from((hardware.disk_kib() + (1 << 20) - 1) >> 20).unwrap_or(i32::MAX),
+                disk_gib: gib(hardware.disk_kib()),
+                further_disk_gib: gib(hardware.further_kib),
+                is_imported: is_imported(template),
             })
         });
         let mut templates: Vec<_> = templates.collect();
         templates.sort_by(|a, b| a.display_name.cmp(&b.display_name));
         Ok(templates)
     }
+}
+
+/// Rounded up.
+fn gib(kib: i64) -> i32 {
+    i32::try_from((kib + (1 << 20) - 1) >> 20).unwrap_or(i32::MAX)
 }
 
 fn is_template(machine: &Object) -> bool {
@@ -315,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_running_machine_grows_where_it_may() {
-        let hardware = Hardware { cpus: 4, cores_per_socket: 2, memory_mib: 4096, disk: None };
+        let hardware = Hardware { cpus: 4, cores_per_socket: 2, memory_mib: 4096, ..Hardware::default() };
         let size = |cpu_count, memory_mib| Size { cpu_count, memory_mib, disk_gib: 10 };
         let all = HotAdd { cpus: true, memory: true, memory_limit: Some(16_384), memory_step: Some(1024) };
         for (to, hot, expected) in [
@@ -331,6 +363,21 @@ mod tests {
         ] {
             assert_eq!(hardware.can_grow_to(&to, hot), expected, "{to:?} {hot:?}");
         }
+    }
+
+    #[test]
+    fn further_disks_are_counted_together_and_the_first_alone_grows() {
+        let disk = |kib: i64| format!("<device i:type=\"VirtualDisk\"><capacityInKB>{kib}</capacityInKB></device>");
+        let text = format!(
+            "<h xmlns:i=\"http://www.w3.org/2001/XMLSchema-instance\"><numCPU>1</numCPU><memoryMB>1024</memoryMB>{}\
+             <device i:type=\"VirtualE1000\"><addressType>assigned</addressType></device>{}{}</h>",
+            disk(10 << 20),
+            disk((1 << 20) + 1),
+            disk(1 << 19),
+        );
+        let hardware = Hardware::from_element(&Element::parse(&text).expect("well-formed"));
+        assert_eq!((gib(hardware.disk_kib()), gib(hardware.further_kib), hardware.cards()), (10, 2, 1));
+        assert!(!hardware.disk_suits(&Size { cpu_count: 1, memory_mib: 1024, disk_gib: 11 }));
     }
 
     #[test]

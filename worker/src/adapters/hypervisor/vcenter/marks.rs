@@ -3,10 +3,14 @@
 use std::fmt::Display;
 
 use super::super::VmSpec;
+use super::super::import::ImportSpec;
+use super::properties::Object;
 use super::xml::Xml;
 
 /// The extraConfig key that says whose VM it is. A clone inherits its source's, so it counts only with our id in it.
 pub(super) const MARKER: &str = "virtualstack.vmId";
+/// The same of an imported template. A clone inherits it too, beside its own marker.
+pub(super) const TEMPLATE_MARKER: &str = "virtualstack.templateId";
 /// vCenter's limit on names.
 const MAX_NAME: usize = 80;
 
@@ -30,6 +34,27 @@ pub(super) fn marks(spec: &VmSpec) -> Xml {
         .option("extraConfig", "virtualstack.tenantId", spec.tenant)
 }
 
+/// The extraConfig keys and values that say whose an imported template is.
+pub(super) fn template_marks(spec: &ImportSpec) -> [(&'static str, String); 3] {
+    [
+        (TEMPLATE_MARKER, spec.id.to_string()),
+        ("virtualstack.operationId", spec.operation.to_string()),
+        ("virtualstack.tenantId", spec.tenant.to_string()),
+    ]
+}
+
+/// Whether a template was imported, for whatever tenant. One that was made of a VM has the VM's marker, too.
+pub(super) fn is_imported(template: &Object) -> bool {
+    !marked(template, TEMPLATE_MARKER).is_empty() && marked(template, MARKER).is_empty()
+}
+
+/// The value of a marker; empty where there is none.
+pub(super) fn marked<'a>(machine: &'a Object, key: &str) -> &'a str {
+    let entries = machine.get("config.extraConfig").map(|extra| extra.children.as_slice()).unwrap_or_default();
+    let entry = entries.iter().find(|entry| entry.text_at("key") == Some(key));
+    entry.and_then(|entry| entry.text_at("value")).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use virtualstack_model::compute::id::VmId;
@@ -50,6 +75,7 @@ mod tests {
             template: TemplateRef(String::new()),
             kind: TemplateKind::Ova,
             size: Size { cpu_count: 1, memory_mib: 1024, disk_gib: 10 },
+            customization: None,
         };
         let (one, other) = (spec("web/1%"), spec(&"x".repeat(200)));
         assert_eq!(name_of(&one), format!("web-1--{}", one.id));

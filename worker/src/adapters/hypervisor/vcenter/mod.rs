@@ -4,7 +4,8 @@
 //! written out by hand. From the bottom: `xml` and `soap` make one call, `session` keeps the one login, `properties`, `tasks`,
 //! `machine`, `media` and `placement` read what is there, `listener` keeps tasks up to date, `adapter` is what all calls
 //! share, `lookup` finds a VM, `create`, `change`, `snapshots`, `console` and `destroy` do what is asked, and `faults` says
-//! what a failure means.
+//! what a failure means. Templates come by `import`, on a `lease`, or by `imported_media`, both by `upload`; `imported` finds
+//! and `remove_template` deletes them.
 //!
 //! The vCenter's VM carries our id twice: as its instance UUID, by which it is found, and as a marker in its extraConfig,
 //! which it must bear to be taken for ours.
@@ -14,6 +15,7 @@ use virtualstack_model::compute::console::ConsoleTicket;
 use virtualstack_model::compute::id::{SnapshotId, VmId};
 use virtualstack_model::compute::vm::{PowerState, Size};
 
+use super::import::{Attendance, Content, ImageSource, ImportSpec, Imported, TemplateIdentity};
 use super::{Fault, Hypervisor, Observation, Progress, SnapshotSpec, TaskRef, TemplateInfo, VmIdentity, VmSpec};
 
 mod adapter;
@@ -21,9 +23,16 @@ mod change;
 mod config;
 mod console;
 mod create;
+mod customization;
 mod destroy;
 mod escapes;
 mod faults;
+mod import;
+mod import_faults;
+mod import_spec;
+mod imported;
+mod imported_media;
+mod lease;
 mod listener;
 mod lookup;
 mod machine;
@@ -31,17 +40,22 @@ mod marks;
 mod media;
 mod placement;
 mod properties;
+mod remove_template;
 mod session;
 mod snapshots;
 mod soap;
 mod task_cache;
 mod tasks;
+mod tls;
 mod updates;
+mod upload;
 mod xml;
 
 pub use adapter::VCenter;
 pub use config::{Config, ConfigError, Password};
 
+use import::Import;
+use imported_media::MediumImport;
 use lookup::LookUp;
 use tasks::Outcome;
 
@@ -122,6 +136,25 @@ impl Hypervisor for VCenter {
         let mut templates = self.session.templates(&folder).await?;
         templates.extend(self.session.media(&placement).await?);
         Ok(templates)
+    }
+
+    async fn import_template(
+        &self,
+        spec: &ImportSpec,
+        source: &dyn ImageSource,
+        attendance: &Attendance,
+        task: Option<&TaskRef>,
+    ) -> Result<Imported, Fault> {
+        match &spec.content {
+            Content::Ova(appliance) => {
+                self.import_appliance(&Import { spec, appliance, source, attendance }, task).await
+            }
+            Content::Iso { size } => self.import_medium(&MediumImport { spec, size: *size, source, attendance }).await,
+        }
+    }
+
+    async fn ensure_no_template(&self, template: &TemplateIdentity, task: Option<&TaskRef>) -> Result<Progress, Fault> {
+        self.remove_template(template, task).await
     }
 
     async fn close(&self) {

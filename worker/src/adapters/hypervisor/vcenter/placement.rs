@@ -2,12 +2,24 @@
 
 use std::sync::Arc;
 
+use super::super::Fault;
 use super::escapes::{escaped, unescaped};
 use super::faults::Error;
+use super::import_faults::no_room;
 use super::properties::Object;
 use super::session::Session;
 use super::soap::Call;
 use super::xml::{Element, ManagedRef, Xml};
+
+const PORTGROUP: &str = "DistributedVirtualPortgroup";
+
+/// A datastore that files can be put on.
+#[derive(Debug)]
+pub(super) struct Datastore {
+    pub(super) name: String,
+    pub(super) reference: ManagedRef,
+    pub(super) browser: ManagedRef,
+}
 
 /// Where VMs go.
 #[derive(Debug)]
@@ -19,7 +31,7 @@ pub(super) struct Placement {
     /// Its name, as in paths of files.
     pub(super) datastore_name: Option<String>,
     /// The datacenter's path in the inventory.
-    path: String,
+    pub(super) path: String,
     /// The datacenter's own folder of VMs.
     root: ManagedRef,
 }
@@ -257,9 +269,8 @@ impl Session {
         Ok(owner.get(what).map_or(&[][..], |list| &list.children).iter().filter_map(Element::managed).collect())
     }
 
-    /// What a network card hangs on: the network of the settings, or the first that the pool's owner offers.
-    pub(super) async fn card_backing(self: &Arc<Self>, placement: &Placement) -> Result<Xml, Error> {
-        const PORTGROUP: &str = "DistributedVirtualPortgroup";
+    /// The network of the settings, or the first that the pool's owner offers.
+    async fn chosen_network(self: &Arc<Self>, placement: &Placement) -> Result<Object, Error> {
         let offered = self.offered(&placement.pool, "network").await?;
         let of = |kind: &str| offered.iter().filter(|network| network.kind == kind).cloned().collect::<Vec<_>>();
         let mut usable = self.read_all(&of("Network"), "Network", &["name"]).await?;
@@ -268,13 +279,47 @@ impl Session {
         usable.extend(groups.into_iter().filter(|group| !is_uplink(group)));
         let rank = |network: &Object| offered.iter().position(|offered| *offered == network.reference);
         usable.sort_by_key(rank);
-        let network = match self.config().network.as_deref() {
+        match self.config().network.as_deref() {
             Some(given) => {
                 let place = Place { key: "network", given, home: format!("{}/network", placement.path) };
-                self.one_of(&place, usable).await?
+                self.one_of(&place, usable).await
             }
-            None => usable.into_iter().next().ok_or_else(|| Error::Setup("network: the cluster offers none".into()))?,
+            None => usable.into_iter().next().ok_or_else(|| Error::Setup("network: the cluster offers none".into())),
+        }
+    }
+
+    /// Where the networks of a template are mapped to.
+    pub(super) async fn network(self: &Arc<Self>, placement: &Placement) -> Result<ManagedRef, Error> {
+        Ok(self.chosen_network(placement).await?.reference)
+    }
+
+    /// A datastore with so much room: that of the settings, or the first that the pool's owner can reach.
+    pub(super) async fn datastore_for(self: &Arc<Self>, placement: &Placement, bytes: u64) -> Result<Datastore, Fault> {
+        let candidates = match &placement.datastore {
+            Some(datastore) => vec![datastore.clone()],
+            None => self.offered(&placement.pool, "datastore").await?,
         };
+        let properties = ["name", "browser", "summary.accessible", "summary.maintenanceMode", "summary.freeSpace"];
+        let mut found = self.read_all(&candidates, "Datastore", &properties).await?;
+        found.sort_by_key(|found| candidates.iter().position(|candidate| *candidate == found.reference));
+        found.retain(|found| {
+            found.text("summary.accessible") != Some("false")
+                && found.text("summary.maintenanceMode").is_none_or(|mode| mode == "normal")
+        });
+        let free = |found: &Object| found.text("summary.freeSpace").and_then(|free| free.trim().parse().ok());
+        let seen = names_of(&found);
+        let with_room = found.into_iter().find(|found| free(found).is_none_or(|free: u64| free >= bytes));
+        let chosen = with_room.ok_or_else(|| no_room(format_args!("{bytes} bytes: {}", listed(seen))))?;
+        let browser = chosen.get("browser").and_then(Element::managed);
+        let (Some(name), Some(browser)) = (chosen.text("name"), browser) else {
+            return Err(Error::Setup("datastore: the account may not browse it".into()).into());
+        };
+        Ok(Datastore { name: name.to_owned(), reference: chosen.reference.clone(), browser })
+    }
+
+    /// What a network card hangs on: the network of the settings, or the first that the pool's owner offers.
+    pub(super) async fn card_backing(self: &Arc<Self>, placement: &Placement) -> Result<Xml, Error> {
+        let network = self.chosen_network(placement).await?;
         if network.reference.kind != PORTGROUP {
             let inner = Xml::new().text("deviceName", network.text("name").unwrap_or_default());
             let inner = inner.reference("network", &network.reference);

@@ -42,6 +42,11 @@ impl Login {
             .ok_or_else(|| Error::Setup(format!("the server has no {name}; it is no vCenter")))
     }
 
+    /// What says to the vCenter whose call it is.
+    pub(super) fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
     /// A time of ours on the vCenter's clock.
     pub(super) fn on_its_clock(&self, time: DateTime<Utc>) -> DateTime<Utc> {
         time + self.clock_offset
@@ -75,6 +80,10 @@ impl Session {
 
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     /// Makes a call, with a new session if the old one has ended.

@@ -1,18 +1,14 @@
 //! One SOAP call over HTTP, and what its outcome says about whether it was carried out.
 
 use std::error::Error as _;
-use std::fs;
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
 use reqwest::{StatusCode, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::config::{Config, ConfigError};
 use super::faults::{Error, VimFault};
+use super::tls;
 use super::xml::{Element, ManagedRef, Xml};
 
 /// The oldest version of the API that has all we ask for; every supported vCenter still speaks it.
@@ -68,18 +64,18 @@ pub(super) struct Transport {
 
 impl Transport {
     pub(super) fn new(config: &Config, url: Url) -> Result<Self, ConfigError> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(config)?)
-            .user_agent(concat!("virtualstack/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(config.request_timeout().min(Duration::from_secs(10)))
-            // Shorter than any server's: a connection that dies as we write would make an outcome unknown.
-            .pool_idle_timeout(Duration::from_secs(20))
-            .build()
-            .map_err(|e| ConfigError::new("url", e))?;
+        let http = client(config, tls::trusted(config)?).map_err(|e| ConfigError::new("url", e))?;
         Ok(Self { http, url, timeout: config.request_timeout() })
+    }
+
+    /// The client itself, for what is no SOAP.
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Where the SOAP service is.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
     }
 
     pub(super) async fn send(&self, cookie: Option<&str>, call: &Call) -> Result<Reply, Error> {
@@ -133,6 +129,20 @@ impl Transport {
     }
 }
 
+/// A client as this adapter wants it.
+pub(super) fn client(config: &Config, tls: rustls::ClientConfig) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("virtualstack/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(config.request_timeout().min(Duration::from_secs(10)))
+        // Shorter than any server's: a connection that dies as we write would make an outcome unknown.
+        .pool_idle_timeout(Duration::from_secs(20))
+        .build()
+}
+
 /// Reads do not fail without a session: they answer, and each property is missing for that reason.
 fn missing_session(body: &Element) -> Option<Error> {
     let missing = |object: &Element| {
@@ -147,7 +157,7 @@ fn missing_session(body: &Element) -> Option<Error> {
 }
 
 /// reqwest's own message leaves out what happened below it.
-fn causes(error: &reqwest::Error) -> String {
+pub(super) fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -155,25 +165,6 @@ fn causes(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn tls(config: &Config) -> Result<rustls::ClientConfig, ConfigError> {
-    let broken = |e: &dyn std::fmt::Display| ConfigError::new("ca_file", e);
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| broken(&e))?;
-    let Some(file) = &config.ca_file else {
-        return Ok(builder.with_platform_verifier().map_err(|e| broken(&e))?.with_no_client_auth());
-    };
-    let pem = fs::read(file).map_err(|e| broken(&format_args!("{}: {e}", file.display())))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        roots.add(certificate.map_err(|e| broken(&e))?).map_err(|e| broken(&e))?;
-    }
-    if roots.is_empty() {
-        return Err(broken(&format_args!("{}: no certificate in it", file.display())));
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

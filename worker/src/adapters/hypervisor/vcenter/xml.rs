@@ -151,6 +151,18 @@ impl Element {
         }
     }
 
+    /// One with nothing but text in it.
+    pub(super) fn leaf(name: &str, text: impl Display) -> Self {
+        Self { name: name.to_owned(), text: text.to_string(), ..Self::default() }
+    }
+
+    /// An entry of an `OptionValue` list with a string.
+    pub(super) fn option(name: &str, key: &str, value: impl Display) -> Self {
+        let value = Self { kind: Some("xsd:string".to_owned()), ..Self::leaf("value", value) };
+        let children = vec![Self::leaf("key", key), value];
+        Self { kind: Some("OptionValue".to_owned()), children, ..Self::leaf(name, "") }
+    }
+
     /// The first element at a path of names, e.g. `info/state`.
     pub(super) fn at(&self, path: &str) -> Option<&Self> {
         path.split('/').try_fold(self, |element, name| element.children.iter().find(|child| child.name == name))

@@ -1,0 +1,65 @@
+//! Removes objects that no row refers to.
+//!
+//! - What it does: it lists the store, asks the database for the objects of each page, and deletes the others. They come of
+//!   uploads that broke off between an object and its row, and of rows that went before their objects.
+//! - What it must never do: remove an object whose row is about to come; so it takes only those that are older than any upload
+//!   holds a piece.
+//! - When it is activated: by its timer, `worker.sweep_seconds`.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use virtualstack_model::compute::jobs::ObjectSweep;
+use virtualstack_model::{Error, Result};
+use virtualstack_objects::Key;
+use virtualstack_store::compute::template_uploads;
+
+use crate::engine::task::{Next, Task, TaskContext};
+
+/// Objects that are looked up at once.
+const PAGE: usize = 1000;
+
+impl Task for ObjectSweep {
+    async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
+        let objects = &context.shared.objects;
+        let age = context.shared.config.sweep();
+        let mut after = None;
+        let mut removed = 0;
+        loop {
+            let page = objects.list("", after.as_ref()).take(PAGE).try_collect::<Vec<_>>();
+            let page = match context.ask(page).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Next::Retry { error, after: None }),
+            };
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            let old = page.into_iter().filter(|listed| listed.modified + age < context.now());
+            let old: Vec<Key> = old.map(|listed| listed.key).collect();
+            let orphans = without_row(context, old).await?;
+            if orphans.is_empty() {
+                continue;
+            }
+            removed += orphans.len();
+            if let Err(error) = context.ask(objects.delete(&orphans)).await {
+                return Ok(Next::Retry { error, after: None });
+            }
+        }
+        let cut_off = age.to_std().map_err(Error::internal)?;
+        if let Err(error) = context.ask(objects.sweep_temporary(cut_off)).await {
+            return Ok(Next::Retry { error, after: None });
+        }
+        if removed > 0 {
+            tracing::info!(removed, "removed objects that nothing refers to");
+        }
+        Ok(Next::Done)
+    }
+}
+
+/// Those of these objects that no row knows.
+async fn without_row(context: &TaskContext<'_>, keys: Vec<Key>) -> Result<Vec<Key>> {
+    let names: Vec<_> = keys.iter().map(Key::to_string).collect();
+    let known = async |tx: &mut _| template_uploads::known(tx, &names).await;
+    let known = context.store().system(crate::reconciler::reconciler(), known).await?;
+    let known: HashSet<_> = known.into_iter().collect();
+    Ok(keys.into_iter().filter(|key| !known.contains(key.as_str())).collect())
+}
