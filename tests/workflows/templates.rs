@@ -18,7 +18,7 @@ use virtualstack_worker::{NoProbe, Point};
 use super::tasks::becomes;
 use super::{behind, cancel, ended, error, failed, quick, read, waiting};
 use crate::api::compute::templates::{created, put, stored, sum};
-use crate::support::{Call, ControlPlane, Crash, CrashProbe, Gate, Session, When, system};
+use crate::support::{Call, ControlPlane, Crash, CrashProbe, Gate, Session, When, system, test_fault};
 
 /// What the simulated hypervisor has of tenants' templates.
 const IMPORTED: &str = "SELECT count(*) FROM simulated_hypervisor.templates";
@@ -233,6 +233,36 @@ async fn what_a_hypervisor_cannot_do_fails_the_template_and_frees_its_bytes() {
         assert_eq!((&usage["templates"], &usage["templateBytes"]), (&json!(1), &json!("0")), "{class:?}");
         delete(&tenant, &template).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_pass_is_tried_again_and_then_told() {
+    let hook = |call, when| match (call, when) {
+        (Call::Import, When::Before) => Err(test_fault(FaultClass::Retry)),
+        _ => Ok(()),
+    };
+    let (plane, tenant) = behind(quick(), hook).await;
+    let file = ova();
+    let template = uploaded(&tenant, "mine", "OVA", &file).await;
+    let operation = import(&tenant, &template, &file).await;
+    let failing = "SELECT count(*) FROM background_jobs.jobs WHERE progress ->> 'failing_since' IS NOT NULL";
+    becomes(&plane, failing, 1).await;
+    let open = read(&tenant, operation["name"].as_str().expect("a name")).await;
+    assert_eq!(open["done"], false, "an outage costs nobody a file: {open}");
+    let long = "UPDATE background_jobs.jobs SET available_at = now(), progress = jsonb_set(progress, '{failing_since}', \
+        to_jsonb(now() - interval '1 day')) WHERE kind = 'template_import' AND state = 'available'";
+    let ended = loop {
+        plane.database.execute(long).await;
+        let now = read(&tenant, operation["name"].as_str().expect("a name")).await;
+        if now["done"] == true {
+            break now;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(error(&ended), (14, "TEST_FAULT".to_owned()), "{ended}");
+    let told = ended["error"]["message"].as_str().expect("a message");
+    assert!(told.contains("120 minutes"), "{told}");
+    assert_eq!(read(&tenant, &template).await["stateReason"], told);
 }
 
 #[tokio::test(flavor = "multi_thread")]

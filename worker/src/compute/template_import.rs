@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use virtualstack_images::{Appliance, Compression, Disk, Format, Image};
@@ -26,8 +27,9 @@ use crate::engine::context::{Committed, StepContext, Transition};
 use crate::engine::run::Workflow;
 use crate::engine::step_error::{code, failure};
 
-/// How often an import is tried that the hypervisor does not do, before its tenant is told.
-const TRIES: i32 = 5;
+/// How long an import is tried that the hypervisor does not do, before its tenant is told. An outage must not cost them a file
+/// that is in order.
+const PATIENCE: TimeDelta = TimeDelta::hours(2);
 
 /// Warnings that are told, in characters.
 const MAX_WARNINGS: usize = 1000;
@@ -38,6 +40,9 @@ pub(crate) enum Step {
     Validate,
     Import {
         task: Option<TaskRef>,
+        /// Since when the hypervisor does not do it. Workers that die do not count.
+        #[serde(default)]
+        failing_since: Option<DateTime<Utc>>,
     },
     /// `failure` is none when the operation was cancelled; `begun` says whether the hypervisor was asked for anything.
     Rollback {
@@ -77,7 +82,7 @@ impl Workflow for TemplateImport {
         let Some(stored) = subject else { return Ok(template::nothing_left(self, context).await?) };
         match step {
             Step::Validate => validate(self, context, stored).await,
-            Step::Import { task } => make(self, context, stored, task).await,
+            Step::Import { task, failing_since } => make(self, context, stored, (task, failing_since)).await,
             Step::Rollback { begun, task, failure } => {
                 if begun {
                     let hypervisor = hypervisor_named(context, &stored.template.hypervisor)?;
@@ -97,7 +102,7 @@ impl Workflow for TemplateImport {
             Step::Rollback { .. } => None,
             Step::Validate => Some(Step::Rollback { begun: false, task: None, failure }),
             // The lease goes along: what it makes must not be left.
-            Step::Import { task } => Some(Step::Rollback { begun: true, task: task.clone(), failure }),
+            Step::Import { task, .. } => Some(Step::Rollback { begun: true, task: task.clone(), failure }),
         }
     }
 
@@ -143,7 +148,7 @@ async fn validate(
         let event = Event { reason: "TEMPLATE_VALIDATED", message, operation: Some(job.operation) };
         user_templates::update(tx, &before, &mut template, event).await
     };
-    Ok(context.commit_step(Transition::Next(Step::Import { task: None }), done).await?)
+    Ok(context.commit_step(Transition::Next(Step::Import { task: None, failing_since: None }), done).await?)
 }
 
 /// What a template is by its file.
@@ -174,7 +179,7 @@ async fn make(
     job: &TemplateImport,
     context: &StepContext<'_>,
     stored: Stored,
-    task: Option<TaskRef>,
+    (task, failing_since): (Option<TaskRef>, Option<DateTime<Utc>>),
 ) -> Result<Committed<Step>, StepError> {
     let hypervisor = hypervisor_named(context, &stored.template.hypervisor)?;
     let source = StoredImage::new(&context.shared.objects, &stored.parts)?;
@@ -185,15 +190,33 @@ async fn make(
         if let Ok(mut begun) = begun.lock() {
             *begun = Some(task.clone());
         }
-        Step::Import { task: Some(task) }
+        Step::Import { task: Some(task), failing_since }
     };
     let import = hypervisor.import_template(&spec, &source, &attendance, task.as_ref());
     let made = context.attend(import, &attendance, tasks, step).await?;
-    let at = Step::Import { task: begun.into_inner().unwrap_or(task) };
+    let task = begun.into_inner().unwrap_or(task);
+    let at = Step::Import { task: task.clone(), failing_since };
     match made {
         None => roll_back(job, context, at, None).await,
         Some(Ok(imported)) => ready(job, context, imported).await,
-        Some(Err(fault)) => match refused(fault, context.lease.attempt) {
+        Some(Err(fault)) if fault.class == FaultClass::Retry => {
+            let since = match failing_since {
+                Some(since) => since,
+                None => {
+                    let now = context.now();
+                    let failing = Step::Import { task, failing_since: Some(now) };
+                    context.commit_step(Transition::Next(failing), async |_| Ok(())).await?;
+                    now
+                }
+            };
+            if context.now() - since < PATIENCE {
+                return Err(fault.into());
+            }
+            let message =
+                format!("the hypervisor did not do it for {} minutes; ask the provider", PATIENCE.num_minutes());
+            roll_back(job, context, at, Some(failure(code::UNAVAILABLE, fault.reason, message))).await
+        }
+        Some(Err(fault)) => match refused(fault) {
             StepError::Fail(failure) => roll_back(job, context, at, Some(failure)).await,
             error => Err(error),
         },
@@ -212,13 +235,9 @@ async fn roll_back(
     Ok(context.commit_step(Transition::Next(back), begin).await?)
 }
 
-/// What a fault of the hypervisor means to an import: the file's fault, or ours. What another try may mend is tried again a few
-/// times.
-fn refused(fault: Fault, attempt: i32) -> StepError {
-    if fault.class == FaultClass::Retry && attempt < TRIES {
-        return fault.into();
-    }
-    tracing::warn!(%fault, class = ?fault.class, attempt, "the import fails");
+/// What a fault that stays means to an import: it is the file's fault, or ours.
+fn refused(fault: Fault) -> StepError {
+    tracing::warn!(%fault, class = ?fault.class, "the import fails");
     let code = match fault.class {
         // How a call ended that was cut off is found by the next one.
         FaultClass::Unknown => return fault.into(),
