@@ -16,6 +16,9 @@ use virtualstack_store::compute::template_uploads;
 
 use crate::engine::task::{Next, Task, TaskContext};
 
+/// What our keys begin with. What else is in the storage may be somebody else's.
+const OURS: [&str; 2] = ["templates/", "checks/"];
+
 /// Objects that are looked up at once.
 const PAGE: usize = 1000;
 
@@ -25,13 +28,18 @@ impl Task for ObjectSweep {
         let age = context.shared.config.sweep();
         let mut after = None;
         let mut removed = 0;
-        loop {
-            let page = objects.list("", after.as_ref()).take(PAGE).try_collect::<Vec<_>>();
+        let mut prefixes = OURS.into_iter();
+        let mut prefix = prefixes.next();
+        while let Some(ours) = prefix {
+            let page = objects.list(ours, after.as_ref()).take(PAGE).try_collect::<Vec<_>>();
             let page = match context.ask(page).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Next::Retry { error, after: None }),
             };
-            let Some(last) = page.last() else { break };
+            let Some(last) = page.last() else {
+                (prefix, after) = (prefixes.next(), None);
+                continue;
+            };
             after = Some(last.key.clone());
             let old = page.into_iter().filter(|listed| listed.modified + age < context.now());
             let old: Vec<Key> = old.map(|listed| listed.key).collect();
