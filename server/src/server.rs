@@ -15,7 +15,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -39,7 +38,7 @@ use crate::config::{Config, GatewaySecret, wrong};
 use crate::layers::authorize::{self, Authorizer};
 use crate::layers::body::{self, Bodies};
 use crate::layers::recognize::{self, Recognizer};
-use crate::layers::{admission, call_info, deadline, panics, rate_limit, refusals, web_text};
+use crate::layers::{admission, broken_off, call_info, deadline, panics, rate_limit, refusals, web_text};
 use crate::services;
 use crate::services::parts::Parts;
 use crate::shares::{self, Places};
@@ -182,7 +181,7 @@ impl Server {
         // Browsers: CORS outside of grpc-web, which answers a preflight with an error.
         let service = ServiceBuilder::new()
             .layer(cors)
-            .map_request(|request: Request<Incoming>| web_text::announce(request.map(Body::new)))
+            .map_request(|request: Request<Incoming>| web_text::announce(broken_off::tell(request)))
             .layer(GrpcWebLayer::new())
             .map_request(web_text::read)
             .service(routes);

@@ -16,7 +16,7 @@ use crate::support::{ControlPlane, Rest};
 use crate::tenancy::calls::texts;
 
 /// Status and JSON of a reply.
-type Reply = (u16, Value);
+pub(crate) type Reply = (u16, Value);
 
 /// A control plane where nobody works on jobs, with templates: what is asked for stays as it was asked for.
 async fn idle_plane() -> ControlPlane {
@@ -90,7 +90,7 @@ async fn rows_with(plane: &ControlPlane, text: &str) -> i64 {
 
 /// Holds a reply against the contract's form of an error; the fields that its BadRequest names.
 #[track_caller]
-fn refused(reply: &Reply, http: u16, status: &str, reason: &str) -> Vec<String> {
+pub(crate) fn refused(reply: &Reply, http: u16, status: &str, reason: &str) -> Vec<String> {
     let (code, body) = reply;
     let error = &body["error"];
     let details = error["details"].as_array().unwrap_or_else(|| panic!("an error with details, not {code} {body}"));

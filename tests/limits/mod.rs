@@ -4,6 +4,7 @@
 mod members;
 mod sizes;
 mod strangers;
+mod uploads;
 
 /// A query whose values are escaped.
 fn query(parameters: &[(&str, &str)]) -> String {

@@ -29,12 +29,6 @@ const REFLECTION: &str = "/grpc.reflection.";
 /// Bytes of a request by whom nobody knows: theirs are small.
 const STRANGERS: usize = 64 * 1024;
 
-/// A stream did not come to its end. tonic takes a client's RST_STREAM of CANCEL for a regular end, unless it is hidden in
-/// something else.
-#[derive(Debug, thiserror::Error)]
-#[error("the stream broke off: {0}")]
-struct BrokeOff(String);
-
 /// What bodies may take.
 #[derive(Clone)]
 pub(crate) struct Bodies {
@@ -59,7 +53,7 @@ pub(crate) async fn layer(State(bodies): State<Bodies>, request: Request, next: 
     let stream_in = CLIENT_STREAMS.contains(&path) || path.starts_with(REFLECTION);
     let stream_out = SERVER_STREAMS.contains(&path);
     let request = if stream_in {
-        request.map(|body| Body::new(body.map_err(|error| BrokeOff(error.to_string()))))
+        request
     } else {
         let (head, body) = request.into_parts();
         let limit = if kept.is_some() { config.max_request_bytes } else { STRANGERS.min(config.max_request_bytes) };

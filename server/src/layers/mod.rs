@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod authorize;
 pub(crate) mod body;
+pub(crate) mod broken_off;
 pub(crate) mod call_info;
 pub(crate) mod deadline;
 pub(crate) mod panics;

@@ -160,6 +160,8 @@ async fn a_broken_file_and_a_wrong_sum_are_told_apart() {
     let back = get(&rest, &template).await;
     assert_eq!((&back["state"], &back["uploadedBytes"]), (&json!("UPLOADING"), &json!(good.len().to_string())));
     assert!(back["stateReason"].as_str().expect("a reason").contains(&sum(&good)), "{back}");
+    put(&rest, &template, None, good.clone()).await;
+    assert_eq!(get(&rest, &template).await["stateReason"], "", "it was about the bytes as they were");
     assert_eq!(imported(&rest, &template, &sum(&good)).await["response"]["state"], "READY");
 
     let mut broken = good.clone();
@@ -376,6 +378,10 @@ async fn what_a_guest_is_told_waits_sealed_and_is_forgotten() {
             refused(&reply, 400, "FAILED_PRECONDITION", "GUEST_CUSTOMIZATION_UNSUPPORTED");
         }
     }
+    let late = json!({"guestCustomization": {"hostname": "late"}});
+    let vm = done["response"]["name"].as_str().expect("a name");
+    let reply = rest.call("PATCH", &format!("/v1/{vm}"), Some(late)).await;
+    assert_eq!(refused(&reply, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["vm.guestCustomization"]);
     let wrong = json!({"displayName": "x", "template": template, "guestCustomization": {"hostname": "not valid!"}});
     let reply = rest.call("POST", "/v1/vms", Some(wrong)).await;
     assert_eq!(refused(&reply, 400, "INVALID_ARGUMENT", "INVALID_FIELDS"), ["vm.guestCustomization.hostname"]);

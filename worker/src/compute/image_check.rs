@@ -37,6 +37,7 @@ pub(crate) async fn check(
     let mut done = 0;
     loop {
         let chunk = tokio::select! {
+            biased;
             () = attendance.stop().cancelled() => return Err(Attendance::stopped()),
             chunk = bytes.next() => chunk,
         };

@@ -48,8 +48,7 @@ async fn expire(context: &TaskContext<'_>, tenant: TenantId, id: TemplateId) -> 
         if before.state != TemplateState::Uploading || !due || before.is_being_written() {
             return Ok(Vec::new());
         }
-        let parts = template_uploads::parts(tx, id).await?;
-        template_uploads::forget_parts(tx, id).await?;
+        let parts = template_uploads::forget_parts(tx, id).await?;
         let mut template = before.clone();
         template.state = TemplateState::Failed;
         template.state_reason = "the upload was left: nothing more came in time; create another template".to_owned();

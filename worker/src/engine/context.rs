@@ -202,10 +202,11 @@ impl<'a> StepContext<'a> {
         let mut noted = self.part.as_ref().map_or(0, |part| part.noted);
         let (why, after, cancelled) = loop {
             tokio::select! {
-                done = &mut call => {
-                    self.shared.probe.pass(&self.label, Point::AfterCall).await;
-                    return Ok(Some(done));
-                }
+                // What is asked for comes before what is done, and is so from the first moment on.
+                biased;
+                () = lost(self.part.as_ref()) => return Err(StepError::LeaseLost),
+                () = self.shared.stop.cancelled() => break ("the worker stops", Some(Duration::ZERO), false),
+                () = &mut out_of_time => break ("out of time", None, false),
                 Some((task, told)) = tasks.recv() => {
                     self.commit_step(Transition::Next(begun(task)), async |_| Ok(())).await?;
                     let _ = told.send(());
@@ -217,10 +218,10 @@ impl<'a> StepContext<'a> {
                     // The call does not need the database, and the claim is lost where it is gone for long.
                     Err(error) => tracing::debug!(%error, "cannot look after a long call"),
                 },
-                () = lost(self.part.as_ref()) => return Err(StepError::LeaseLost),
-                // Another worker may go on at once.
-                () = self.shared.stop.cancelled() => break ("the worker stops", Some(Duration::ZERO), false),
-                () = &mut out_of_time => break ("out of time", None, false),
+                done = &mut call => {
+                    self.shared.probe.pass(&self.label, Point::AfterCall).await;
+                    return Ok(Some(done));
+                }
             }
         };
         attendance.stop().cancel();

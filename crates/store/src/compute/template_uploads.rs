@@ -51,14 +51,23 @@ pub struct Bounds {
     pub expiry: TimeDelta,
 }
 
-/// Takes a template's upload for a writer: the offset from which bytes are wanted.
+/// An upload that a writer has.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The offset from which bytes are wanted.
+    pub there: i64,
+    /// What the file was before it begins anew. Nothing refers to the objects any more.
+    pub replaced: Vec<Part>,
+}
+
+/// Takes a template's upload for a writer.
 pub async fn begin(
     tx: &mut TenantTx<Write>,
     id: TemplateId,
     token: Uuid,
     coming: Coming,
     bounds: Bounds,
-) -> Result<i64> {
+) -> Result<Begun> {
     let before = user_templates::lock(tx, id).await?;
     before.state.expect(TemplateState::Uploading, id, "an upload")?;
     if before.is_being_written() {
@@ -92,11 +101,11 @@ pub async fn begin(
     template.upload_token = Some(token);
     template.upload_until = Some(Utc::now() + HELD);
     template.upload_expires_at = Some(Utc::now() + bounds.expiry);
-    if coming.first_byte.is_none() {
-        forget_parts(tx, id).await?;
-    }
+    // It was about the bytes as they were.
+    template.state_reason.clear();
+    let replaced = if coming.first_byte.is_none() { forget_parts(tx, id).await? } else { Vec::new() };
     user_templates::save(tx, &before, &mut template).await?;
-    Ok(template.uploaded_bytes)
+    Ok(Begun { there: template.uploaded_bytes, replaced })
 }
 
 /// Puts a piece behind what there is, whose bytes are in the object store already, within the quota. Only its writer can.
@@ -209,10 +218,10 @@ pub async fn parts<M: Mode>(tx: &mut TenantTx<M>, id: TemplateId) -> Result<Vec<
         .map_err(from_diesel)
 }
 
-/// Forgets the pieces of a file. Their objects are swept, unless they were removed before.
-pub async fn forget_parts(tx: &mut TenantTx<Write>, id: TemplateId) -> Result<()> {
+/// Forgets the pieces of a file, and gives them. Their objects are swept, unless somebody removes them.
+pub async fn forget_parts(tx: &mut TenantTx<Write>, id: TemplateId) -> Result<Vec<Part>> {
     let of_template = parts::table.filter(parts::tenant_id.eq(tx.tenant()).and(parts::template_id.eq(id)));
-    diesel::delete(of_template).execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
+    diesel::delete(of_template).returning(Part::as_returning()).get_results(tx.connection()?).await.map_err(from_diesel)
 }
 
 /// Which of these objects a row knows, of whatever tenant.

@@ -20,7 +20,7 @@ use virtualstack_model::error::Violation;
 use virtualstack_model::{Error, Result};
 use virtualstack_objects::{Class, Fault, Key, Objects};
 use virtualstack_proto::virtualstack::compute::v1::{UploadTemplateRequest, UploadTemplateResponse};
-use virtualstack_store::compute::template_uploads::{self, Bounds, Part};
+use virtualstack_store::compute::template_uploads::{self, Begun, Bounds, Part};
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{Ending, Store, TenantTx, Write};
 
@@ -79,19 +79,23 @@ impl Uploads {
             return Err(stopping());
         }
         let TenantCall { request: mut messages, caller, metadata } = call;
+        // Before anything is read: what has come of a message is kept until the rest has.
+        let place = self.places.of_member(caller.tenant_id(), caller.user())?;
         let first = timeout(self.patience, messages.message()).await.map_err(|_| stalled(self.patience))?;
         let first = first.map_err(|status| of_status(&status))?.unwrap_or_default();
         let id = TemplateId::parse("name", &first.name)?;
         let announced = Announced::of(&first.content_range, first.content_length)?;
-        let place = self.places.of_member(caller.tenant_id(), caller.user())?;
         let mut access = self.authorizer.stream_access(caller, &metadata).await?;
         let (token, bounds) = (Uuid::now_v7(), self.bounds);
         let begin =
             async |tx: &mut TenantTx<Write>| template_uploads::begin(tx, id, token, announced.coming, bounds).await;
-        let there = access.write(&self.store, (id.name(), Ending::of(first.validate_only)), begin).await?;
+        let Begun { there, replaced } =
+            access.write(&self.store, (id.name(), Ending::of(first.validate_only)), begin).await?;
         if first.validate_only {
             return Ok(UploadTemplateResponse { received_bytes: there });
         }
+        // Now, and not by the sweep: who begins anew all the time would fill the store beyond any quota.
+        remove(&self.objects, &replaced).await;
         let gone = CancellationToken::new();
         let writer = Writer {
             store: self.store.clone(),
@@ -220,16 +224,22 @@ impl Writer {
 
     /// Puts what was taken into the store, and behind what there is of the file.
     async fn keep(&mut self) -> Result<()> {
-        let Some((chunks, size_bytes)) = self.piece.take() else { return Ok(()) };
+        let Some(bytes) = self.piece.take() else { return Ok(()) };
+        let size_bytes = i64::try_from(bytes.len()).map_err(Error::internal)?;
         let (id, token, bounds) = (self.id, self.token, self.bounds);
         let object = format!("{}-{}", self.there, Uuid::now_v7().simple());
         let tenant = self.access.caller.tenant_id().to_string();
         let key = Key::new(["templates", &tenant, &id.to_string(), &object]).map_err(Error::internal)?;
         let objects = self.objects.clone();
-        self.while_held(objects.put(&key, chunks)).await?.map_err(of_storage)?;
+        self.while_held(objects.put(&key, vec![bytes])).await?.map_err(of_storage)?;
         let part = Part { first_byte: self.there, size_bytes, object: key.to_string() };
-        self.write(async |tx: &mut TenantTx<Write>| template_uploads::append(tx, id, token, &part, bounds).await)
-            .await?;
+        let append = async |tx: &mut TenantTx<Write>| template_uploads::append(tx, id, token, &part, bounds).await;
+        if let Err(error) = self.write(append).await {
+            if is_beyond_a_bound(&error) {
+                remove(&self.objects, &[part]).await;
+            }
+            return Err(error);
+        }
         self.there += size_bytes;
         Ok(())
     }
@@ -271,6 +281,19 @@ impl Writer {
             Some(left) if left > 0 => Err(broke_off(&format!("{left} bytes that were announced did not come"))),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a piece was refused for good, so that no row can refer to its object. Of any other error that is not known.
+fn is_beyond_a_bound(error: &Error) -> bool {
+    matches!(error, Error::QuotaExceeded { .. } | Error::ResourceExhausted { .. } | Error::FailedPrecondition { .. })
+}
+
+/// Removes objects that no row refers to. What is left of them is swept.
+async fn remove(objects: &Objects, parts: &[Part]) {
+    let keys: Vec<Key> = parts.iter().filter_map(|part| part.object.parse().ok()).collect();
+    if let Err(fault) = objects.delete(&keys).await {
+        tracing::info!("{} objects are left to be swept: {}", keys.len(), fault.detail);
     }
 }
 

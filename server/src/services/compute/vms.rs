@@ -76,6 +76,9 @@ impl VmService for Vms {
         let proto::UpdateVmRequest { vm, update_mask: mask, allow_restart, .. } = call.request.clone();
         let desired = vm.unwrap_or_default();
         let target = VmId::parse("vm.name", &desired.name)?;
+        if desired.guest_customization.is_some() {
+            return Err(Error::invalid("vm.guest_customization", "is taken when a VM is created, and not later"));
+        }
         let fields = update_mask(mask, &UPDATABLE, |field| match field {
             "display_name" => !desired.display_name.is_empty(),
             "description" => !desired.description.is_empty(),
