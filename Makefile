@@ -56,8 +56,8 @@ chaos-kill: ## Kill it 30 times with -9 while 100 VMs are made; ARGS="--kills N 
 	cargo build $(PROFILE)
 	tests/chaos/kill.py $(PROFILE) $(ARGS)
 
-chaos-imports: ## Cut uploads off and kill it 30 times with -9 while templates are imported; needs qemu-img, xorriso; ARGS="--mib N --kills N --seed S"
-	@scripts/tools.sh run && scripts/tools.sh demo
+chaos-imports: ## Cut uploads off and kill it 30 times with -9 while templates are imported; needs qemu-img, xorriso; ARGS="--mib N --kills N --seed S --s3"
+	@scripts/tools.sh run && scripts/tools.sh demo$(if $(findstring --s3,$(ARGS)), && scripts/tools.sh parts)
 	cargo build $(PROFILE)
 	tests/chaos/imports.py $(PROFILE) $(ARGS)
 

@@ -31,6 +31,7 @@ pub(crate) const RANGES: &[Range] = &[
     Range("server.max_uploads", 1.0, MANY),
     Range("server.max_uploads_per_tenant", 1.0, MANY),
     Range("server.max_uploads_per_principal", 1.0, MANY),
+    Range("server.upload_idle_seconds", 1.0, HOUR),
     Range("server.max_template_bytes", 1.0, 100.0 * TIB),
     Range("server.upload_expiry_seconds", 1.0, YEAR),
     Range("server.default_timeout_seconds", 1.0, HOUR),

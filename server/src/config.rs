@@ -102,6 +102,8 @@ pub struct Config {
     pub max_uploads: usize,
     pub max_uploads_per_tenant: usize,
     pub max_uploads_per_principal: usize,
+    /// Seconds in which a byte of an upload comes, at least.
+    pub upload_idle_seconds: u64,
     /// Bytes of a template's file at most.
     pub max_template_bytes: i64,
     /// Seconds that a template waits for the next byte of its file, or for its import.
@@ -155,6 +157,7 @@ impl Default for Config {
             max_uploads: 64,
             max_uploads_per_tenant: 16,
             max_uploads_per_principal: 8,
+            upload_idle_seconds: 60,
             max_template_bytes: 100 << 30,
             upload_expiry_seconds: 24 * 3600,
             default_quota: DefaultQuota::default(),

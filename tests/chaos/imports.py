@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Cuts uploads of templates off and kills the whole product with -9 while it imports them; what arrives is what was sent.
 
-    tests/chaos/imports.py [--mib 256] [--cuts 20] [--kills 30] [--imports 10] [--seed S]
+    tests/chaos/imports.py [--mib 256] [--cuts 20] [--kills 30] [--imports 10] [--seed S] [--s3]
 
 First a large OVA and a large ISO go all the way to a VM, in pieces, over kills. Then the product is killed again and again
 while it checks and imports small ones, and once more while it deletes them. In the end each is READY, the vCenter has those
@@ -19,6 +19,7 @@ import uuid
 
 from images import make_iso, make_ova, sum_of
 from product import Api, Checks, Cluster, Product, Wrong, say, table, workspace
+from s3 import S3
 from upload import Upload, put
 from vsphere import VSphere
 
@@ -47,8 +48,8 @@ JOBS = """
 class Run:
     """The product, its vCenter, and what they are asked for."""
 
-    def __init__(self, product, vsphere, rng, checks, lease_seconds):
-        self.lease_seconds = lease_seconds
+    def __init__(self, product, vsphere, rng, checks, lease_seconds, store):
+        self.lease_seconds, self.store = lease_seconds, store
         self.product, self.vsphere, self.rng, self.checks = product, vsphere, rng, checks
         self.api, self.cluster = Api(product), Cluster(product.data)
         self.logged_in = None
@@ -113,8 +114,8 @@ class Run:
 
     def objects(self):
         """Files of the store, those included that have no name yet."""
-        root = self.product.data / "objects"
-        return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+        paths = (path.relative_to(self.store) for path in self.store.rglob("*") if path.is_file())
+        return {str(path) for path in paths if path.parts[0] != S3.OWN}
 
     def stored(self, template, image):
         """Whether its bytes are those that were sent, in the order that the rows say; and what was seen."""
@@ -124,7 +125,7 @@ class Run:
         for row in rows:
             whole &= row["first_byte"] == at
             at += row["size_bytes"]
-        files = [self.product.data / "objects" / row["object"] for row in rows]
+        files = [self.store / row["object"] for row in rows]
         whole &= at == image.size and all(file.stat().st_size == row["size_bytes"] for file, row in zip(files, rows))
         found = sum_of(block for file in files for block in blocks(file))
         return whole and found == image.sha256, f"{len(rows)} objects, {at} bytes, {found[:12]}"
@@ -379,7 +380,7 @@ def complaints(folder):
 def run_all(arguments, folder):
     rng, checks, began = random.Random(arguments.seed), Checks(), time.monotonic()
     vsphere = VSphere(folder, 0, 1, "-method-delay", CALL_DELAY)
-    product = None
+    product = s3 = None
     try:
         files = folder / "files"
         files.mkdir()
@@ -390,8 +391,12 @@ def run_all(arguments, folder):
         settings = vsphere.settings() | {
             "hypervisor_kind": "vcenter", "worker_lease_ms": arguments.lease_ms, "worker_heartbeat_ms": arguments.lease_ms // 3,
             "worker_inventory_seconds": 2, "worker_sweep_seconds": SWEEP, "worker_address_wait_seconds": 5}
+        if arguments.s3:
+            s3 = S3(folder)
+            settings |= s3.settings
         product = Product(folder, "release" if arguments.release else "debug", settings)
-        run = Run(product, vsphere, rng, checks, arguments.lease_ms / 1000)
+        store = s3.bucket if s3 else product.data / "objects"
+        run = Run(product, vsphere, rng, checks, arguments.lease_ms / 1000, store)
         run.start()
         say(f"up with vcsim at {vsphere.ready['url']}; seed {arguments.seed}")
         kept, vms = [], []
@@ -432,6 +437,8 @@ def run_all(arguments, folder):
     finally:
         if product:
             product.close()
+        if s3:
+            s3.close()
         vsphere.close()
 
 
@@ -445,6 +452,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6),
                         help="repeats the random choices of an earlier run")
     parser.add_argument("--lease-ms", type=int, default=1500, help="how long a dead worker's jobs wait (1500)")
+    parser.add_argument("--s3", action="store_true", help="store the files in an S3 (versitygw) instead of a folder")
     parser.add_argument("--release", action="store_true", help="test target/release instead of target/debug")
     parser.add_argument("--keep", action="store_true", help="keep data and logs")
     arguments = parser.parse_args()

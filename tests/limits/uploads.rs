@@ -1,11 +1,14 @@
 //! What a customer gone wild can take with uploads: memory, places, room in the store.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use prost::Message as _;
 use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use virtualstack_proto::google::api::HttpBody;
 use virtualstack_proto::virtualstack::compute::v1::template_service_client::TemplateServiceClient;
 use virtualstack_proto::virtualstack::compute::v1::{UploadTemplateRequest, UploadTemplateResponse};
@@ -83,6 +86,69 @@ async fn an_upload_has_a_place_before_its_first_message() {
         call.await.expect("no panic").expect("it came to its end");
     }
     assert_eq!(put(&rest, &template, None, vec![1]).await.0, 200, "there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_stalls_or_crawls_ends_and_keeps_what_came() {
+    let config = Config { upload_idle_seconds: 1, ..Config::default() };
+    let plane = ControlPlane::start_with(config).await;
+    let session = plane.admin().await;
+    let rest = session.rest();
+    for (pause, expected) in
+        [(Duration::from_secs(30), "UPLOAD_STALLED"), (Duration::from_millis(50), "UPLOAD_TOO_SLOW")]
+    {
+        let template = created(&rest, expected, "OVA").await;
+        let pieces = stream::unfold((), move |()| async move {
+            tokio::time::sleep(pause).await;
+            Some((piece(vec![7]), ()))
+        });
+        let messages = stream::iter([first(&template), piece(vec![7; 100])]).chain(pieces);
+        let request = session.request(messages);
+        let call = TemplateServiceClient::new(session.channel.clone()).upload_template(request).await;
+        let told = call.expect_err("it ends");
+        assert_eq!((told.code(), reason(&told)), (Code::DeadlineExceeded, expected.to_owned()), "{told:?}");
+        let kept = get(&rest, &template).await["uploadedBytes"].as_str().expect("a number").parse::<u32>();
+        assert!(kept.is_ok_and(|kept| kept >= 100), "{expected}");
+        assert_eq!(put(&rest, &template, None, vec![1]).await.0, 200, "and it is not held");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiny_pieces_have_a_bound_that_large_ones_have_not() {
+    let plane = ControlPlane::without_worker().await;
+    let session = plane.admin().await;
+    let rest = session.rest();
+    let template = created(&rest, "crumbs", "OVA").await;
+    assert_eq!(put(&rest, &template, Some("bytes 0-0/9000000"), vec![7]).await.0, 200);
+    let id = template.trim_start_matches("templates/");
+    // As if 1023 more had come, of one byte each.
+    plane
+        .database
+        .execute(&format!(
+            "INSERT INTO compute.template_parts (tenant_id, template_id, first_byte, size_bytes, object) \
+             SELECT tenant_id, template_id, number, 1, object || '-' || number \
+             FROM compute.template_parts, generate_series(1, 1023) number WHERE template_id = '{id}'; \
+             UPDATE compute.user_templates SET uploaded_bytes = 1024 WHERE id = '{id}'"
+        ))
+        .await;
+    let (status, told) = put(&rest, &template, Some("bytes 1024-1024/9000000"), vec![7]).await;
+    refused(&(status, told), 400, "FAILED_PRECONDITION", "TOO_MANY_PIECES");
+    let range = format!("bytes 1024-{}/9000000", 1024 + MIB - 1);
+    assert_eq!(put(&rest, &template, Some(&range), vec![7; MIB]).await.0, 200, "larger ones are taken");
+    assert_eq!(stored(&plane).await.0, 2, "what was refused is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn later_messages_are_of_the_same_file() {
+    let plane = ControlPlane::without_worker().await;
+    let session = plane.admin().await;
+    let rest = session.rest();
+    let (template, other) = (created(&rest, "one", "OVA").await, created(&rest, "other", "OVA").await);
+    let second = UploadTemplateRequest { content_range: "bytes 0-0/1".to_owned(), ..first(&other) };
+    let told = upload(&session, vec![first(&template), second]).await.expect_err("refused");
+    assert_eq!(told.code(), Code::InvalidArgument, "{told:?}");
+    let fields: Vec<_> = told.get_details_bad_request().expect("fields").field_violations;
+    assert_eq!(fields.iter().map(|of| of.field.as_str()).collect::<Vec<_>>(), ["name", "contentRange"]);
 }
 
 /// A message as gRPC puts it on the wire.

@@ -11,7 +11,7 @@ pub struct Config {
     pub concurrency: usize,
     /// Mails at work at once.
     pub mail_concurrency: usize,
-    /// Imports of templates at work at once.
+    /// Imports of templates at work at once; one tenant has at most half of them.
     pub import_concurrency: usize,
     /// Milliseconds that a claim holds. A job whose worker died goes on after this.
     pub lease_ms: u32,
@@ -38,7 +38,7 @@ impl Default for Config {
         Self {
             concurrency: 16,
             mail_concurrency: 4,
-            import_concurrency: 2,
+            import_concurrency: 4,
             lease_ms: 30_000,
             heartbeat_ms: 10_000,
             poll_ms: 5_000,

@@ -61,19 +61,21 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
     let registry = Arc::new(registry(&config));
     registry.schedule(&store).await?;
     let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-    let apart = [(MAIL_QUEUE, config.mail_concurrency), (IMPORT_QUEUE, config.import_concurrency)];
-    let rest = registry.queues().into_iter().filter(|queue| apart.iter().all(|(apart, _)| queue != apart));
-    let runner_config = |queues: Vec<&str>, concurrency| virtualstack_queue::Config {
+    let rest = registry.queues().into_iter().filter(|queue| ![MAIL_QUEUE, IMPORT_QUEUE].contains(queue));
+    let runner_config = |queues: Vec<&str>, concurrency, group_share| virtualstack_queue::Config {
         url: store.queue_url().to_owned(),
         queues: queues.into_iter().map(str::to_owned).collect(),
         worker: worker.clone(),
         concurrency,
+        group_share,
         lease: Duration::from_millis(config.lease_ms.into()),
         heartbeat: Duration::from_millis(config.heartbeat_ms.into()),
         poll: Duration::from_millis(config.poll_ms.into()),
     };
-    let all = runner_config(rest.collect(), config.concurrency);
-    let [mails, imports] = apart.map(|(queue, concurrency)| runner_config(vec![queue], concurrency));
+    let all = runner_config(rest.collect(), config.concurrency, config.concurrency);
+    let mails = runner_config(vec![MAIL_QUEUE], config.mail_concurrency, config.mail_concurrency);
+    // An import has its slot for hours: the half is for other tenants.
+    let imports = runner_config(vec![IMPORT_QUEUE], config.import_concurrency, config.import_concurrency.div_ceil(2));
     let stop = CancellationToken::new();
     let shared =
         Shared { store, hypervisors, objects, mailer, link_base, master_key, probe, config: Arc::new(config), stop };

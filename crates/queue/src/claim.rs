@@ -53,11 +53,56 @@ pub struct Lease {
     pub traceparent: Option<String>,
 }
 
+/// What a claimant asks for.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    pub queues: &'a [String],
+    /// Jobs that it has room for.
+    pub limit: i64,
+    /// Name of the worker, for operators.
+    pub worker: &'a str,
+    /// Milliseconds that the claim holds.
+    pub lease_ms: i64,
+    /// Jobs that it may hold of one group.
+    pub group_share: i64,
+    /// The group of each job that it holds already.
+    pub held_groups: &'a [String],
+}
+
+// Groups take turns: first comes who has least at work at this claimant, then who has waited longest. Where all that is due
+// fits, there is no need to look at each group. That is most claims, and looking costs an index probe for each open group.
+//
 // The backoff of a failed step is written here, with full jitter: from 1 s, doubled by each attempt, at most 60 s.
-const CLAIM: &str = "WITH due AS ( \
-        SELECT id, available_at FROM background_jobs.jobs \
+const CLAIM: &str = "WITH RECURSIVE oldest AS MATERIALIZED ( \
+        SELECT id, group_key, available_at FROM background_jobs.jobs \
         WHERE queue = ANY ($1) AND state IN ('available', 'running') AND available_at <= now() \
-        ORDER BY available_at LIMIT $2 FOR UPDATE SKIP LOCKED \
+        ORDER BY available_at LIMIT $2 + 1 \
+    ), crowd AS MATERIALIZED (SELECT count(*) > $2 AS is_there FROM oldest), \
+    open_groups (queue, group_key) AS ( \
+        SELECT asked.queue, (SELECT min(job.group_key) FROM background_jobs.jobs job \
+            WHERE job.queue = asked.queue AND job.state IN ('available', 'running')) \
+        FROM unnest($1) AS asked (queue), crowd WHERE crowd.is_there \
+        UNION ALL \
+        SELECT before.queue, (SELECT min(job.group_key) FROM background_jobs.jobs job \
+            WHERE job.queue = before.queue AND job.state IN ('available', 'running') AND job.group_key > before.group_key) \
+        FROM open_groups before WHERE before.group_key IS NOT NULL \
+    ), waiting AS ( \
+        SELECT oldest.id, oldest.group_key, oldest.available_at FROM oldest, crowd WHERE NOT crowd.is_there \
+        UNION ALL \
+        SELECT job.id, job.group_key, job.available_at FROM open_groups CROSS JOIN LATERAL ( \
+            SELECT id, group_key, available_at FROM background_jobs.jobs \
+            WHERE queue = open_groups.queue AND group_key = open_groups.group_key \
+            AND state IN ('available', 'running') AND available_at <= now() ORDER BY available_at LIMIT $2) job \
+    ), held AS ( \
+        SELECT group_key, count(*) AS jobs FROM unnest($6) AS held (group_key) GROUP BY group_key \
+    ), turns AS ( \
+        SELECT waiting.id, coalesce(held.jobs, 0) \
+            + row_number() OVER (PARTITION BY waiting.group_key ORDER BY waiting.available_at) AS turn \
+        FROM waiting LEFT JOIN held ON held.group_key = waiting.group_key \
+    ), due AS ( \
+        SELECT job.id, job.available_at FROM turns JOIN background_jobs.jobs job ON job.id = turns.id \
+        WHERE turns.turn <= $5 AND job.state IN ('available', 'running') AND job.available_at <= now() \
+        ORDER BY turns.turn, job.available_at LIMIT $2 FOR UPDATE OF job SKIP LOCKED \
     ) \
     UPDATE background_jobs.jobs job SET \
         state = 'running', worker = $3, attempt = job.attempt + 1, fencing_token = job.fencing_token + 1, \
@@ -68,25 +113,21 @@ const CLAIM: &str = "WITH due AS ( \
         job.attempt, job.max_attempts, job.last_error, job.traceparent, \
         extract(epoch FROM now() - due.available_at)::double precision AS overdue_seconds, clock_timestamp() AS clock";
 
-/// Claims up to `limit` due jobs for `lease_ms` milliseconds.
-pub async fn claim(
-    connection: &mut AsyncPgConnection,
-    queues: &[String],
-    limit: i64,
-    worker: &str,
-    lease_ms: i64,
-) -> QueryResult<Vec<Lease>> {
+/// Claims due jobs, in turns of their groups.
+pub async fn claim(connection: &mut AsyncPgConnection, claim: &Claim<'_>) -> QueryResult<Vec<Lease>> {
     diesel::sql_query(CLAIM)
-        .bind::<Array<Text>, _>(queues)
-        .bind::<BigInt, _>(limit)
-        .bind::<Text, _>(worker)
-        .bind::<BigInt, _>(lease_ms)
+        .bind::<Array<Text>, _>(claim.queues)
+        .bind::<BigInt, _>(claim.limit)
+        .bind::<Text, _>(claim.worker)
+        .bind::<BigInt, _>(claim.lease_ms)
+        .bind::<BigInt, _>(claim.group_share)
+        .bind::<Array<Text>, _>(claim.held_groups)
         .load(connection)
         .await
 }
 
-/// How long until the next job is due that nobody has to be woken for; none where there is none.
-pub(crate) async fn next_due(connection: &mut AsyncPgConnection, queues: &[String]) -> QueryResult<Option<Duration>> {
+/// How long until a job is due that this claimant may have, and that nobody has to be woken for; none where there is none.
+pub(crate) async fn next_due(connection: &mut AsyncPgConnection, claim: &Claim<'_>) -> QueryResult<Option<Duration>> {
     #[derive(QueryableByName)]
     struct Row {
         #[diesel(sql_type = Nullable<Double>)]
@@ -95,9 +136,12 @@ pub(crate) async fn next_due(connection: &mut AsyncPgConnection, queues: &[Strin
     let row: Row = diesel::sql_query(
         "SELECT extract(epoch FROM min(available_at) - clock_timestamp())::double precision AS seconds \
          FROM background_jobs.jobs WHERE queue = ANY ($1) AND state IN ('available', 'running') \
-         AND available_at < 'infinity'",
+         AND available_at < 'infinity' AND group_key <> ALL ( \
+            SELECT group_key FROM unnest($2) AS held (group_key) GROUP BY group_key HAVING count(*) >= $3)",
     )
-    .bind::<Array<Text>, _>(queues)
+    .bind::<Array<Text>, _>(claim.queues)
+    .bind::<Array<Text>, _>(claim.held_groups)
+    .bind::<BigInt, _>(claim.group_share)
     .get_result(connection)
     .await?;
     Ok(row.seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.005))))

@@ -11,7 +11,7 @@ mod jobs;
 mod runner;
 mod wake;
 
-pub use claim::{Lease, claim, renew};
+pub use claim::{Claim, Lease, claim, renew};
 pub use clock::Clock;
 pub use jobs::{NewJob, Outcome, activate, insert, insert_unique, prune, prune_abandoned, release, settle};
 pub use runner::{Config, Handler, Runner};

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::claim::{self, Lease};
+use crate::claim::{self, Claim, Lease};
 
 /// How long the database may take for a claim or a renewal. One that hangs cannot enforce its own time-outs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +39,8 @@ pub struct Config {
     pub worker: String,
     /// Jobs at work at once.
     pub concurrency: usize,
+    /// How many of them may be of one group.
+    pub group_share: usize,
     /// How long a claim holds.
     pub lease: Duration,
     /// How often leases are renewed.
@@ -47,8 +49,16 @@ pub struct Config {
     pub poll: Duration,
 }
 
-/// Jobs at work, each with its token and the signal that its lease is lost.
-type Held = Arc<Mutex<HashMap<Uuid, (i64, CancellationToken)>>>;
+/// Jobs at work.
+type Held = Arc<Mutex<HashMap<Uuid, AtWork>>>;
+
+/// A job at work.
+struct AtWork {
+    token: i64,
+    group_key: String,
+    /// The signal that its lease is lost.
+    lost: CancellationToken,
+}
 
 /// Claims jobs and hands them to a handler.
 pub struct Runner<H> {
@@ -115,23 +125,41 @@ impl<H: Handler> Runner<H> {
     async fn round(&mut self, connection: &mut Option<AsyncPgConnection>) -> Result<Duration, Error> {
         while self.tasks.try_join_next().is_some() {}
         loop {
-            let free = self.config.concurrency.saturating_sub(lock(&self.held).len());
-            if free == 0 {
+            let held_groups = self.held_groups();
+            let claim = self.claim(&held_groups);
+            if claim.limit == 0 {
                 return Ok(self.config.poll);
             }
             let connection = connect(&self.config.url, connection).await?;
-            let limit = i64::try_from(free).unwrap_or(i64::MAX);
-            let lease_ms = millis(self.config.lease);
-            let leases = claim::claim(connection, &self.config.queues, limit, &self.config.worker, lease_ms).await?;
+            let leases = claim::claim(connection, &claim).await?;
+            let was_all = i64::try_from(leases.len()).is_ok_and(|claimed| claimed < claim.limit);
             if let Some(lease) = leases.first() {
                 self.look_at_clock(lease);
             }
-            let claimed = leases.len();
             leases.into_iter().for_each(|lease| self.start(lease));
-            if claimed < free {
-                let due = claim::next_due(connection, &self.config.queues).await?;
+            if was_all {
+                let held_groups = self.held_groups();
+                let due = claim::next_due(connection, &self.claim(&held_groups)).await?;
                 return Ok(due.map_or(self.config.poll, |due| due.min(self.config.poll)));
             }
+        }
+    }
+
+    /// The group of each job at work.
+    fn held_groups(&self) -> Vec<String> {
+        lock(&self.held).values().map(|job| job.group_key.clone()).collect()
+    }
+
+    /// What this runner asks for while it holds jobs of these groups.
+    fn claim<'a>(&'a self, held_groups: &'a [String]) -> Claim<'a> {
+        let number = |slots: usize| i64::try_from(slots).unwrap_or(i64::MAX);
+        Claim {
+            queues: &self.config.queues,
+            limit: number(self.config.concurrency.saturating_sub(held_groups.len())),
+            worker: &self.config.worker,
+            lease_ms: millis(self.config.lease),
+            group_share: number(self.config.group_share),
+            held_groups,
         }
     }
 
@@ -154,7 +182,8 @@ impl<H: Handler> Runner<H> {
     fn start(&mut self, lease: Lease) {
         metrics::counter!("virtualstack_jobs_claimed_total", "kind" => lease.kind.clone()).increment(1);
         let lost = CancellationToken::new();
-        lock(&self.held).insert(lease.id, (lease.token, lost.clone()));
+        lock(&self.held)
+            .insert(lease.id, AtWork { token: lease.token, group_key: lease.group_key.clone(), lost: lost.clone() });
         let (handler, held, wake) = (Arc::clone(&self.handler), Arc::clone(&self.held), Arc::clone(&self.wake));
         let traceparent = lease.traceparent.as_deref();
         let span = tracing::info_span!("job", id = %lease.id, kind = lease.kind, attempt = lease.attempt, traceparent);
@@ -169,7 +198,7 @@ impl<H: Handler> Runner<H> {
     }
 
     async fn renew(&self, connection: &mut Option<AsyncPgConnection>) -> Result<(), Error> {
-        let held: Vec<_> = lock(&self.held).iter().map(|(id, (token, _))| (*id, *token)).collect();
+        let held: Vec<_> = lock(&self.held).iter().map(|(id, job)| (*id, job.token)).collect();
         if held.is_empty() {
             return Ok(());
         }
@@ -180,11 +209,11 @@ impl<H: Handler> Runner<H> {
         let kept = tokio::time::timeout(PATIENCE, renewing).await??;
         for (id, token) in held {
             if !kept.contains(&id)
-                && let Some((held_token, lost)) = lock(&self.held).get(&id)
-                && *held_token == token
+                && let Some(job) = lock(&self.held).get(&id)
+                && job.token == token
             {
                 // Either it was settled this moment, or somebody else has it; the fence tells, this only saves work.
-                lost.cancel();
+                job.lost.cancel();
             }
         }
         Ok(())
@@ -204,7 +233,7 @@ struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut held = lock(&self.held);
-        if held.get(&self.id).is_some_and(|(token, _)| *token == self.token) {
+        if held.get(&self.id).is_some_and(|job| job.token == self.token) {
             held.remove(&self.id);
         }
         drop(held);
@@ -212,7 +241,7 @@ impl Drop for Slot {
     }
 }
 
-fn lock(held: &Held) -> std::sync::MutexGuard<'_, HashMap<Uuid, (i64, CancellationToken)>> {
+fn lock(held: &Held) -> std::sync::MutexGuard<'_, HashMap<Uuid, AtWork>> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

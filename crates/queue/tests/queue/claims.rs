@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
-use virtualstack_queue::{Outcome, claim, insert, release, renew};
+use virtualstack_queue::{Lease, Outcome, insert, release, renew};
 
 use crate::support::{LONG, Queue, connect};
 
@@ -35,10 +35,9 @@ async fn of_many_who_claim_at_once_one_gets_a_job() {
         put.insert(queue.put().await);
     }
     let claimed = join_all((0..8).map(async |_| {
-        let (mut connection, mut claimed) = (connect().await, Vec::new());
+        let (mut one, mut claimed) = (Queue { name: queue.name, connection: connect().await }, Vec::new());
         loop {
-            let leases =
-                claim(&mut connection, &[queue.name.to_owned()], 3, "one of many", LONG).await.expect("a claim");
+            let leases = one.claim(3).await;
             if leases.is_empty() {
                 return claimed;
             }
@@ -126,4 +125,38 @@ async fn a_claim_tells_the_time_of_the_database() {
     let told = lease.clock.now();
     let after = queue.time().await;
     assert!(before <= told && told <= after + chrono::TimeDelta::minutes(1), "{before} {told} {after}");
+}
+
+#[tokio::test]
+async fn groups_take_turns_however_long_the_line_of_one_is() {
+    let mut queue = Queue::new().await;
+    for group in ["many", "few"] {
+        for _ in 0..if group == "many" { 200 } else { 2 } {
+            let job = queue.put_of(group).await;
+            queue.due_since(job, if group == "many" { 60 } else { 1 }).await;
+        }
+    }
+    let waiting = queue.put_of("later").await;
+    queue.due_since(waiting, -600).await;
+    let groups = |leases: &[Lease]| leases.iter().map(|lease| lease.group_key.clone()).collect::<Vec<_>>();
+    let mut first = groups(&queue.claim(2).await);
+    first.sort();
+    assert_eq!(first, ["few", "many"], "one each, although all of the first came before");
+    assert_eq!(groups(&queue.claim_with(1, 9, &["many"]).await), ["few"], "who has something at work is second");
+    assert_eq!(groups(&queue.claim_with(3, 9, &["few", "many"]).await), ["many"; 3], "and who is alone has all");
+}
+
+#[tokio::test]
+async fn a_group_gets_no_more_than_its_share() {
+    let mut queue = Queue::new().await;
+    for _ in 0..5 {
+        queue.put_of("one").await;
+    }
+    assert_eq!(queue.claim_with(10, 2, &[]).await.len(), 2, "where all fits");
+    assert_eq!(queue.claim_with(1, 2, &["one"]).await.len(), 1, "where it does not");
+    assert!(queue.claim_with(10, 2, &["one", "one"]).await.is_empty(), "where it has its share");
+    assert!(queue.claim_with(1, 2, &["one", "one"]).await.is_empty());
+    let other = queue.put_of("other").await;
+    let lease = queue.claim_with(1, 2, &["one", "one"]).await;
+    assert_eq!(lease.iter().map(|lease| lease.id).collect::<Vec<_>>(), [other], "what is free is another's");
 }

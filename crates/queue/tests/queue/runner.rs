@@ -55,6 +55,10 @@ struct Working {
 
 impl Working {
     async fn start(queue: &Queue, concurrency: usize, panics: bool) -> Self {
+        Self::start_with(queue, concurrency, concurrency, panics).await
+    }
+
+    async fn start_with(queue: &Queue, concurrency: usize, group_share: usize, panics: bool) -> Self {
         let (says, said) = mpsc::unbounded_channel();
         let (let_go, stop) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
         let config = Config {
@@ -62,6 +66,7 @@ impl Working {
             queues: vec![queue.name.to_owned()],
             worker: "a test".to_owned(),
             concurrency,
+            group_share,
             lease: Duration::from_secs(60),
             heartbeat: Duration::from_millis(50),
             poll: Duration::from_millis(50),
@@ -117,6 +122,22 @@ async fn a_runner_takes_no_more_than_it_has_slots_and_ends_what_it_began() {
         assert_eq!(queue.row(job).await.state, "completed");
     }
     assert_eq!(queue.row(late).await.state, "available", "who stops begins nothing");
+}
+
+#[tokio::test]
+async fn a_runner_keeps_slots_for_other_groups() {
+    let mut queue = Queue::new().await;
+    let jobs = [queue.put_of("one").await, queue.put_of("one").await];
+    let mut working = Working::start_with(&queue, 2, 1, false).await;
+    let first = working.begun().await;
+    let second = *jobs.iter().find(|job| **job != first).expect("a second one");
+    let other = queue.put_of("other").await;
+    assert_eq!(working.begun().await, other, "although the second one was before it");
+    assert_eq!(queue.row(second).await.state, "available", "its group has its share");
+    working.let_go.add_permits(3);
+    assert_eq!(working.begun().await, second, "the slot of its group");
+    until(&mut queue, second, "completed").await;
+    working.drain().await;
 }
 
 #[tokio::test]

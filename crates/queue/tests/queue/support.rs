@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 use virtualstack_postgres::PrivatePostgres;
-use virtualstack_queue::{Lease, NewJob, Outcome, claim, insert, settle};
+use virtualstack_queue::{Claim, Lease, NewJob, Outcome, claim, insert, settle};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -74,7 +74,12 @@ impl Queue {
 
     /// Puts a job in; its id.
     pub(crate) async fn put(&mut self) -> Uuid {
-        let job = self.job();
+        self.put_of("tests").await
+    }
+
+    /// Puts a job of a group in; its id.
+    pub(crate) async fn put_of(&mut self, group: &str) -> Uuid {
+        let job = NewJob { group_key: group.to_owned(), ..self.job() };
         insert(&mut self.connection, &job).await.expect("put in");
         job.id
     }
@@ -111,7 +116,15 @@ impl Queue {
 
     /// Claims up to `limit` jobs.
     pub(crate) async fn claim(&mut self, limit: i64) -> Vec<Lease> {
-        claim(&mut self.connection, &[self.name.to_owned()], limit, "a test", LONG).await.expect("a claim")
+        self.claim_with(limit, limit, &[]).await
+    }
+
+    /// Claims up to `limit` jobs as one that may hold so many of a group, and holds these already.
+    pub(crate) async fn claim_with(&mut self, limit: i64, group_share: i64, held: &[&str]) -> Vec<Lease> {
+        let queues = [self.name.to_owned()];
+        let held: Vec<_> = held.iter().map(|group| (*group).to_owned()).collect();
+        let asked = Claim { queues: &queues, limit, worker: "a test", lease_ms: LONG, group_share, held_groups: &held };
+        claim(&mut self.connection, &asked).await.expect("a claim")
     }
 
     /// Claims the one job that is due.

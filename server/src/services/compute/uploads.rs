@@ -32,10 +32,7 @@ use crate::layers::authorize::{Authorizer, StreamAccess};
 use crate::services::parts::Parts;
 use crate::shares::{Most, Places};
 
-/// How long a client may send nothing.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// Bytes a second in the long run, at least, once an upload has lasted as long as that.
+/// Bytes a second in the long run, at least, once an upload has lasted as long as it may be idle.
 const LEAST_RATE: u64 = 16 * 1024;
 
 /// How often an upload is held on to while its bytes are slow.
@@ -50,6 +47,8 @@ pub(crate) struct Uploads {
     bounds: Bounds,
     /// How long the first message may take.
     patience: Duration,
+    /// How long a client may send nothing after it.
+    idle: Duration,
 }
 
 impl Uploads {
@@ -67,6 +66,7 @@ impl Uploads {
             places: Places::new("uploads under way", "TOO_MANY_UPLOADS", most),
             bounds: Bounds { max_bytes: config.max_template_bytes, expiry: config.upload_expiry() },
             patience: Duration::from_secs(config.request_body_seconds),
+            idle: Duration::from_secs(config.upload_idle_seconds),
         }
     }
 
@@ -104,6 +104,7 @@ impl Uploads {
             id,
             token,
             bounds,
+            idle: self.idle,
             announced,
             there,
             known: announced.coming.first_byte.map_or(0, |first| there - first),
@@ -138,6 +139,7 @@ struct Writer {
     id: TemplateId,
     token: Uuid,
     bounds: Bounds,
+    idle: Duration,
     announced: Announced,
     /// Bytes of the file that are there.
     there: i64,
@@ -187,14 +189,15 @@ impl Writer {
                     self.renew().await?;
                     continue;
                 }
-                () = sleep_until(heard + IDLE) => return Err(stalled(IDLE)),
+                () = sleep_until(heard + self.idle) => return Err(stalled(self.idle)),
                 message = messages.message() => message.map_err(|status| of_status(&status))?,
             };
             let Some(message) = message else { return self.check_end() };
             heard = Instant::now();
+            check_later(&message)?;
             let data = message.body.unwrap_or_default().data;
             received += data.len() as u64;
-            if heard - begun > IDLE + Duration::from_secs(received / LEAST_RATE) {
+            if heard - begun > self.idle + Duration::from_secs(received / LEAST_RATE) {
                 return Err(too_slow());
             }
             self.put_in(data).await?;
@@ -282,6 +285,20 @@ impl Writer {
             _ => Ok(()),
         }
     }
+}
+
+/// Refuses a later message that says what the first one has to say.
+fn check_later(message: &UploadTemplateRequest) -> Result<()> {
+    let UploadTemplateRequest { name, validate_only, content_range, content_length, body: _ } = message;
+    let said = [
+        ("name", !name.is_empty()),
+        ("validate_only", *validate_only),
+        ("content_range", !content_range.is_empty()),
+        ("content_length", *content_length != 0),
+    ];
+    let violations = said.into_iter().filter(|(_, is_said)| *is_said);
+    let violations: Vec<_> = violations.map(|(field, _)| Violation::new(field, "is for the first message")).collect();
+    if violations.is_empty() { Ok(()) } else { Err(Error::invalid_all(violations)) }
 }
 
 /// Whether a piece was refused for good, so that no row can refer to its object. Of any other error that is not known.
