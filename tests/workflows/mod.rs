@@ -10,6 +10,7 @@ mod resize;
 mod snapshots;
 mod tasks;
 mod templates;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -25,6 +25,8 @@ pub struct Config {
     pub address_wait_seconds: u32,
     /// Seconds that a deleted VM is kept.
     pub undelete_window_seconds: u32,
+    /// Seconds after which a resolved ticket is closed.
+    pub ticket_close_seconds: u32,
     /// Seconds between readings of the hypervisors' templates.
     pub inventory_seconds: u32,
     /// Seconds between runs of each purge and cleanup.
@@ -45,6 +47,7 @@ impl Default for Config {
             task_poll_ms: 500,
             address_wait_seconds: 30,
             undelete_window_seconds: 7 * 24 * 3600,
+            ticket_close_seconds: 14 * 24 * 3600,
             inventory_seconds: 60,
             housekeeping_seconds: 60,
             sweep_seconds: 3600,
@@ -53,6 +56,10 @@ impl Default for Config {
 }
 
 impl Config {
+    pub(crate) fn ticket_close(&self) -> TimeDelta {
+        TimeDelta::seconds(self.ticket_close_seconds.into())
+    }
+
     pub(crate) fn inventory(&self) -> TimeDelta {
         TimeDelta::seconds(self.inventory_seconds.into())
     }

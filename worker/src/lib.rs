@@ -10,6 +10,7 @@ mod config;
 mod engine;
 mod iam;
 mod reconciler;
+mod support;
 mod tenant_life;
 mod worker;
 

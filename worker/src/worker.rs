@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::engine::context::Shared;
 use crate::engine::probe::Probe;
 use crate::engine::registry::{Dispatcher, Registry};
-use crate::{compute, engine, iam, tenant_life};
+use crate::{compute, engine, iam, support, tenant_life};
 
 /// What the worker needs from outside.
 pub struct Deps {
@@ -51,6 +51,7 @@ fn registry(config: &Config) -> Registry {
     engine::cleanup::register(&mut registry, config);
     iam::register(&mut registry, config);
     compute::register(&mut registry, config);
+    support::register(&mut registry, config);
     tenant_life::register(&mut registry, config);
     registry
 }
@@ -126,6 +127,7 @@ mod tests {
             ("template_import", "import"),
             ("template_inventory", "tasks"),
             ("tenant_purge", "tasks"),
+            ("ticket_closing", "tasks"),
             ("upload_expiry", "tasks"),
             ("vm_console", "vm"),
             ("vm_create", "vm"),

@@ -7,6 +7,7 @@ mod mutations;
 mod operations;
 pub(crate) mod parts;
 mod registry;
+mod support;
 mod target;
 mod watched;
 mod watches;
@@ -31,6 +32,8 @@ use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceSer
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
+use crate::generated::virtualstack::support::v1::tenant_ticket_service_server::TenantTicketServiceServer;
+use crate::generated::virtualstack::support::v1::ticket_service_server::TicketServiceServer;
 use crate::generated::virtualstack::watch::v1::watch_service_server::WatchServiceServer;
 
 use crate::shares::{Most, Places};
@@ -63,10 +66,12 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         InvitationServiceServer: iam::invitations::Invitations { store: store.clone(), passwords, limits };
         VmServiceServer: compute::vms::Vms { store: store.clone(), master_key: parts.master_key.clone() };
         SnapshotServiceServer: compute::snapshots::Snapshots { store: store.clone() };
-        QuotaServiceServer: compute::quotas::Quotas { store: store.clone(), journal };
+        QuotaServiceServer: compute::quotas::Quotas { store: store.clone(), journal: journal.clone() };
         WatchServiceServer: watches::Watches::new(parts.clone(), config);
         TemplateServiceServer: compute::templates::Templates::new(parts, config);
         ProviderTemplateServiceServer: compute::provider_templates::ProviderTemplates { store: store.clone() };
+        TicketServiceServer: support::tickets::Tickets::new(store.clone(), config);
+        TenantTicketServiceServer: support::tenant_tickets::TenantTickets { store: store.clone(), journal: journal.clone() };
         OperationsServer: operations::Operations {
             store: store.clone(),
             master_key: parts.master_key.clone(),

@@ -1,0 +1,8 @@
+//! Jobs of tickets.
+
+use crate::jobs::scheduled_jobs;
+
+scheduled_jobs! {
+    /// Closes tickets that were resolved long ago.
+    TicketClosing = "ticket_closing",
+}

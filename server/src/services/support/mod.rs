@@ -1,0 +1,5 @@
+//! Tickets.
+
+mod messages;
+pub(crate) mod tenant_tickets;
+pub(crate) mod tickets;

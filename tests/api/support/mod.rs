@@ -1,0 +1,3 @@
+//! The module support as clients see it.
+
+mod tickets;
