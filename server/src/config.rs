@@ -108,6 +108,12 @@ pub struct Config {
     pub max_template_bytes: i64,
     /// Seconds that a template waits for the next byte of its file, or for its import.
     pub upload_expiry_seconds: u32,
+    /// Downloads of files at once at most, of this server, and of one tenant, and one member, there.
+    pub max_downloads: usize,
+    pub max_downloads_per_tenant: usize,
+    pub max_downloads_per_principal: usize,
+    /// Bytes of all files of a tenant's tickets, at most.
+    pub max_attachment_bytes_per_tenant: i64,
     /// Tickets of a tenant that are not closed, at most.
     pub max_open_tickets_per_tenant: i32,
     /// Comments that a tenant writes in an hour, at most.
@@ -166,6 +172,10 @@ impl Default for Config {
             upload_idle_seconds: 60,
             max_template_bytes: 100 << 30,
             upload_expiry_seconds: 24 * 3600,
+            max_downloads: 64,
+            max_downloads_per_tenant: 16,
+            max_downloads_per_principal: 8,
+            max_attachment_bytes_per_tenant: 1 << 30,
             max_open_tickets_per_tenant: 200,
             ticket_comments_per_tenant_per_hour: 300,
             ticket_reopen_seconds: 30 * 24 * 3600,

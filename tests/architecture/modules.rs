@@ -70,6 +70,7 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ),
     ("virtualstack_server::services::watched", &["iam"], "hands on what the caller of a watch may see"),
     ("virtualstack_server::services::watches", &["iam"], "reads what the caller of a watch may see"),
+    ("virtualstack_worker::object_sweep", &["compute", "support"], "asks each module which objects it knows"),
     ("virtualstack_worker::worker", &["iam", "compute", "support", "tenant_life"], "registers the jobs of all modules"),
 ];
 

@@ -38,6 +38,7 @@ struct Things {
     api_key: String,
     ticket: String,
     closed_ticket: String,
+    attachment: String,
 }
 
 type Request = fn(&Things) -> Value;
@@ -141,6 +142,30 @@ const SAMPLES: &[(&str, Who, Request, Request)] = &[
         Operator,
         |it| json!({"parent": format!("{}/{}", it.tenant, it.ticket), "comment": {"body": "a note", "internal": true}}),
         |it| json!({"parent": format!("{}/{}", it.tenant, it.closed_ticket), "comment": {"body": "an answer"}}),
+    ),
+    (
+        "support.v1.TicketAttachmentService.UploadTicketAttachment",
+        Admin,
+        |it| json!({"parent": it.ticket, "fileName": "log.txt"}),
+        |it| json!({"parent": it.closed_ticket, "fileName": "log.txt"}),
+    ),
+    (
+        "support.v1.TicketAttachmentService.DeleteTicketAttachment",
+        Admin,
+        |it| json!({"name": it.attachment}),
+        |it| json!({"name": it.attachment.replace(&it.ticket, &it.closed_ticket)}),
+    ),
+    (
+        "support.v1.TenantTicketAttachmentService.UploadTenantTicketAttachment",
+        Operator,
+        |it| json!({"parent": format!("{}/{}", it.tenant, it.ticket), "fileName": "log.txt"}),
+        |it| json!({"parent": format!("{}/{}", it.tenant, it.closed_ticket), "fileName": "log.txt"}),
+    ),
+    (
+        "support.v1.TenantTicketAttachmentService.DeleteTenantTicketAttachment",
+        Operator,
+        |it| json!({"name": format!("{}/{}", it.tenant, it.attachment)}),
+        |it| json!({"name": format!("{}/{}", it.tenant, it.attachment.replace(&it.ticket, &it.closed_ticket))}),
     ),
     (
         "compute.v1.TemplateService.CreateTemplate",
@@ -325,7 +350,10 @@ impl World {
                  closed_at) SELECT u.tenant_id, t.id, u.last_number - t.back, 'Help', 'Help', 'QUESTION', 'LOW', t.state, v.owner_id, \
                  '{{}}', t.closed_at FROM support.ticket_usage u JOIN compute.virtual_machines v ON v.tenant_id = u.tenant_id, \
                  (VALUES ('{ticket}'::uuid, 0, 'OPEN', NULL), ('{closed}', 1, 'CLOSED', now())) t (id, back, state, closed_at) \
-                 WHERE v.id = '{running}'"
+                 WHERE v.id = '{running}'; \
+             INSERT INTO support.ticket_attachments (tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_id, \
+                 author_name) SELECT tenant_id, id, id, 'log', 3, 'text/plain', '', requester_id, 'me' FROM support.tickets WHERE id = '{ticket}'; \
+             UPDATE support.ticket_usage SET attachment_bytes = attachment_bytes + 3 WHERE tenant_id = '{of}'"
         );
         self.plane.database.execute(&(vms + &others)).await;
         Things {
@@ -341,6 +369,7 @@ impl World {
             api_key: format!("apiKeys/{api_key}"),
             ticket: format!("tickets/{ticket}"),
             closed_ticket: format!("tickets/{closed}"),
+            attachment: format!("tickets/{ticket}/attachments/{ticket}"),
         }
     }
 

@@ -33,6 +33,7 @@ const WITHOUT_ROW: &[(&str, &str)] = &[
     ("providerTemplates", "they are of no tenant; whether one may use them is told of templates"),
     ("sessions", "they belong to accounts and are looked for there"),
     ("tenants/tickets", "operators name a tenant's so, which are looked for within it"),
+    ("tenants/tickets/attachments", "likewise"),
     ("tenants/tickets/comments", "likewise"),
 ];
 

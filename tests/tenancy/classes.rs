@@ -64,7 +64,9 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("simulated_hypervisor.tasks", Machinery, ""),
     ("simulated_hypervisor.templates", Machinery, ""),
     ("simulated_hypervisor.vms", Machinery, ""),
+    ("support.internal_attachments", Provider, "tenant_id"),
     ("support.internal_comments", Provider, "tenant_id"),
+    ("support.ticket_attachments", Tenant, "tenant_id"),
     ("support.ticket_comments", Tenant, "tenant_id"),
     ("support.ticket_staff", Provider, "tenant_id"),
     ("support.ticket_usage", Tenant, "tenant_id"),
@@ -372,7 +374,9 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
              INSERT INTO support.tickets (tenant_id, id, number, subject, description, category, priority, state, requester_id, facts) \
                 SELECT tenant_id, id, 1, 'mine', 'mine', 'QUESTION', 'LOW', 'OPEN', owner_id, '{}' FROM compute.virtual_machines; \
              INSERT INTO support.ticket_comments (tenant_id, id, ticket_id, author_id, author_name, body, source) \
-                SELECT tenant_id, id, id, requester_id, 'me', 'mine', 'API' FROM support.tickets",
+                SELECT tenant_id, id, id, requester_id, 'me', 'mine', 'API' FROM support.tickets; \
+             INSERT INTO support.ticket_attachments (tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_name) \
+                SELECT tenant_id, id, id, 'mine', 1, 'text/plain', '', 'me' FROM support.tickets",
         )
         .await;
     let id = |name: &str| name.strip_prefix("tenants/").expect("a full name").to_owned();

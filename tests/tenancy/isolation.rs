@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use prost_reflect::MethodDescriptor;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -40,6 +41,7 @@ struct Ids {
     ticket: String,
     closed_ticket: String,
     comment: String,
+    attachment: String,
     invitation: String,
     /// Of the invitation.
     invitation_token: String,
@@ -70,6 +72,7 @@ impl Ids {
             ticket: id(),
             closed_ticket: id(),
             comment: id(),
+            attachment: id(),
             ..self.clone()
         }
     }
@@ -83,16 +86,16 @@ impl Ids {
         Self { doomed_tenant, deleted_tenant, ..callers }
     }
 
-    fn named(&self) -> [&str; 15] {
+    fn named(&self) -> [&str; 16] {
         let Self { tenant, vm, user, role, operation, open_operation, snapshot, deleted_vm, .. } = self;
-        let Self { api_key, session, invitation, user_template, ticket, closed_ticket, comment, .. } = self;
+        let Self { api_key, session, invitation, user_template, ticket, closed_ticket, comment, attachment, .. } = self;
         let of_compute = [vm, operation, open_operation, snapshot, deleted_vm, user_template];
         let of_iam = [tenant, user, role, api_key, session, invitation];
         std::array::from_fn(|index| {
             of_compute
                 .iter()
                 .chain(&of_iam)
-                .chain(&[ticket, closed_ticket, comment])
+                .chain(&[ticket, closed_ticket, comment, attachment])
                 .nth(index)
                 .map_or("", |id| id.as_str())
         })
@@ -218,6 +221,40 @@ const SAMPLES: &[(&str, Sample)] = &[
             OPERATORS,
             |ids| json!({"parent": tenant_ticket_name(ids), "comment": {"body": "a note", "internal": true}}),
         ),
+    ),
+    (
+        "virtualstack.support.v1.TicketAttachmentService.ListTicketAttachments",
+        ById(|ids| json!({"parent": ticket_name(ids)})),
+    ),
+    ("virtualstack.support.v1.TicketAttachmentService.GetTicketAttachment", ById(attachment)),
+    (
+        "virtualstack.support.v1.TicketAttachmentService.UploadTicketAttachment",
+        ById(|ids| json!({"parent": ticket_name(ids), "fileName": "log.txt", "body": {"data": "aGVsbG8="}})),
+    ),
+    ("virtualstack.support.v1.TicketAttachmentService.DownloadTicketAttachment", ById(attachment)),
+    ("virtualstack.support.v1.TicketAttachmentService.DeleteTicketAttachment", ById(attachment)),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.ListTenantTicketAttachments",
+        NotByTenantId(OPERATORS, |ids| json!({"parent": tenant_ticket_name(ids)})),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.GetTenantTicketAttachment",
+        NotByTenantId(OPERATORS, tenant_attachment),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.UploadTenantTicketAttachment",
+        NotByTenantId(
+            OPERATORS,
+            |ids| json!({"parent": tenant_ticket_name(ids), "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
+        ),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.DownloadTenantTicketAttachment",
+        NotByTenantId(OPERATORS, tenant_attachment),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.DeleteTenantTicketAttachment",
+        NotByTenantId(OPERATORS, tenant_attachment),
     ),
     ("virtualstack.watch.v1.WatchService.WatchTickets", List(|_| json!({}))),
     ("virtualstack.compute.v1.TemplateService.DeleteTemplate", ById(user_template)),
@@ -451,6 +488,14 @@ fn ticket(ids: &Ids) -> Value {
     json!({"name": ticket_name(ids)})
 }
 
+fn attachment(ids: &Ids) -> Value {
+    json!({"name": format!("{}/attachments/{}", ticket_name(ids), ids.attachment)})
+}
+
+fn tenant_attachment(ids: &Ids) -> Value {
+    json!({"name": format!("{}/attachments/{}", tenant_ticket_name(ids), ids.attachment)})
+}
+
 fn tenant_ticket_name(ids: &Ids) -> String {
     format!("{}/{}", tenant_name(ids), ticket_name(ids))
 }
@@ -593,7 +638,8 @@ impl World {
                 '{{}}', 'OVA', 'UPLOADING', 1, 1, owner_id FROM compute.virtual_machines WHERE tenant_id = '{tenant}' AND id = '{vm}'; \
              UPDATE compute.quotas SET templates = templates + 1, template_bytes = template_bytes + 1 WHERE tenant_id = '{tenant}';"
         );
-        let (ticket, closed_ticket, comment) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        let (ticket, closed_ticket, comment, attachment) =
+            (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
         let tickets = format!(
             "INSERT INTO support.ticket_usage VALUES ('{tenant}', 2, 1) ON CONFLICT (tenant_id) DO UPDATE SET \
                 last_number = ticket_usage.last_number + 2, open_tickets = ticket_usage.open_tickets + 1; \
@@ -604,6 +650,10 @@ impl World {
                 number - 1, 'state', 'CLOSED', 'closed_at', now()))).* FROM support.tickets t WHERE id = '{ticket}'; \
              INSERT INTO support.ticket_comments (tenant_id, id, ticket_id, author_id, author_name, body, source) \
                 SELECT tenant_id, '{comment}', id, requester_id, 'somebody', 'pattern', 'API' FROM support.tickets WHERE id = '{ticket}'; \
+             INSERT INTO support.ticket_attachments (tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_id, \
+                author_name) SELECT tenant_id, '{attachment}', id, 'pattern', 3, 'text/plain', '', requester_id, 'somebody' \
+                FROM support.tickets WHERE id = '{ticket}'; \
+             UPDATE support.ticket_usage SET attachment_bytes = attachment_bytes + 3 WHERE tenant_id = '{tenant}'; \
              INSERT INTO support.internal_comments (tenant_id, id, ticket_id, author_name, body, source) \
                 VALUES ('{tenant}', gen_random_uuid(), '{ticket}', 'staff', 'INTERNAL-{tenant}', 'API');"
         );
@@ -621,6 +671,9 @@ impl World {
             "display_name = 'pattern'",
         );
         self.plane.database.execute(&format!("{compute}{accounts}{users}{roles}")).await;
+        let object = format!("attachments/{tenant}/{attachment}/0").parse().expect("a key");
+        let bytes = vec![Bytes::from_static(b"abc")];
+        self.plane.database.objects().put(&object, bytes).await.expect("an object");
         let email = format!("admin@{slug}.example.com");
         let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");
         let (api_key, session_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
@@ -670,6 +723,7 @@ impl World {
             ticket: ticket.to_string(),
             closed_ticket: closed_ticket.to_string(),
             comment: comment.to_string(),
+            attachment: attachment.to_string(),
             invitation,
             invitation_token,
             reset_token,

@@ -9,6 +9,7 @@ mod compute;
 mod config;
 mod engine;
 mod iam;
+mod object_sweep;
 mod reconciler;
 mod support;
 mod tenant_life;

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::engine::context::Shared;
 use crate::engine::probe::Probe;
 use crate::engine::registry::{Dispatcher, Registry};
-use crate::{compute, engine, iam, support, tenant_life};
+use crate::{compute, engine, iam, object_sweep, support, tenant_life};
 
 /// What the worker needs from outside.
 pub struct Deps {
@@ -52,6 +52,7 @@ fn registry(config: &Config) -> Registry {
     iam::register(&mut registry, config);
     compute::register(&mut registry, config);
     support::register(&mut registry, config);
+    object_sweep::register(&mut registry, config);
     tenant_life::register(&mut registry, config);
     registry
 }

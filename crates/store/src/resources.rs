@@ -14,9 +14,10 @@ use crate::tx::{Mode, SystemTx, TenantTx};
 const SNAPSHOTS: &str = "vms/snapshots";
 const QUOTA: &str = "tenants/quota";
 const COMMENTS: &str = "tickets/comments";
+const ATTACHMENTS: &str = "tickets/attachments";
 
 /// Each collection, and the rows of it that have the id `$2`, or key `$3`, in the tenant `$1`. Snapshots have the id and the
-/// VM `$3`, comments the ticket. A test holds them against the resources of the contract.
+/// VM `$3`, comments and files the ticket. A test holds them against the resources of the contract.
 pub const ROWS: &[(&str, &str)] = &[
     ("apiKeys", "iam.api_keys WHERE tenant_id = $1 AND id = $2"),
     ("invitations", "iam.invitations WHERE tenant_id = $1 AND id = $2"),
@@ -24,6 +25,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("roles", "iam.tenant_roles WHERE tenant_id = $1 AND (id = $2 OR system AND display_name = $3)"),
     ("templates", "compute.templates WHERE coalesce(tenant_id, $1) = $1 AND id = $2"),
     ("tenants", "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
+    (ATTACHMENTS, "support.ticket_attachments WHERE tenant_id = $1 AND id = $2 AND ticket_id::text = lower($3)"),
     (COMMENTS, "support.ticket_comments WHERE tenant_id = $1 AND id = $2 AND ticket_id::text = lower($3)"),
     ("tickets", "support.tickets WHERE tenant_id = $1 AND id = $2"),
     ("users", "iam.memberships WHERE tenant_id = $1 AND id = $2 AND state <> 'REMOVED'"),
@@ -47,6 +49,7 @@ pub async fn exists<M: Mode>(tx: &mut TenantTx<M>, account: AccountId, name: &st
     let (collection, id, key) = match segments[..] {
         ["vms", vm, "snapshots", id] => (SNAPSHOTS, id, vm),
         ["tickets", ticket, "comments", id] => (COMMENTS, id, ticket),
+        ["tickets", ticket, "attachments", id] => (ATTACHMENTS, id, ticket),
         [TenantId::COLLECTION, tenant, "quota"] => (QUOTA, tenant, tenant),
         [collection, id] => (collection, id, id),
         _ => return Ok(false),

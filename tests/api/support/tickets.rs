@@ -10,28 +10,28 @@ use crate::tenancy::calls::texts;
 /// What no tenant may ever see.
 const PLANTED: &str = "PLANTED-among-staff";
 
-async fn call(rest: &Rest, method: &str, path: &str, body: Value) -> Value {
+pub(super) async fn call(rest: &Rest, method: &str, path: &str, body: Value) -> Value {
     let body = Some(body).filter(|body| !body.is_null());
     let (status, reply) = rest.call(method, &format!("/v1/{path}"), body).await;
     assert_eq!(status, 200, "{method} {path}: {reply}");
     reply
 }
 
-async fn get(rest: &Rest, path: &str) -> Value {
+pub(super) async fn get(rest: &Rest, path: &str) -> Value {
     call(rest, "GET", path, Value::Null).await
 }
 
 /// A ticket that is written.
-async fn written(rest: &Rest, subject: &str) -> Value {
+pub(super) async fn written(rest: &Rest, subject: &str) -> Value {
     call(rest, "POST", "tickets", json!({"subject": subject, "description": "Since noon.\nHelp!"})).await
 }
 
-fn name(of: &Value) -> &str {
+pub(super) fn name(of: &Value) -> &str {
     of["name"].as_str().expect("a name")
 }
 
 /// A tenant with an admin, and a member who sees their own tickets.
-async fn world() -> (ControlPlane, Session, Session, Session) {
+pub(super) async fn world() -> (ControlPlane, Session, Session, Session) {
     let plane = ControlPlane::without_worker().await;
     let admin = plane.tenant("acme").await;
     let member = plane.member("user@example.com", "acme", "user").await;
@@ -40,7 +40,7 @@ async fn world() -> (ControlPlane, Session, Session, Session) {
 }
 
 /// The name that operators know a ticket by.
-fn long(tenant: &Session, ticket: &Value) -> String {
+pub(super) fn long(tenant: &Session, ticket: &Value) -> String {
     format!("{}/{}", tenant.tokens.tenant, name(ticket))
 }
 

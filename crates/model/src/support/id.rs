@@ -10,6 +10,9 @@ id!(/// A ticket.
 id!(/// A comment; its full name stands below the ticket's.
     TicketCommentId, "comments");
 
+id!(/// A file of a ticket; its full name stands below the ticket's.
+    TicketAttachmentId, "attachments");
+
 impl TicketId {
     /// The name that operators know it by.
     #[must_use]
@@ -18,20 +21,28 @@ impl TicketId {
     }
 }
 
-impl TicketCommentId {
-    /// The full name.
-    #[must_use]
-    pub fn name_in(self, ticket: TicketId) -> String {
-        format!("{}/{}", ticket.name(), self.name())
-    }
+/// Names below a ticket's.
+macro_rules! below_ticket {
+    ($($id:ident)*) => {
+        $(impl $id {
+            /// The full name.
+            #[must_use]
+            pub fn name_in(self, ticket: TicketId) -> String {
+                format!("{}/{}", ticket.name(), self.name())
+            }
 
-    /// Reads a full name; `field` is named when it is none.
-    pub fn parse_in(field: &str, name: &str) -> Result<(TicketId, Self)> {
-        let wrong = || Error::invalid(field, "must be a full name, tickets/{uuid}/comments/{uuid}");
-        let (ticket, comment) = split(name, 2).ok_or_else(wrong)?;
-        Ok((TicketId::parse(field, ticket).map_err(|_| wrong())?, Self::parse(field, comment).map_err(|_| wrong())?))
-    }
+            /// Reads a full name; `field` is named when it is none.
+            pub fn parse_in(field: &str, name: &str) -> Result<(TicketId, Self)> {
+                let form = format!("must be a full name, tickets/{{uuid}}/{}/{{uuid}}", Self::COLLECTION);
+                let wrong = || Error::invalid(field, form.clone());
+                let (ticket, own) = split(name, 2).ok_or_else(wrong)?;
+                Ok((TicketId::parse(field, ticket).map_err(|_| wrong())?, Self::parse(field, own).map_err(|_| wrong())?))
+            }
+        })*
+    };
 }
+
+below_ticket! { TicketCommentId TicketAttachmentId }
 
 /// Takes the name that an operator writes apart: the tenant, by id or slug, and the name within it.
 #[must_use]

@@ -7,6 +7,7 @@ table! {
         tenant_id -> Uuid,
         last_number -> Integer,
         open_tickets -> Integer,
+        attachment_bytes -> BigInt,
     }
 }
 
@@ -83,6 +84,51 @@ table! {
         body -> Text,
         internal -> Bool,
         source -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+table! {
+    support.ticket_attachments (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        ticket_id -> Uuid,
+        file_name -> Text,
+        size_bytes -> BigInt,
+        content_type -> Text,
+        sha256 -> Text,
+        author_id -> Nullable<Uuid>,
+        author_name -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+table! {
+    support.internal_attachments (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        ticket_id -> Uuid,
+        file_name -> Text,
+        size_bytes -> BigInt,
+        content_type -> Text,
+        sha256 -> Text,
+        author_name -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+table! {
+    support.all_attachments (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        ticket_id -> Uuid,
+        file_name -> Text,
+        size_bytes -> BigInt,
+        content_type -> Text,
+        sha256 -> Text,
+        author_id -> Nullable<Uuid>,
+        author_name -> Text,
+        internal -> Bool,
         created_at -> Timestamptz,
     }
 }

@@ -35,6 +35,19 @@ pub(super) async fn count(tx: &mut TenantTx<Write>, change: i32, most_open: Opti
     most_open.map_or(Ok(()), |most| check(open, most))
 }
 
+/// Counts the bytes of a file that comes, within a bound, or goes.
+pub(super) async fn add_bytes(tx: &mut TenantTx<Write>, bytes: i64, most: Option<i64>) -> Result<()> {
+    let there: i64 = diesel::update(table::table.filter(table::tenant_id.eq(tx.tenant())))
+        .set(table::attachment_bytes.eq(table::attachment_bytes + bytes))
+        .returning(table::attachment_bytes)
+        .get_result(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    let Some(most) = most.filter(|most| there > *most) else { return Ok(()) };
+    let message = format!("the files of the tenant's tickets may have {most} bytes together; delete some");
+    Err(Error::ResourceExhausted { reason: "TOO_MANY_ATTACHMENT_BYTES", message, retry_after: None })
+}
+
 fn check(open: i32, most: i32) -> Result<()> {
     if open <= most {
         return Ok(());

@@ -8,8 +8,9 @@ use virtualstack_model::support::ticket::{CommentSource, DeskState, TicketCatego
 use virtualstack_proto::virtualstack::support::v1 as proto;
 use virtualstack_proto::virtualstack::support::v1::ticket::desk;
 use virtualstack_proto::virtualstack::support::v1::{ticket, ticket_comment};
+use virtualstack_store::support::attachments::Attachment;
 use virtualstack_store::support::comments::Comment;
-use virtualstack_store::support::staff::{Staff, StaffComment, StaffTicket};
+use virtualstack_store::support::staff::{Staff, StaffAttachment, StaffComment, StaffTicket};
 use virtualstack_store::support::tickets::Ticket;
 
 use crate::call::message::time;
@@ -88,6 +89,28 @@ pub(super) fn staff_comment_message(row: StaffComment) -> proto::TicketComment {
         body: row.body,
         internal: row.internal,
         source: source(row.source).into(),
+        create_time: Some(time(row.created_at)),
+    }
+}
+
+/// A file as its tenant sees it.
+pub(super) fn attachment_message(row: Attachment) -> proto::TicketAttachment {
+    let name = row.id.name_in(row.ticket_id);
+    proto::TicketAttachment { name, ..staff_attachment_message(StaffAttachment::of(row)) }
+}
+
+/// A file as operators see it.
+pub(super) fn staff_attachment_message(row: StaffAttachment) -> proto::TicketAttachment {
+    proto::TicketAttachment {
+        name: in_tenant(row.tenant_id, &row.id.name_in(row.ticket_id)),
+        uid: row.id.to_string(),
+        file_name: row.file_name,
+        size_bytes: row.size_bytes,
+        content_type: row.content_type,
+        sha256: row.sha256,
+        author: author(row.author_id),
+        author_display_name: row.author_name,
+        internal: row.internal,
         create_time: Some(time(row.created_at)),
     }
 }

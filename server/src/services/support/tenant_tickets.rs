@@ -2,16 +2,14 @@
 
 use chrono::TimeDelta;
 use virtualstack_model::id::{TenantId, UserId};
-use virtualstack_model::log::Audit;
-use virtualstack_model::support::id::{TicketCommentId, TicketId, split_tenant};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::support::v1 as proto;
-use virtualstack_store::iam::tenants::{self, Key};
-use virtualstack_store::support::staff::{self, Edit, Work};
+use virtualstack_store::support::staff::{self, Edit};
 use virtualstack_store::support::tickets::Ticket;
 use virtualstack_store::{Store, SystemTx};
 
 use super::messages::{priority_of, staff_comment_message, staff_message, state_of};
+use super::names::{find_comment, find_tenant, find_ticket, work};
 use crate::auth::journal::{Journal, Whose};
 use crate::call::PlatformCall;
 use crate::call::list::{List as _, page};
@@ -178,42 +176,6 @@ impl TenantTickets {
         };
         call.write(&self.store, change).await
     }
-}
-
-fn work<'a, R>(call: &PlatformCall<R>, tenant: TenantId, ticket: TicketId, audit: &'a Audit) -> Work<'a> {
-    Work { tenant, ticket, audit, operator: call.user(), provider: call.tenant_id() }
-}
-
-/// The tenant that a name says; "current" is the operator's own.
-async fn find_tenant(tx: &mut SystemTx, name: &str, own: TenantId) -> Result<TenantId> {
-    if name == "tenants/current" {
-        return Ok(own);
-    }
-    let found = tenants::find_any(tx, &Key::parse(name)).await?;
-    found.map(|tenant| tenant.id).ok_or_else(|| Error::not_found("TENANT_NOT_FOUND", name))
-}
-
-/// The tenant of a long name, and the rest. Short names are for tenants: to an operator they are nothing.
-async fn find_within<'n>(tx: &mut SystemTx, name: &'n str, own: TenantId) -> Result<(TenantId, &'n str)> {
-    let missing = || Error::not_found("TICKET_NOT_FOUND", name);
-    let (tenant, rest) = split_tenant(name).ok_or_else(missing)?;
-    Ok((find_tenant(tx, tenant, own).await?, rest))
-}
-
-async fn find_ticket(tx: &mut SystemTx, field: &str, name: &str, own: TenantId) -> Result<(TenantId, TicketId)> {
-    let (tenant, rest) = find_within(tx, name, own).await?;
-    Ok((tenant, TicketId::parse(field, rest)?))
-}
-
-async fn find_comment(
-    tx: &mut SystemTx,
-    field: &str,
-    name: &str,
-    own: TenantId,
-) -> Result<(TenantId, TicketId, TicketCommentId)> {
-    let (tenant, rest) = find_within(tx, name, own).await?;
-    let (ticket, comment) = TicketCommentId::parse_in(field, rest)?;
-    Ok((tenant, ticket, comment))
 }
 
 impl Answer<SystemTx> for proto::Ticket {

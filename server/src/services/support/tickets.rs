@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use virtualstack_model::compute::id::VmId;
 use virtualstack_model::id::OperationId;
-use virtualstack_model::support::id::{TicketCommentId, TicketId, split_tenant};
+use virtualstack_model::support::id::TicketId;
 use virtualstack_model::support::ticket::{TicketCategory, TicketPriority};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::support::v1 as proto;
@@ -13,6 +13,7 @@ use virtualstack_store::support::tickets::{self, Bounds, Event, NewTicket, Ticke
 use virtualstack_store::{Read, Store, TenantTx, Write};
 
 use super::messages::{category_of, comment_message, priority_of, ticket_message};
+use super::names::{comment_id, ticket_id, visible};
 use crate::call::list::{List as _, page};
 use crate::call::message::update_mask;
 use crate::call::write::{Answer, Mutation};
@@ -195,26 +196,6 @@ impl Answer<TenantTx<Write>> for proto::TicketComment {
 impl Packed for Ticket {
     async fn pack(_: &mut TenantTx<Read>, rows: Vec<Self>) -> Result<Vec<Resource>> {
         Ok(rows.into_iter().map(|row| Resource::Ticket(ticket_message(row))).collect())
-    }
-}
-
-/// What the caller sees.
-fn visible<R>(call: &TenantCall<R>) -> Visible {
-    Visible::of(call.access())
-}
-
-/// The ticket that a tenant names. Names that begin with a tenant are for operators: to a tenant they are nothing.
-fn ticket_id(field: &str, name: &str) -> Result<TicketId> {
-    match split_tenant(name) {
-        Some(_) => Err(Error::not_found("TICKET_NOT_FOUND", name)),
-        None => TicketId::parse(field, name),
-    }
-}
-
-fn comment_id(field: &str, name: &str) -> Result<(TicketId, TicketCommentId)> {
-    match split_tenant(name) {
-        Some(_) => Err(Error::not_found("TICKET_COMMENT_NOT_FOUND", name)),
-        None => TicketCommentId::parse_in(field, name),
     }
 }
 
