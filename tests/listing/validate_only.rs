@@ -146,8 +146,8 @@ const SAMPLES: &[(&str, Who, Request, Request)] = &[
     (
         "support.v1.TicketAttachmentService.UploadTicketAttachment",
         Admin,
-        |it| json!({"parent": it.ticket, "fileName": "log.txt"}),
-        |it| json!({"parent": it.closed_ticket, "fileName": "log.txt"}),
+        |it| json!({"parent": it.ticket, "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
+        |it| json!({"parent": it.closed_ticket, "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
     ),
     (
         "support.v1.TicketAttachmentService.DeleteTicketAttachment",
@@ -158,8 +158,8 @@ const SAMPLES: &[(&str, Who, Request, Request)] = &[
     (
         "support.v1.TenantTicketAttachmentService.UploadTenantTicketAttachment",
         Operator,
-        |it| json!({"parent": format!("{}/{}", it.tenant, it.ticket), "fileName": "log.txt"}),
-        |it| json!({"parent": format!("{}/{}", it.tenant, it.closed_ticket), "fileName": "log.txt"}),
+        |it| json!({"parent": format!("{}/{}", it.tenant, it.ticket), "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
+        |it| json!({"parent": format!("{}/{}", it.tenant, it.closed_ticket), "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
     ),
     (
         "support.v1.TenantTicketAttachmentService.DeleteTenantTicketAttachment",

@@ -63,7 +63,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
             "setup.png.exe",
             "application/vnd.microsoft.portable-executable",
         ),
-        ("tool", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0>\0".to_vec(), "tool", "application/x-executable"),
+        ("tool", [b"\x7fELF\x02\x01\x01".to_vec(), vec![0; 64]].concat(), "tool", "application/x-executable"),
         ("doc.pdf", b"%PDF-1.7\n1 0 obj<</JS(app.alert(1))>>".to_vec(), "doc.pdf", "application/pdf"),
         ("bomb.zip", bomb, "bomb.zip", "application/zip"),
         ("bomb.gz", [b"\x1f\x8b\x08\0\0\0\0\0".to_vec(), vec![0; 512]].concat(), "bomb.gz", "application/gzip"),
@@ -85,7 +85,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
         ("nul\0.txt", b"\0\x01\x02\x03".to_vec(), "nul.txt", UNKNOWN),
         (".htaccess", b"AddType text/html .png".to_vec(), ".htaccess", "text/plain"),
         ("con.txt\u{200b}", b"x".to_vec(), "con.txt", "text/plain"),
-        ("latin1.txt", b"caf\xe9".to_vec(), "latin1.txt", UNKNOWN),
+        ("latin1.txt", b"caf\xe9 noir".to_vec(), "latin1.txt", UNKNOWN),
         ("one-byte", b"\0".to_vec(), "one-byte", UNKNOWN),
         ("%2e%2e%2fx.txt", b"x".to_vec(), "%2e%2e%2fx.txt", "text/plain"),
     ]

@@ -4,5 +4,7 @@ pub mod attachments;
 pub mod comments;
 mod facts;
 pub mod staff;
+pub mod staff_comments;
+pub mod staff_files;
 pub mod tickets;
 mod usage;

@@ -19,13 +19,14 @@ use virtualstack_proto::google::api::HttpBody;
 use virtualstack_proto::virtualstack::support::v1 as proto;
 use virtualstack_store::iam::users;
 use virtualstack_store::support::attachments::{self, Attachment};
-use virtualstack_store::support::staff::StaffAttachment;
+use virtualstack_store::support::staff_files::StaffAttachment;
 use virtualstack_store::support::tickets::{self, Visible};
 use virtualstack_store::{Ending, Read, Store, TenantTx, Write};
 
 use super::download;
 use super::messages::attachment_message;
 use super::names::{attachment_id, ticket_id, visible};
+use super::stored::key;
 use crate::call::list::{List as _, page};
 use crate::call::{AnswerStream, TenantCall};
 use crate::config::Config;
@@ -349,17 +350,6 @@ impl Writer {
             created_at: Utc::now(),
         }
     }
-}
-
-/// The objects of a file, and how many bytes of it each has.
-pub(super) fn pieces(tenant: TenantId, id: TicketAttachmentId, size_bytes: i64) -> Vec<Result<(Key, u64)>> {
-    let size = usize::try_from(size_bytes).unwrap_or_default();
-    let of = |first: usize| Ok((key(tenant, id, first)?, (size - first).min(PIECE_BYTES) as u64));
-    (0..size).step_by(PIECE_BYTES).map(of).collect()
-}
-
-fn key(tenant: TenantId, id: TicketAttachmentId, first_byte: usize) -> Result<Key> {
-    Key::new(["attachments", &tenant.to_string(), &id.to_string(), &first_byte.to_string()]).map_err(Error::internal)
 }
 
 fn too_large() -> Error {

@@ -9,9 +9,9 @@ use virtualstack_model::support::attachment::served_as;
 use virtualstack_objects::Objects;
 use virtualstack_proto::google::api::HttpBody;
 use virtualstack_proto::virtualstack::files::v1::File;
-use virtualstack_store::support::staff::StaffAttachment;
+use virtualstack_store::support::staff_files::StaffAttachment;
 
-use super::attachments::pieces;
+use super::stored::pieces;
 use crate::call::AnswerStream;
 use crate::call::message::any;
 use crate::services::incoming::of_storage;

@@ -10,7 +10,9 @@ use virtualstack_proto::virtualstack::support::v1::ticket::desk;
 use virtualstack_proto::virtualstack::support::v1::{ticket, ticket_comment};
 use virtualstack_store::support::attachments::Attachment;
 use virtualstack_store::support::comments::Comment;
-use virtualstack_store::support::staff::{Staff, StaffAttachment, StaffComment, StaffTicket};
+use virtualstack_store::support::staff::{Staff, StaffTicket};
+use virtualstack_store::support::staff_comments::StaffComment;
+use virtualstack_store::support::staff_files::StaffAttachment;
 use virtualstack_store::support::tickets::Ticket;
 
 use crate::call::message::time;

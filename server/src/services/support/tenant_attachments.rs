@@ -8,7 +8,8 @@ use virtualstack_model::support::id::TicketId;
 use virtualstack_proto::google::api::HttpBody;
 use virtualstack_proto::virtualstack::support::v1 as proto;
 use virtualstack_store::support::attachments::Attachment;
-use virtualstack_store::support::staff::{self, StaffAttachment, Work};
+use virtualstack_store::support::staff::{self, Work};
+use virtualstack_store::support::staff_files::{self, StaffAttachment};
 use virtualstack_store::{Store, SystemTx};
 
 use super::attachments::{Attachments, Coming, Said, Sender};
@@ -37,7 +38,7 @@ impl TenantTicketAttachmentService for OfStaff {
         let list = async |tx: &mut SystemTx| {
             let (tenant, id) = find_ticket(tx, "parent", &call.request.parent, call.tenant_id()).await?;
             staff::get(tx, tenant, id).await?;
-            Ok(((tenant, id), staff::list_files(tx, (tenant, id), &request).await?))
+            Ok(((tenant, id), staff_files::list(tx, (tenant, id), &request).await?))
         };
         let ((tenant, id), listed) = self.files.store.system(call.platform(), list).await?;
         self.journal.record(Whose::Tenant(tenant), call.audit(id.name()));
@@ -100,9 +101,9 @@ impl TenantTicketAttachmentService for OfStaff {
     ) -> Result<()> {
         let remove = async |tx: &mut SystemTx| {
             let (tenant, ticket, id) = find_attachment(tx, "name", &call.request.name, call.tenant_id()).await?;
-            let file = staff::get_file(tx, (tenant, ticket), id).await?;
+            let file = staff_files::get(tx, (tenant, ticket), id).await?;
             let audit = call.audit(name(&file));
-            staff::remove_file(tx, &work(&call, tenant, ticket, &audit), id).await.map(|_| ())
+            staff_files::remove(tx, &work(&call, tenant, ticket, &audit), id).await.map(|_| ())
         };
         call.write(&self.files.store, remove).await
     }
@@ -113,7 +114,7 @@ impl OfStaff {
         let own = call.tenant_id();
         let get = async |tx: &mut SystemTx| {
             let (tenant, ticket, id) = find_attachment(tx, "name", name, own).await?;
-            staff::get_file(tx, (tenant, ticket), id).await
+            staff_files::get(tx, (tenant, ticket), id).await
         };
         let file = self.files.store.system(call.platform(), get).await?;
         // The tenant is told which ticket was read, and nothing of a file that it does not see.
@@ -144,7 +145,7 @@ impl Sender for Operator {
 
     async fn check(&mut self, _: i64) -> Result<()> {
         let (tenant, ticket, internal) = (self.tenant, self.ticket, self.internal);
-        let check = async |tx: &mut SystemTx| staff::expect_room(tx, tenant, ticket, internal).await;
+        let check = async |tx: &mut SystemTx| staff_files::expect_room(tx, tenant, ticket, internal).await;
         self.store.system(self.caller.platform(), check).await
     }
 
@@ -159,7 +160,7 @@ impl Sender for Operator {
             let audit = caller.audit(name(&file));
             let (operator, provider) = (caller.user(), caller.tenant_id());
             let work = Work { tenant: *tenant, ticket: *ticket, audit: &audit, operator, provider };
-            staff::add_file(tx, &work, &file).await?;
+            staff_files::add(tx, &work, &file).await?;
             Ok(staff_attachment_message(file))
         };
         self.store.system(caller.platform(), add).await

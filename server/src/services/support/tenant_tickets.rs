@@ -5,6 +5,7 @@ use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::support::v1 as proto;
 use virtualstack_store::support::staff::{self, Edit};
+use virtualstack_store::support::staff_comments;
 use virtualstack_store::support::tickets::Ticket;
 use virtualstack_store::{Store, SystemTx};
 
@@ -115,7 +116,7 @@ impl TenantTicketService for TenantTickets {
         let list = async |tx: &mut SystemTx| {
             let (tenant, id) = find_ticket(tx, "parent", &call.request.parent, call.tenant_id()).await?;
             staff::get(tx, tenant, id).await?;
-            Ok(((tenant, id), staff::list_comments(tx, (tenant, id), &request).await?))
+            Ok(((tenant, id), staff_comments::list(tx, (tenant, id), &request).await?))
         };
         let ((tenant, id), listed) = self.store.system(call.platform(), list).await?;
         self.journal.record(Whose::Tenant(tenant), call.audit(id.name()));
@@ -128,7 +129,7 @@ impl TenantTicketService for TenantTickets {
     ) -> Result<proto::TicketComment> {
         let get = async |tx: &mut SystemTx| {
             let (tenant, ticket, id) = find_comment(tx, "name", &call.request.name, call.tenant_id()).await?;
-            staff::get_comment(tx, (tenant, ticket), id).await
+            staff_comments::get(tx, (tenant, ticket), id).await
         };
         let row = self.store.system(call.platform(), get).await?;
         // The tenant is told which ticket was read: the name of a comment would say that there is one it does not see.
@@ -148,9 +149,9 @@ impl TenantTicketService for TenantTickets {
             let audit = call.audit(name);
             let work = work(&call, tenant, id, &audit);
             let comment = if said.internal {
-                staff::note(tx, &work, &said.body).await?
+                staff_comments::note(tx, &work, &said.body).await?
             } else {
-                staff::answer(tx, &work, &said.body).await?
+                staff_comments::answer(tx, &work, &said.body).await?
             };
             Ok(staff_comment_message(comment))
         };
@@ -197,6 +198,6 @@ impl Answer<SystemTx> for proto::TicketComment {
 
     async fn find(tx: &mut SystemTx, name: &str) -> Result<Self> {
         let (tenant, ticket, id) = find_comment(tx, "request_id", name, TenantId::new()).await?;
-        staff::get_comment(tx, (tenant, ticket), id).await.map(staff_comment_message)
+        staff_comments::get(tx, (tenant, ticket), id).await.map(staff_comment_message)
     }
 }
