@@ -120,6 +120,9 @@ pub struct Config {
     pub ticket_comments_per_tenant_per_hour: i64,
     /// Seconds in which a closed ticket can be opened again by its tenant.
     pub ticket_reopen_seconds: u32,
+    /// Whether tickets are answered here, and in no other desk. It is a setting of the desk.
+    #[serde(skip)]
+    pub desk_is_local: bool,
     /// What a new tenant may have at most, until somebody sets its quota. It has a section of its own.
     #[serde(skip)]
     pub default_quota: DefaultQuota,
@@ -179,6 +182,7 @@ impl Default for Config {
             max_open_tickets_per_tenant: 200,
             ticket_comments_per_tenant_per_hour: 300,
             ticket_reopen_seconds: 30 * 24 * 3600,
+            desk_is_local: true,
             default_quota: DefaultQuota::default(),
             watch_resume_seconds: 24 * 3600,
             watch_heartbeat_ms: 10_000,

@@ -4,6 +4,7 @@ mod cancel;
 mod consoles;
 mod crash;
 mod deadlines;
+mod desk;
 mod faults;
 mod graceful;
 mod resize;

@@ -76,7 +76,11 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         TemplateServiceServer: compute::templates::Templates::new(parts, config, files.clone());
         ProviderTemplateServiceServer: compute::provider_templates::ProviderTemplates { store: store.clone() };
         TicketServiceServer: support::tickets::Tickets::new(store.clone(), config);
-        TenantTicketServiceServer: support::tenant_tickets::TenantTickets { store: store.clone(), journal: journal.clone() };
+        TenantTicketServiceServer: support::tenant_tickets::TenantTickets {
+            store: store.clone(),
+            journal: journal.clone(),
+            desk_is_local: config.desk_is_local,
+        };
         TicketAttachmentServiceServer: support::attachments::OfTenant(attachments.clone());
         TenantTicketAttachmentServiceServer: support::tenant_attachments::OfStaff { files: attachments, journal: journal.clone() };
         OperationsServer: operations::Operations {

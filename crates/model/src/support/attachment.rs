@@ -2,8 +2,11 @@
 
 use unicode_normalization::UnicodeNormalization as _;
 
+use crate::compute::template::PIECE_BYTES;
 use crate::error::{Error, Result};
+use crate::id::TenantId;
 use crate::name;
+use crate::support::id::TicketAttachmentId;
 
 /// Bytes of a file, at most.
 pub const MAX_BYTES: i64 = 15 << 20;
@@ -36,6 +39,19 @@ const INERT: [&str; 13] = [
     "application/x-7z-compressed",
     "application/x-tar",
 ];
+
+/// The objects of a file in the object store, and how many bytes of it each has.
+pub fn objects(tenant: TenantId, id: TicketAttachmentId, size_bytes: i64) -> impl Iterator<Item = (String, u64)> {
+    let size = usize::try_from(size_bytes).unwrap_or_default();
+    let of = move |first: usize| (object(tenant, id, first), (size - first).min(PIECE_BYTES) as u64);
+    (0..size).step_by(PIECE_BYTES).map(of)
+}
+
+/// The object that begins at a byte of a file.
+#[must_use]
+pub fn object(tenant: TenantId, id: TicketAttachmentId, first_byte: usize) -> String {
+    format!("attachments/{tenant}/{id}/{first_byte}")
+}
 
 /// The name that a file is kept under: without folders, NFKC, and without what cannot be seen or turns the direction of the rest.
 pub fn file_name(said: &str) -> Result<String> {

@@ -35,6 +35,7 @@ table! {
         resolved_at -> Nullable<Timestamptz>,
         closed_at -> Nullable<Timestamptz>,
         version -> BigInt,
+        desk_version -> BigInt,
     }
 }
 
@@ -130,6 +131,39 @@ table! {
         author_name -> Text,
         internal -> Bool,
         created_at -> Timestamptz,
+    }
+}
+
+table! {
+    support.desk_tickets (tenant_id, ticket_id) {
+        tenant_id -> Uuid,
+        ticket_id -> Uuid,
+        remote_id -> Nullable<Text>,
+        begun_at -> Timestamptz,
+        state -> Text,
+        remote_state -> Text,
+        priority -> Text,
+        subject -> Text,
+        description -> Text,
+        remote_updated_at -> Nullable<Timestamptz>,
+        retry_at -> Nullable<Timestamptz>,
+        attempts -> Integer,
+    }
+}
+
+table! {
+    support.desk_items (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        ticket_id -> Uuid,
+        remote_id -> Text,
+    }
+}
+
+table! {
+    support.desk_cursors (desk) {
+        desk -> Text,
+        read_until -> Timestamptz,
     }
 }
 

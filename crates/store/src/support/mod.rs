@@ -2,6 +2,7 @@
 
 pub mod attachments;
 pub mod comments;
+pub mod desk;
 mod facts;
 pub mod staff;
 pub mod staff_comments;

@@ -136,6 +136,8 @@ pub struct Bounds {
     pub open_tickets: i32,
     /// Comments in an hour.
     pub comments_per_hour: i64,
+    /// Whether tickets are answered here, and no other desk is to have them.
+    pub desk_is_local: bool,
 }
 
 /// A ticket that is not there, or not to be seen.
@@ -233,7 +235,7 @@ pub async fn insert(tx: &mut TenantTx<Write>, new: NewTicket, bounds: Bounds) ->
         operation_id: new.operation,
         facts,
         comment_count: 0,
-        desk_state: DeskState::Local,
+        desk_state: if bounds.desk_is_local { DeskState::Local } else { DeskState::Pending },
         desk_ticket: String::new(),
         desk_synced_at: None,
         created_at: now,
@@ -260,6 +262,9 @@ pub async fn update(
     // Clocks differ, and the order of a ticket's changes is that of its row.
     ticket.updated_at = Utc::now().max(before.updated_at);
     ticket.version = before.version + 1;
+    if ticket.desk_state == DeskState::Synced {
+        ticket.desk_state = DeskState::Pending;
+    }
     diesel::update(table::table.filter(table::tenant_id.eq(ticket.tenant_id).and(table::id.eq(ticket.id))))
         .set(&*ticket)
         .execute(tx.connection()?)

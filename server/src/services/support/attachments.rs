@@ -26,7 +26,6 @@ use virtualstack_store::{Ending, Read, Store, TenantTx, Write};
 use super::download;
 use super::messages::attachment_message;
 use super::names::{attachment_id, ticket_id, visible};
-use super::stored::key;
 use crate::call::list::{List as _, page};
 use crate::call::{AnswerStream, TenantCall};
 use crate::config::Config;
@@ -330,7 +329,8 @@ impl Writer {
 
     async fn keep(&mut self) -> Result<()> {
         let Some(bytes) = self.piece.take() else { return Ok(()) };
-        let key = key(self.tenant, self.id, self.put.len() * PIECE_BYTES)?;
+        let object = attachment::object(self.tenant, self.id, self.put.len() * PIECE_BYTES);
+        let key: Key = object.parse().map_err(Error::internal)?;
         // It may be there even where the store says nothing.
         self.put.push(key.clone());
         self.objects.put(&key, vec![bytes]).await.map_err(of_storage)

@@ -4,14 +4,13 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use virtualstack_model::Result;
-use virtualstack_model::support::attachment::served_as;
+use virtualstack_model::support::attachment::{self, served_as};
+use virtualstack_model::{Error, Result};
 use virtualstack_objects::Objects;
 use virtualstack_proto::google::api::HttpBody;
 use virtualstack_proto::virtualstack::files::v1::File;
 use virtualstack_store::support::staff_files::StaffAttachment;
 
-use super::stored::pieces;
 use crate::call::AnswerStream;
 use crate::call::message::any;
 use crate::services::incoming::of_storage;
@@ -36,11 +35,11 @@ type Data = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// The bytes of a file, from all its objects.
 fn read(objects: Objects, file: &StaffAttachment) -> Data {
-    let pieces = pieces(file.tenant_id, file.id, file.size_bytes);
-    let open = move |piece: Result<_>| {
+    let pieces = attachment::objects(file.tenant_id, file.id, file.size_bytes);
+    let open = move |(object, size): (String, u64)| {
         let objects = objects.clone();
         async move {
-            let (key, size) = piece?;
+            let key = object.parse().map_err(Error::internal)?;
             let data = objects.read(&key, 0..size).await.map_err(of_storage)?;
             Ok(data.map_err(of_storage))
         }

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::support::v1 as proto;
+use virtualstack_store::support::desk;
 use virtualstack_store::support::staff::{self, Edit};
 use virtualstack_store::support::staff_comments;
 use virtualstack_store::support::tickets::Ticket;
@@ -26,6 +27,7 @@ const ALL: &str = "tenants/-";
 pub(crate) struct TenantTickets {
     pub(crate) store: Store,
     pub(crate) journal: Journal,
+    pub(crate) desk_is_local: bool,
 }
 
 impl TenantTicketService for TenantTickets {
@@ -106,6 +108,21 @@ impl TenantTicketService for TenantTickets {
         };
         let edit = Edit { reason: "TICKET_REOPENED", message: "The provider opened the ticket again", assignee: None };
         self.change(&call, ("name", &call.request.name, ""), edit, reopen).await
+    }
+
+    async fn sync_tenant_ticket(&self, call: PlatformCall<proto::SyncTenantTicketRequest>) -> Result<proto::Ticket> {
+        let sync = async |tx: &mut SystemTx| {
+            let (tenant, id) = find_ticket(tx, "name", &call.request.name, call.tenant_id()).await?;
+            staff::lock(tx, tenant, id).await?;
+            if self.desk_is_local {
+                let message = "there is no other desk that could have the ticket: it is answered here";
+                return Err(Error::precondition("DESK_IS_LOCAL", id.name_in(tenant), message));
+            }
+            desk::send_again(tx, tenant, id).await?;
+            tx.audit(Some(call.tenant_id()), &call.audit(id.name_in(tenant))).await?;
+            staff::get(tx, tenant, id).await.map(staff_message)
+        };
+        call.write(&self.store, sync).await
     }
 
     async fn list_tenant_ticket_comments(

@@ -36,6 +36,7 @@ impl Tickets {
         let bounds = Bounds {
             open_tickets: config.max_open_tickets_per_tenant,
             comments_per_hour: config.ticket_comments_per_tenant_per_hour,
+            desk_is_local: config.desk_is_local,
         };
         Self { store, bounds, reopen_limit: TimeDelta::seconds(config.ticket_reopen_seconds.into()) }
     }
