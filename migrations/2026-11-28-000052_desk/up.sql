@@ -51,7 +51,9 @@ CALL iam.system_policy('support.desk_items', 'SELECT, INSERT, DELETE');
 -- Up to when changes of the desk were read, by its clock.
 CREATE TABLE support.desk_cursors (
     desk text PRIMARY KEY,
-    read_until timestamptz NOT NULL
+    read_until timestamptz NOT NULL,
+    -- When that was, by ours.
+    polled_at timestamptz NOT NULL
 );
 CALL iam.secure_table('support.desk_cursors', 'machinery');
 CALL iam.system_policy('support.desk_cursors', 'SELECT, INSERT, UPDATE');

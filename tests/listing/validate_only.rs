@@ -138,6 +138,12 @@ const SAMPLES: &[(&str, Who, Request, Request)] = &[
         |it| json!({"name": format!("{}/{}", it.tenant, it.ticket)}),
     ),
     (
+        "support.v1.TenantTicketService.SyncTenantTicket",
+        Operator,
+        |it| json!({"name": format!("{}/{}", it.tenant, it.ticket)}),
+        |it| json!({"name": format!("{}/{}", it.tenant, it.running.replace("vms", "tickets"))}),
+    ),
+    (
         "support.v1.TenantTicketService.CreateTenantTicketComment",
         Operator,
         |it| json!({"parent": format!("{}/{}", it.tenant, it.ticket), "comment": {"body": "a note", "internal": true}}),
@@ -297,7 +303,7 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let plane = ControlPlane::without_worker().await;
+        let plane = ControlPlane::with_another_desk().await;
         let worker = plane.work(Arc::new(NoProbe)).await;
         let template = format!("templates/{}", plane.templates().await.trim_start_matches("templates/"));
         let admin = plane.tenant("acme").await;

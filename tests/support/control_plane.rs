@@ -56,6 +56,12 @@ impl ControlPlane {
         Self::on_with(Database::bootstrapped().await, server).await
     }
 
+    /// Without a worker, with a desk that is another program; nobody calls it.
+    pub(crate) async fn with_another_desk() -> Self {
+        let config = virtualstack_server::Config { desk_is_local: false, ..many_logins() };
+        Self::on_with(Database::bootstrapped().await, config).await
+    }
+
     /// On a database that may be another control plane's too.
     pub(crate) async fn on(database: Database) -> Self {
         Self::on_with(database, many_logins()).await

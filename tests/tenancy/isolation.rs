@@ -204,6 +204,7 @@ const SAMPLES: &[(&str, Sample)] = &[
         "virtualstack.support.v1.TenantTicketService.ReopenTenantTicket",
         NotByTenantId(OPERATORS, |ids| json!({"name": format!("{}/tickets/{}", tenant_name(ids), ids.closed_ticket)})),
     ),
+    ("virtualstack.support.v1.TenantTicketService.SyncTenantTicket", NotByTenantId(OPERATORS, tenant_ticket)),
     (
         "virtualstack.support.v1.TenantTicketService.ListTenantTicketComments",
         NotByTenantId(OPERATORS, |ids| json!({"parent": tenant_ticket_name(ids)})),
@@ -578,7 +579,8 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let plane = ControlPlane::without_worker().await;
+        // With a desk, or nothing could be sent there again.
+        let plane = ControlPlane::with_another_desk().await;
         let worker = plane.work(std::sync::Arc::new(virtualstack_worker::NoProbe)).await;
         let template = plane.templates().await;
         for slug in ["acme", "rival"] {

@@ -120,7 +120,8 @@ impl World {
             Staff::Here(rest) => {
                 let get = async |path: &str| rest.call("GET", &format!("/v1/{path}"), None).await.1;
                 let found = get(&at).await;
-                let comments = get(&format!("{at}/comments?orderBy=createTime")).await["comments"].clone();
+                let comments =
+                    get(&format!("{at}/comments?orderBy=createTime&pageSize=1000")).await["comments"].clone();
                 let files = get(&format!("{at}/attachments")).await["attachments"].as_array().map_or(0, Vec::len);
                 let text = |value: &Value| value.as_str().expect("text").to_owned();
                 let said =
@@ -179,7 +180,8 @@ impl World {
     }
 
     async fn bodies(&self, ticket: &str) -> Vec<String> {
-        let comments = self.call("GET", &format!("{ticket}/comments?orderBy=createTime"), Value::Null).await;
+        let comments =
+            self.call("GET", &format!("{ticket}/comments?orderBy=createTime&pageSize=1000"), Value::Null).await;
         let comments = comments["comments"].as_array().expect("comments").clone();
         comments.iter().map(|comment| comment["body"].as_str().expect("text").to_owned()).collect()
     }

@@ -132,8 +132,7 @@ mod tests {
         let kinds: Vec<_> = registry.kinds().collect();
         let expected = [
             ("console_ticket_cleanup", "tasks"),
-            ("desk_poll", "tasks"),
-            ("desk_send", "tasks"),
+            ("desk_sync", "tasks"),
             ("invitation_mail", "mail"),
             ("job_cleanup", "tasks"),
             ("object_sweep", "tasks"),

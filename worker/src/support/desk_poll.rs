@@ -4,22 +4,24 @@
 //!   the state and priority that they were given.
 //! - What it must never do: take over what we have put there, anything twice, or a ticket that is not ours. Comments only come; of a state
 //!   that both sides have changed, the later one by the desk's clock stays.
-//! - When it is activated: by its timer, `worker.desk_poll_seconds`.
+//!
+//! It is a part of [`super::desk_sync`].
 
 use std::collections::HashSet;
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use virtualstack_model::Result;
 use virtualstack_model::id::TenantId;
 use virtualstack_model::log::{Actor, Audit, Outcome};
 use virtualstack_model::support::id::TicketId;
-use virtualstack_model::support::jobs::DeskPoll;
 use virtualstack_model::support::ticket::{TicketPriority, TicketState};
-use virtualstack_model::{Error, Result};
 use virtualstack_store::SystemTx;
 use virtualstack_store::support::desk::{self as store, Received, Twin};
+use virtualstack_store::support::tickets;
 
-use crate::adapters::desk::{Class, Desk, Fault, Remote};
-use crate::engine::task::{Next, Task, TaskContext};
+use super::desk_problem::Problem;
+use crate::adapters::desk::{Desk, Remote};
+use crate::engine::task::TaskContext;
 use crate::reconciler::reconciler;
 
 /// How far back each read begins behind the end of the one before: a change may show later than its time says.
@@ -31,55 +33,22 @@ const SETTLED: TimeDelta = TimeDelta::seconds(2);
 /// How far back the first read begins.
 const FIRST: TimeDelta = TimeDelta::days(1);
 
-impl Task for DeskPoll {
-    async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
-        let Some(desk) = &context.shared.desk else { return Ok(Next::Done) };
-        let name = desk.name().to_owned();
-        let until = async |tx: &mut _| store::read_until(tx, &name).await;
-        let until = context.store().system(reconciler(), until).await?;
-        let since = until.unwrap_or_else(|| Utc::now() + desk.skew() - FIRST) - OVERLAP;
-        let changed = match context.call("changed", desk.changed_since(since)).await {
-            Ok(changed) => changed,
-            Err(fault) => return Ok(put_off(fault)),
-        };
-        let mut read_until = until;
-        for remote in changed {
-            if let Err(problem) = take(context, &**desk, &remote).await {
-                match problem {
-                    Problem::Here(error) => return Err(error),
-                    Problem::Desk(fault) => return Ok(put_off(fault)),
-                }
-            }
-            read_until = read_until.max(Some(remote.updated_at));
-        }
-        if let Some(read_until) = read_until.filter(|_| read_until != until) {
-            let remember = async |tx: &mut SystemTx| store::set_read_until(tx, &name, read_until).await;
-            context.commit("read", remember).await?;
-        }
-        Ok(Next::Done)
+/// Reads what has changed since the end of the read before.
+pub(super) async fn run(
+    context: &TaskContext<'_>,
+    desk: &dyn Desk,
+    until: Option<DateTime<Utc>>,
+) -> Result<(), Problem> {
+    let name = desk.name().to_owned();
+    let begun = context.now();
+    let mut read_until = until.unwrap_or_else(|| begun + desk.skew() - FIRST);
+    let changed = context.call("changed", desk.changed_since(read_until - OVERLAP)).await?;
+    for remote in changed {
+        take(context, desk, &remote).await?;
+        read_until = read_until.max(remote.updated_at);
     }
-}
-
-fn put_off(fault: Fault) -> Next {
-    let after = if let Class::Busy(after) = fault.class { Some(after) } else { None };
-    Next::Retry { error: fault.message, after }
-}
-
-enum Problem {
-    Here(Error),
-    Desk(Fault),
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        Self::Here(error)
-    }
-}
-
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Self {
-        Self::Desk(fault)
-    }
+    let remember = async |tx: &mut SystemTx| store::set_cursor(tx, &name, read_until, begun).await;
+    Ok(context.commit("read", remember).await?)
 }
 
 /// Takes over what has changed of a ticket, if it is one of ours.
@@ -93,7 +62,7 @@ async fn take(context: &TaskContext<'_>, desk: &dyn Desk, remote: &Remote) -> Re
         let failed = async |tx: &mut SystemTx| store::failed(tx, tenant, id, "the desk has deleted the ticket").await;
         return Ok(context.commit("deleted", failed).await?);
     }
-    let read_at = Utc::now() + desk.skew();
+    let read_at = context.now() + desk.skew();
     hear(context, desk, (tenant, id), &remote.id).await?;
     // As it is now: it may have changed since the list was made.
     let remote = context.call("read", desk.read(&remote.id)).await?;
@@ -160,13 +129,19 @@ async fn follow(
             } else {
                 // What it is here is sent.
                 twin.state = String::new();
+                tickets::unsent(tx, tenant, id).await?;
             }
             twin.remote_state.clone_from(&remote.raw_state);
         }
         let mut priority: Option<TicketPriority> = None;
         let theirs = remote.priority.map(|priority| priority.to_string()).unwrap_or_default();
-        if !theirs.is_empty() && theirs != twin.priority && (ours.priority.as_str() == twin.priority || theirs_later) {
-            (priority, twin.priority) = (remote.priority, theirs);
+        if !theirs.is_empty() && theirs != twin.priority {
+            if ours.priority.as_str() == twin.priority || theirs_later {
+                (priority, twin.priority) = (remote.priority, theirs);
+            } else {
+                twin.priority = theirs;
+                tickets::unsent(tx, tenant, id).await?;
+            }
         }
         store::save_read(tx, tenant, id, &twin).await?;
         if state.is_some() || priority.is_some() {
@@ -187,18 +162,5 @@ fn audit(id: TicketId) -> Audit {
         client_address: None,
         traceparent: None,
         outcome: Outcome::Done,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_busy_desk_says_when_it_is_worth_another_try() {
-        let busy = Fault { class: Class::Busy(TimeDelta::seconds(7)), message: "later".to_owned() };
-        assert!(matches!(put_off(busy), Next::Retry { after: Some(after), .. } if after == TimeDelta::seconds(7)));
-        let down = Fault { class: Class::Retry, message: "down".to_owned() };
-        assert!(matches!(put_off(down), Next::Retry { after: None, .. }));
     }
 }

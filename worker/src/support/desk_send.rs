@@ -4,83 +4,60 @@
 //!   the tenants, and of each ticket in order.
 //! - What it must never do: put anything there twice, though replies are lost and workers die. So a try is written down before its
 //!   first call; a later one looks for our id before it puts anything.
-//! - When it is activated: by its timer, `worker.desk_send_seconds`.
+//!
+//! It is a part of [`super::desk_sync`].
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures::TryStreamExt as _;
 use uuid::Uuid;
 use virtualstack_model::id::TenantId;
 use virtualstack_model::support::attachment;
 use virtualstack_model::support::id::TicketId;
-use virtualstack_model::support::jobs::DeskSend;
 use virtualstack_model::{Error, Result};
 use virtualstack_store::SystemTx;
 use virtualstack_store::support::desk::{self as store, Outgoing, Twin};
 use virtualstack_store::support::staff_files::StaffAttachment;
 
+use super::desk_problem::Problem;
 use crate::adapters::desk::{Change, Class, Desk, Fault, NewComment, NewFile, NewTicket, Remote};
-use crate::engine::task::{Next, Task, TaskContext};
+use crate::engine::task::TaskContext;
 use crate::reconciler::reconciler;
 
 /// Tickets of one run at most; the next goes on.
 const TICKETS: i64 = 50;
 
-/// Tries of a ticket that may pass, and how long the first of them waits; each waits twice as long, up to an hour.
-const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(5);
+/// How long a ticket waits that could not be sent: each time twice as long, up to an hour.
+const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(1);
 const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(1);
 
 /// Tickets one after the other that could not be sent: then it is the desk, and not they.
 const IN_A_ROW: u32 = 3;
 
-impl Task for DeskSend {
-    async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
-        let Some(desk) = &context.shared.desk else { return Ok(Next::Done) };
-        let due = async |tx: &mut _| store::to_send(tx, TICKETS).await;
-        let mut failures = 0;
-        for (tenant, ticket) in context.store().system(reconciler(), due).await? {
-            let mut sending = Sending::begin(context, &**desk, tenant, ticket).await?;
-            let Err(problem) = sending.run().await else {
+/// Sends what is due.
+pub(super) async fn run(context: &TaskContext<'_>, desk: &dyn Desk) -> Result<(), Problem> {
+    let due = async |tx: &mut _| store::to_send(tx, TICKETS).await;
+    let mut failures = 0;
+    for (tenant, ticket) in context.store().system(reconciler(), due).await? {
+        let mut sending = Sending::begin(context, desk, tenant, ticket).await?;
+        let fault = match sending.run().await {
+            Ok(()) => {
                 failures = 0;
                 continue;
-            };
-            match problem {
-                Problem::Here(error) => return Err(error),
-                Problem::Desk(Fault { class: Class::Busy(after), message }) => {
-                    return Ok(Next::Retry { error: message, after: Some(after) });
-                }
-                Problem::Desk(fault) => {
-                    tracing::warn!(%ticket, error = %fault, "the desk does not take a ticket");
-                    sending.put_off(&fault).await?;
-                    failures += 1;
-                    if failures == IN_A_ROW {
-                        return Ok(Next::Retry { error: fault.message, after: None });
-                    }
-                }
             }
+            Err(Problem::Desk(fault)) if !matches!(fault.class, Class::Busy(_)) => fault,
+            Err(problem) => return Err(problem),
+        };
+        tracing::warn!(%ticket, error = %fault, "the desk does not take a ticket");
+        sending.put_off(&fault).await?;
+        failures += 1;
+        if failures == IN_A_ROW {
+            return Err(Problem::Desk(fault));
         }
-        Ok(Next::Done)
     }
-}
-
-/// Why a ticket was not sent.
-enum Problem {
-    Here(Error),
-    Desk(Fault),
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        Self::Here(error)
-    }
-}
-
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Self {
-        Self::Desk(fault)
-    }
+    Ok(())
 }
 
 /// A ticket on its way.
@@ -107,7 +84,7 @@ impl<'a> Sending<'a> {
         self.change(&remote_id).await?;
         self.say(&remote_id).await?;
         self.out.twin.attempts = 0;
-        self.out.twin.retry_at = Some(Utc::now());
+        self.out.twin.retry_at = Some(self.context.now());
         let (tenant, id, out) = (self.tenant, self.id, &self.out);
         let synced = async |tx: &mut SystemTx| {
             store::save(tx, tenant, id, &out.twin).await?;
@@ -138,31 +115,38 @@ impl<'a> Sending<'a> {
             return Ok(id.clone());
         }
         let found = if self.again { self.context.call("find", self.desk.find(self.id)).await? } else { None };
+        let is_found = found.is_some();
         let remote = match found {
             Some(remote) => remote,
-            None => {
-                // What a lost reply has put there may not be found yet.
-                let waits = self.out.twin.begun_at + self.context.shared.config.desk_search_delay() - Utc::now();
-                if self.again && waits > TimeDelta::zero() {
-                    return Err(Problem::Desk(Fault {
-                        class: Class::Retry,
-                        message: "whether an earlier try has put the ticket there is not known yet".to_owned(),
-                    }));
-                }
-                self.out.twin.begun_at = Utc::now();
-                self.out.twin.attempts += 1;
-                self.save("try").await?;
-                self.context.call("create", self.desk.create(&self.new_ticket())).await?
-            }
+            None => self.create().await?,
         };
         let (twin, ticket) = (&mut self.out.twin, &self.out.ticket);
         twin.remote_id = Some(remote.id.clone());
-        twin.subject.clone_from(&ticket.subject);
-        twin.description.clone_from(&ticket.description);
         (twin.state, twin.priority) = (ticket.state.to_string(), ticket.priority.to_string());
-        twin.remote_state.clone_from(&remote.raw_state);
+        // What an earlier try has sent may be older than what it is now; and staff may have changed the state of it.
+        if !is_found {
+            twin.subject.clone_from(&ticket.subject);
+            twin.description.clone_from(&ticket.description);
+            twin.remote_state.clone_from(&remote.raw_state);
+        }
         self.save("created").await?;
         Ok(remote.id)
+    }
+
+    /// Puts the ticket there, once that is written down.
+    async fn create(&mut self) -> Result<Remote, Problem> {
+        // What a lost reply has put there may not be found yet.
+        let waits = self.out.twin.begun_at + self.context.shared.config.desk_search_delay() - self.context.now();
+        if self.again && waits > TimeDelta::zero() {
+            return Err(Problem::Desk(Fault {
+                class: Class::Retry,
+                message: "whether an earlier try has put the ticket there is not known yet".to_owned(),
+            }));
+        }
+        self.out.twin.begun_at = self.context.now();
+        self.out.twin.attempts += 1;
+        self.save("try").await?;
+        Ok(self.context.call("create", self.desk.create(&self.new_ticket())).await?)
     }
 
     fn new_ticket(&self) -> NewTicket {
@@ -208,7 +192,10 @@ impl<'a> Sending<'a> {
         twin.subject.clone_from(&ticket.subject);
         twin.description.clone_from(&ticket.description);
         (twin.state, twin.priority) = (ticket.state.to_string(), ticket.priority.to_string());
-        twin.remote_state = raw_state;
+        // A state that was not sent may have been changed there, which is still to be read.
+        if change.state.is_some() {
+            twin.remote_state = raw_state;
+        }
         Ok(self.save("updated").await?)
     }
 
@@ -286,7 +273,7 @@ impl<'a> Sending<'a> {
         let final_ = matches!(fault.class, Class::Refused | Class::Missing);
         twin.attempts = twin.attempts.max(1) + 1;
         let pause = FIRST_PAUSE * 2_i32.saturating_pow(u32::try_from(twin.attempts.min(12)).unwrap_or_default());
-        twin.retry_at = (!final_).then(|| Utc::now() + pause.min(LONGEST_PAUSE));
+        twin.retry_at = (!final_).then(|| self.context.now() + pause.min(LONGEST_PAUSE));
         let (tenant, id, twin, message) = (self.tenant, self.id, &self.out.twin, &fault.message);
         let failed = async |tx: &mut SystemTx| {
             store::save(tx, tenant, id, twin).await?;

@@ -164,6 +164,7 @@ table! {
     support.desk_cursors (desk) {
         desk -> Text,
         read_until -> Timestamptz,
+        polled_at -> Timestamptz,
     }
 }
 

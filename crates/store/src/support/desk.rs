@@ -352,19 +352,34 @@ pub async fn follow(
     tx.enter(tenant, audit, follow).await
 }
 
-/// Up to when changes of a desk were read.
-pub async fn read_until(tx: &mut SystemTx, desk: &str) -> Result<Option<DateTime<Utc>>> {
-    let row = cursors::table.find(desk).select(cursors::read_until);
+/// How far a desk was read.
+#[derive(Clone, Copy, Debug, Queryable, Selectable)]
+#[diesel(table_name = cursors)]
+pub struct Cursor {
+    /// By the desk's clock.
+    pub read_until: DateTime<Utc>,
+    pub polled_at: DateTime<Utc>,
+}
+
+/// How far a desk was read, if it was.
+pub async fn cursor(tx: &mut SystemTx, desk: &str) -> Result<Option<Cursor>> {
+    let row = cursors::table.find(desk).select(Cursor::as_select());
     row.first(tx.connection()?).await.optional().map_err(from_diesel)
 }
 
-/// Remembers up to when changes of a desk were read.
-pub async fn set_read_until(tx: &mut SystemTx, desk: &str, until: DateTime<Utc>) -> Result<()> {
+/// Remembers how far a desk was read, and when.
+pub async fn set_cursor(
+    tx: &mut SystemTx,
+    desk: &str,
+    read_until: DateTime<Utc>,
+    polled_at: DateTime<Utc>,
+) -> Result<()> {
+    let now = (cursors::read_until.eq(read_until), cursors::polled_at.eq(polled_at));
     diesel::insert_into(cursors::table)
-        .values((cursors::desk.eq(desk), cursors::read_until.eq(until)))
+        .values((cursors::desk.eq(desk), now))
         .on_conflict(cursors::desk)
         .do_update()
-        .set(cursors::read_until.eq(until))
+        .set(now)
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)

@@ -211,9 +211,6 @@ pub(super) async fn change_staff(tx: &mut SystemTx, work: &Work<'_>, f: impl FnO
     f(&mut now);
     now.version += 1;
     diesel::update(row()).set(&now).execute(tx.connection()?).await.map_err(from_diesel)?;
-    // Another desk is to have it, too. Each change counts, so that none is lost while one before it is sent.
-    let ticket = table::table.filter(table::tenant_id.eq(work.tenant).and(table::id.eq(work.ticket)));
-    let unsent = table::desk_version.eq(table::desk_version - 1);
-    diesel::update(ticket).set(unsent).execute(tx.connection()?).await.map_err(from_diesel)?;
-    Ok(())
+    // Another desk is to have it, too.
+    tickets::unsent(tx, work.tenant, work.ticket).await
 }

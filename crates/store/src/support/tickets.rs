@@ -20,7 +20,7 @@ use crate::schema::tickets as table;
 use crate::support::{facts, usage};
 use crate::tx::error::from_diesel;
 use crate::tx::reader::TenantReader;
-use crate::tx::{Mode, TenantTx, Write, etag};
+use crate::tx::{Mode, SystemTx, TenantTx, Write, etag};
 
 /// A ticket as it is kept.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable, AsChangeset, Serialize, Deserialize)]
@@ -291,6 +291,14 @@ pub async fn update(
     let change = ticket.changed(event, ChangeKind::Updated, fields.into())?;
     tx.change(change);
     Ok(())
+}
+
+/// Something of a ticket is to be sent once more.
+pub async fn unsent(tx: &mut SystemTx, tenant: TenantId, id: TicketId) -> Result<()> {
+    let ticket = table::table.filter(table::tenant_id.eq(tenant).and(table::id.eq(id)));
+    // Each counts, so that none is lost while one before it is sent.
+    let unsent = table::desk_version.eq(table::desk_version - 1);
+    diesel::update(ticket).set(unsent).execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
 }
 
 impl Watched for Ticket {

@@ -15,8 +15,8 @@ use virtualstack_model::support::id::TicketId;
 use virtualstack_model::support::ticket::{TicketPriority, TicketState};
 
 use super::config::{Config, ConfigError};
+use super::contract::{Change, Class, Desk, Fault, NewComment, NewTicket, Remote, RemoteComment};
 use super::html;
-use super::{Change, Class, Desk, Fault, NewComment, NewTicket, Remote, RemoteComment};
 use crate::adapters::tls;
 
 /// Rows of a page: as many as there may be.
