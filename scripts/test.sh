@@ -34,6 +34,7 @@ trap report EXIT
 
 phase tools scripts/tools.sh test
 phase lint scripts/lint.sh --without-clippy
+phase "the stand-in for Freshservice" python3 tests/freshservice/test_desk.py
 build_by_clippy
 phase "clippy and build" cargo test --workspace ${CI:+--locked} --no-run
 phase tests cargo test --workspace ${CI:+--locked} --config "target.'cfg(all())'.runner='$root/scripts/time-tests.sh'" "$@"

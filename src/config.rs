@@ -7,7 +7,7 @@ use serde::Deserialize;
 use virtualstack_server::{DefaultQuota, GatewaySecret, MasterKey, check_email, normalize_email, password};
 use virtualstack_store::schema::reach;
 use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
-use virtualstack_worker::adapters::mail;
+use virtualstack_worker::adapters::{desk, mail};
 
 use crate::given::{Given, Sources, Wrong, read};
 use crate::ranges::RANGES;
@@ -34,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) hypervisor: Hypervisor,
     pub(crate) simulated: simulated::Config,
     vcenter: Option<vcenter::Config>,
+    pub(crate) desk: desk::Config,
     pub(crate) mail: mail::Config,
     /// Of servers and workers. Once it is loaded, a local one has its folder.
     pub(crate) storage: virtualstack_objects::Config,
@@ -272,6 +273,11 @@ fn check(mut given: Given) -> Result<Config, Wrong> {
         config.storage.folder = Some(config.data_dir().join("objects"));
     }
     config.server.default_quota = config.default_quota;
+    config.server.desk_is_local = config.desk.kind == desk::Kind::Local;
+    config.worker.desk_search_delay_seconds = config.desk.search_delay_seconds;
+    if let Err(error) = config.desk.check() {
+        given.refuse(&format!("desk.{}", error.key), error.problem);
+    }
     if let Err(error) = config.storage.check() {
         given.refuse(&format!("storage.{}", error.key), error.problem);
     }

@@ -14,7 +14,7 @@ use virtualstack_store::schema::migrate;
 use virtualstack_store::{MasterKey, Store};
 use virtualstack_worker::adapters::hypervisor::simulated::Simulated;
 use virtualstack_worker::adapters::hypervisor::vcenter::VCenter;
-use virtualstack_worker::adapters::{hypervisor, mail};
+use virtualstack_worker::adapters::{desk, hypervisor, mail};
 use virtualstack_worker::{NoProbe, Probe};
 
 use crate::config::Config;
@@ -136,9 +136,22 @@ pub(crate) fn worker_deps(
         Some(at) => Arc::new(CrashAt::new(at.clone(), config.hypervisor.crash_after)),
         None => Arc::new(NoProbe),
     };
+    let desk = desk::connect(&config.desk);
+    let desk = desk.map_err(|error| config.wrong(&format!("desk.{}", error.key), error.problem))?;
+    let desk_staff_name = config.desk.staff_name.clone();
     let link_base = config.mail.link_base.clone();
     let (hypervisors, objects) = (hypervisor.into(), objects(config)?);
-    Ok(virtualstack_worker::Deps { store, hypervisors, objects, mailer, link_base, master_key, probe })
+    Ok(virtualstack_worker::Deps {
+        store,
+        hypervisors,
+        objects,
+        desk,
+        desk_staff_name,
+        mailer,
+        link_base,
+        master_key,
+        probe,
+    })
 }
 
 /// Where files of templates are kept, by the settings.

@@ -9,7 +9,6 @@ use futures::FutureExt as _;
 use http::header::ALLOW;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
@@ -107,6 +106,7 @@ impl App {
         let deadline = asked.or_else(|| self.default_timeout(route, &message)).map(|timeout| start + timeout);
         let call = self.call(parts, client, deadline, futures::stream::iter([message.encode_to_vec().into()]));
         match route.rpc.streams_out {
+            true if route.rpc.gives_raw() => self.download(&route.rpc, call, deadline, place).await,
             true => self.stream(&route.rpc, call, deadline, Format::accepted(&parts.headers), place).await,
             false => self.unary(&route.rpc, call, deadline).await,
         }
@@ -169,7 +169,7 @@ impl App {
 
 /// What can be done with a path.
 fn options(verbs: &[&str]) -> Reply {
-    let mut reply = http::Response::new(Empty::new().boxed_unsync());
+    let mut reply = http::Response::new(body::empty());
     *reply.status_mut() = StatusCode::NO_CONTENT;
     let allowed = HeaderValue::from_str(&format!("{}, OPTIONS", verbs.join(", ")));
     reply.headers_mut().extend(allowed.map(|allowed| (ALLOW, allowed)));

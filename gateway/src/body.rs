@@ -1,7 +1,5 @@
 //! Bodies: taking the request's within its limits, and making the replies'.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -12,14 +10,14 @@ use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited, Strea
 
 use crate::problem::Problem;
 use crate::rules::{Body, Route};
-use crate::sent::Lent;
+use crate::sent::{Broken, Lent};
 use crate::transcode::Content;
 
-pub(crate) type Reply = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub(crate) type Reply = http::Response<UnsyncBoxBody<Bytes, Broken>>;
 
 /// A reply that no cache may keep.
 pub(crate) fn reply(status: StatusCode, media_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
-    let mut reply = http::Response::new(Full::new(body.into()).boxed_unsync());
+    let mut reply = http::Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed_unsync());
     *reply.status_mut() = status;
     head(reply.headers_mut(), media_type);
     reply
@@ -32,7 +30,7 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
 /// A reply whose body comes bit by bit. What stands in between must hand on each record at once: proxies like nginx go by a
 /// header of their own.
 pub(crate) fn stream(media_type: &'static str, records: impl Stream<Item = Bytes> + Send + 'static) -> Reply {
-    let frames = records.map(|record| Ok::<_, Infallible>(Frame::data(record)));
+    let frames = records.map(|record| Ok(Frame::data(record)));
     let mut reply = http::Response::new(StreamBody::new(frames).boxed_unsync());
     head(reply.headers_mut(), HeaderValue::from_static(media_type));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
@@ -46,10 +44,15 @@ pub(crate) fn without(reply: Reply) -> Reply {
     if let Some(length) = body.size_hint().exact() {
         parts.headers.insert(CONTENT_LENGTH, length.into());
     }
-    Reply::from_parts(parts, Empty::new().boxed_unsync())
+    Reply::from_parts(parts, empty())
 }
 
-fn head(headers: &mut HeaderMap, media_type: HeaderValue) {
+/// No bytes.
+pub(crate) fn empty() -> UnsyncBoxBody<Bytes, Broken> {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn head(headers: &mut HeaderMap, media_type: HeaderValue) {
     headers.insert(CONTENT_TYPE, media_type);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -11,6 +11,7 @@ mod answer;
 mod app;
 mod body;
 mod config;
+mod download;
 mod envelope;
 mod error;
 mod fields;

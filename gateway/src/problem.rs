@@ -20,11 +20,12 @@ const MAX_TEXT: usize = 400;
 const MAX_MESSAGE: usize = 1000;
 
 /// Errors that HTTP knows and gRPC does not: their reasons, whoever gives them.
-const OF_HTTP: [(&str, StatusCode); 7] = [
+const OF_HTTP: [(&str, StatusCode); 8] = [
     ("METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
     ("BODY_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
     ("REQUEST_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
     ("TEMPLATE_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+    ("ATTACHMENT_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
     ("URL_TOO_LONG", StatusCode::URI_TOO_LONG),
     ("UNSUPPORTED_MEDIA_TYPE", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ("HEADERS_TOO_LARGE", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),

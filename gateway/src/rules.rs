@@ -103,7 +103,6 @@ fn rpc(method: &MethodDescriptor) -> Result<Rpc, Error> {
         streams_out: method.is_server_streaming(),
     };
     match rpc.streams_out {
-        true if rpc.gives_raw() => Err(invalid(&rpc.name, "a stream of google.api.HttpBody is not supported")),
         true if rpc.streams_in => Err(invalid(&rpc.name, "streams in both directions are not supported")),
         _ => Ok(rpc),
     }

@@ -108,6 +108,21 @@ pub struct Config {
     pub max_template_bytes: i64,
     /// Seconds that a template waits for the next byte of its file, or for its import.
     pub upload_expiry_seconds: u32,
+    /// Downloads of files at once at most, of this server, and of one tenant, and one member, there.
+    pub max_downloads: usize,
+    pub max_downloads_per_tenant: usize,
+    pub max_downloads_per_principal: usize,
+    /// Bytes of all files of a tenant's tickets, at most.
+    pub max_attachment_bytes_per_tenant: i64,
+    /// Tickets of a tenant that are not closed, at most.
+    pub max_open_tickets_per_tenant: i32,
+    /// Comments that a tenant writes in an hour, at most.
+    pub ticket_comments_per_tenant_per_hour: i64,
+    /// Seconds in which a closed ticket can be opened again by its tenant.
+    pub ticket_reopen_seconds: u32,
+    /// Whether tickets are answered here, and in no other desk. It is a setting of the desk.
+    #[serde(skip)]
+    pub desk_is_local: bool,
     /// What a new tenant may have at most, until somebody sets its quota. It has a section of its own.
     #[serde(skip)]
     pub default_quota: DefaultQuota,
@@ -160,6 +175,14 @@ impl Default for Config {
             upload_idle_seconds: 60,
             max_template_bytes: 100 << 30,
             upload_expiry_seconds: 24 * 3600,
+            max_downloads: 64,
+            max_downloads_per_tenant: 16,
+            max_downloads_per_principal: 8,
+            max_attachment_bytes_per_tenant: 1 << 30,
+            max_open_tickets_per_tenant: 200,
+            ticket_comments_per_tenant_per_hour: 300,
+            ticket_reopen_seconds: 30 * 24 * 3600,
+            desk_is_local: true,
             default_quota: DefaultQuota::default(),
             watch_resume_seconds: 24 * 3600,
             watch_heartbeat_ms: 10_000,

@@ -6,6 +6,7 @@ mod full_disk;
 mod iam;
 mod operations;
 mod story;
+mod support;
 
 use std::sync::Arc;
 

@@ -41,11 +41,14 @@ const CRATES: &[(&str, &str)] = &[
 const HOMES: &[(&str, &str)] = &[
     ("virtualstack_server::services::mutations", "compute"),
     ("virtualstack_worker::adapters::hypervisor", "compute"),
+    ("virtualstack_worker::adapters::desk", "support"),
 ];
 
 /// Files that may use more, and why; `::*` is all that is in a folder.
 const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("virtualstack_store::targets", &["compute"], "lists what the operations of each module work on"),
+    ("virtualstack_store::changes::watch", &["iam"], "shows a caller what their access lets them see"),
+    ("virtualstack_store::operations", &["iam"], "shows every caller of a watch the same"),
     ("virtualstack_store::tx", &["iam"], "keeps the access that iam decided again in a transaction"),
     ("virtualstack_server", &["iam"], "gives the binary the rules of passwords, for the first admin's"),
     ("virtualstack_server::auth::*", &["iam"], "checks the sessions, keys and passwords of iam for every call"),
@@ -54,15 +57,22 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("virtualstack_server::call::codec", &["compute"], "makes the rules of messages ready with one that has many"),
     ("virtualstack_server::call::texts", &["iam"], "checks the addresses and passwords that any message may bring"),
     ("virtualstack_server::layers::authorize", &["iam"], "decides by what iam knows of who calls"),
-    ("virtualstack_server::services", &["iam", "compute"], "the list of the services of all modules"),
+    ("virtualstack_server::services", &["iam", "compute", "support"], "the list of the services of all modules"),
     ("virtualstack_server::services::iam::tenants", &["tenant_life"], "the rpcs by which a tenant begins and ends"),
-    ("virtualstack_server::services::registry", &["compute"], "lists what each module adds to operations and watches"),
+    (
+        "virtualstack_server::services::registry",
+        &["compute", "support"],
+        "lists what each module adds to operations and watches",
+    ),
     (
         "virtualstack_worker::engine::context",
-        &["compute"],
-        "holds what jobs of all modules share, hypervisors among it",
+        &["compute", "support"],
+        "holds what jobs of all modules share, hypervisors and the desk among it",
     ),
-    ("virtualstack_worker::worker", &["iam", "compute", "tenant_life"], "registers the jobs of all modules"),
+    ("virtualstack_server::services::watched", &["iam"], "hands on what the caller of a watch may see"),
+    ("virtualstack_server::services::watches", &["iam"], "reads what the caller of a watch may see"),
+    ("virtualstack_worker::object_sweep", &["compute", "support"], "asks each module which objects it knows"),
+    ("virtualstack_worker::worker", &["iam", "compute", "support", "tenant_life"], "registers the jobs of all modules"),
 ];
 
 #[test]

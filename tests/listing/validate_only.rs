@@ -36,6 +36,9 @@ struct Things {
     user: String,
     role: String,
     api_key: String,
+    ticket: String,
+    closed_ticket: String,
+    attachment: String,
 }
 
 type Request = fn(&Things) -> Value;
@@ -85,6 +88,90 @@ const SAMPLES: &[(&str, Who, Request, Request)] = &[
         Operator,
         |it| json!({"quota": {"name": format!("{}/quota", it.tenant), "limits": {"vms": 7}}}),
         |it| json!({"quota": {"name": format!("{}/quota", it.tenant), "limits": {"vms": 7}, "etag": "\"old\""}}),
+    ),
+    (
+        "support.v1.TicketService.CreateTicket",
+        Admin,
+        |it| json!({"ticket": {"subject": "It hangs", "description": "since noon", "vm": it.running}}),
+        |it| json!({"ticket": {"subject": "It hangs", "description": "since noon", "vm": it.own_template.replace("templates", "vms")}}),
+    ),
+    (
+        "support.v1.TicketService.UpdateTicket",
+        Admin,
+        |it| json!({"ticket": {"name": it.ticket, "subject": "changed"}}),
+        |it| json!({"ticket": {"name": it.ticket, "subject": "changed", "etag": "\"old\""}}),
+    ),
+    (
+        "support.v1.TicketService.CloseTicket",
+        Admin,
+        |it| json!({"name": it.ticket}),
+        |it| json!({"name": it.closed_ticket}),
+    ),
+    (
+        "support.v1.TicketService.ReopenTicket",
+        Admin,
+        |it| json!({"name": it.closed_ticket}),
+        |it| json!({"name": it.ticket}),
+    ),
+    (
+        "support.v1.TicketService.CreateTicketComment",
+        Admin,
+        |it| json!({"parent": it.ticket, "comment": {"body": "more"}}),
+        |it| json!({"parent": it.closed_ticket, "comment": {"body": "more"}}),
+    ),
+    (
+        "support.v1.TenantTicketService.UpdateTenantTicket",
+        Operator,
+        |it| json!({"ticket": {"name": format!("{}/{}", it.tenant, it.ticket), "priority": "HIGH"}}),
+        |it| json!({"ticket": {"name": format!("{}/{}", it.tenant, it.closed_ticket), "state": "OPEN"}}),
+    ),
+    (
+        "support.v1.TenantTicketService.CloseTenantTicket",
+        Operator,
+        |it| json!({"name": format!("{}/{}", it.tenant, it.ticket)}),
+        |it| json!({"name": format!("{}/{}", it.tenant, it.closed_ticket)}),
+    ),
+    (
+        "support.v1.TenantTicketService.ReopenTenantTicket",
+        Operator,
+        |it| json!({"name": format!("{}/{}", it.tenant, it.closed_ticket)}),
+        |it| json!({"name": format!("{}/{}", it.tenant, it.ticket)}),
+    ),
+    (
+        "support.v1.TenantTicketService.SyncTenantTicket",
+        Operator,
+        |it| json!({"name": format!("{}/{}", it.tenant, it.ticket)}),
+        |it| json!({"name": format!("{}/{}", it.tenant, it.running.replace("vms", "tickets"))}),
+    ),
+    (
+        "support.v1.TenantTicketService.CreateTenantTicketComment",
+        Operator,
+        |it| json!({"parent": format!("{}/{}", it.tenant, it.ticket), "comment": {"body": "a note", "internal": true}}),
+        |it| json!({"parent": format!("{}/{}", it.tenant, it.closed_ticket), "comment": {"body": "an answer"}}),
+    ),
+    (
+        "support.v1.TicketAttachmentService.UploadTicketAttachment",
+        Admin,
+        |it| json!({"parent": it.ticket, "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
+        |it| json!({"parent": it.closed_ticket, "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
+    ),
+    (
+        "support.v1.TicketAttachmentService.DeleteTicketAttachment",
+        Admin,
+        |it| json!({"name": it.attachment}),
+        |it| json!({"name": it.attachment.replace(&it.ticket, &it.closed_ticket)}),
+    ),
+    (
+        "support.v1.TenantTicketAttachmentService.UploadTenantTicketAttachment",
+        Operator,
+        |it| json!({"parent": format!("{}/{}", it.tenant, it.ticket), "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
+        |it| json!({"parent": format!("{}/{}", it.tenant, it.closed_ticket), "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
+    ),
+    (
+        "support.v1.TenantTicketAttachmentService.DeleteTenantTicketAttachment",
+        Operator,
+        |it| json!({"name": format!("{}/{}", it.tenant, it.attachment)}),
+        |it| json!({"name": format!("{}/{}", it.tenant, it.attachment.replace(&it.ticket, &it.closed_ticket))}),
     ),
     (
         "compute.v1.TemplateService.CreateTemplate",
@@ -216,7 +303,7 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let plane = ControlPlane::without_worker().await;
+        let plane = ControlPlane::with_another_desk().await;
         let worker = plane.work(Arc::new(NoProbe)).await;
         let template = format!("templates/{}", plane.templates().await.trim_start_matches("templates/"));
         let admin = plane.tenant("acme").await;
@@ -232,8 +319,10 @@ impl World {
     async fn things(&self) -> Things {
         let tenant = self.admin.tokens.tenant.clone();
         let of = tenant.trim_start_matches("tenants/").to_owned();
-        let ids: Vec<_> = (0..7).map(|_| Uuid::now_v7()).collect();
-        let [running, stopped, deleted, snapshot, user, role, api_key] = ids[..] else { panic!("seven") };
+        let ids: Vec<_> = (0..9).map(|_| Uuid::now_v7()).collect();
+        let [running, stopped, deleted, snapshot, user, role, api_key, ticket, closed] = ids[..] else {
+            panic!("nine")
+        };
         let copy = |change: Value| {
             format!(
                 "INSERT INTO compute.virtual_machines SELECT (jsonb_populate_record(t, '{change}')).* \
@@ -260,7 +349,17 @@ impl World {
              INSERT INTO iam.tenant_roles (tenant_id, id, display_name) VALUES ('{of}', '{role}', 'copy-{role}'); \
              INSERT INTO iam.api_keys (tenant_id, id, owner_id, display_name, public_id, permissions, digest) \
                  SELECT tenant_id, '{api_key}', id, 'ci', right(replace('{api_key}', '-', ''), 16), '{{vm:read}}', '\\x' \
-                 FROM iam.memberships WHERE tenant_id = '{of}' AND email = 'admin@acme.example.com'"
+                 FROM iam.memberships WHERE tenant_id = '{of}' AND email = 'admin@acme.example.com'; \
+             INSERT INTO support.ticket_usage VALUES ('{of}', 2, 1) ON CONFLICT (tenant_id) DO UPDATE SET \
+                 last_number = ticket_usage.last_number + 2, open_tickets = ticket_usage.open_tickets + 1; \
+             INSERT INTO support.tickets (tenant_id, id, number, subject, description, category, priority, state, requester_id, facts, \
+                 closed_at) SELECT u.tenant_id, t.id, u.last_number - t.back, 'Help', 'Help', 'QUESTION', 'LOW', t.state, v.owner_id, \
+                 '{{}}', t.closed_at FROM support.ticket_usage u JOIN compute.virtual_machines v ON v.tenant_id = u.tenant_id, \
+                 (VALUES ('{ticket}'::uuid, 0, 'OPEN', NULL), ('{closed}', 1, 'CLOSED', now())) t (id, back, state, closed_at) \
+                 WHERE v.id = '{running}'; \
+             INSERT INTO support.ticket_attachments (tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_id, \
+                 author_name) SELECT tenant_id, id, id, 'log', 3, 'text/plain', '', requester_id, 'me' FROM support.tickets WHERE id = '{ticket}'; \
+             UPDATE support.ticket_usage SET attachment_bytes = attachment_bytes + 3 WHERE tenant_id = '{of}'"
         );
         self.plane.database.execute(&(vms + &others)).await;
         Things {
@@ -274,6 +373,9 @@ impl World {
             user: format!("users/{user}"),
             role: format!("roles/{role}"),
             api_key: format!("apiKeys/{api_key}"),
+            ticket: format!("tickets/{ticket}"),
+            closed_ticket: format!("tickets/{closed}"),
+            attachment: format!("tickets/{ticket}/attachments/{ticket}"),
         }
     }
 

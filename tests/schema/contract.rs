@@ -74,7 +74,11 @@ const OF_PAGES: [(&str, u32, &str); 2] = [
 ];
 
 /// Fields that the first message of a stream has and the others leave out, so they cannot be required.
-const FIRST_ONLY: [&str; 1] = ["virtualstack.compute.v1.UploadTemplateRequest.name"];
+const FIRST_ONLY: [&str; 3] = [
+    "virtualstack.compute.v1.UploadTemplateRequest.name",
+    "virtualstack.support.v1.UploadTicketAttachmentRequest.parent",
+    "virtualstack.support.v1.UploadTenantTicketAttachmentRequest.parent",
+];
 
 /// Messages of ours. Those that are vendored keep what their authors gave them.
 fn messages() -> impl Iterator<Item = MessageDescriptor> {

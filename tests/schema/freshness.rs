@@ -12,6 +12,7 @@ const SCHEMA: &str = concat!(
     include_str!("../../crates/store/src/schema/audit.rs"),
     include_str!("../../crates/store/src/schema/compute.rs"),
     include_str!("../../crates/store/src/schema/iam.rs"),
+    include_str!("../../crates/store/src/schema/support.rs"),
 );
 
 /// Columns that are deliberately not in the store's `schema`.
@@ -73,7 +74,7 @@ fn sql_type(of: &str) -> String {
 }
 
 /// Views, of whose columns PostgreSQL does not know that they are never null. Each query selects all of them.
-const VIEWS: [&str; 1] = ["compute.templates"];
+const VIEWS: [&str; 3] = ["compute.templates", "support.all_attachments", "support.all_comments"];
 
 async fn migrated(database: &Database) -> BTreeMap<String, Table> {
     #[derive(QueryableByName)]

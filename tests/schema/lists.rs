@@ -32,6 +32,9 @@ const NOT_PURGED: &[(&str, &str)] = &[
 const WITHOUT_ROW: &[(&str, &str)] = &[
     ("providerTemplates", "they are of no tenant; whether one may use them is told of templates"),
     ("sessions", "they belong to accounts and are looked for there"),
+    ("tenants/tickets", "operators name a tenant's so, which are looked for within it"),
+    ("tenants/tickets/attachments", "likewise"),
+    ("tenants/tickets/comments", "likewise"),
 ];
 
 /// Collections that have a row and no google.api.resource, and why.
@@ -66,6 +69,13 @@ const UNIQUE_UNTOLD: &[(&str, &str)] = &[
     ("signing_keys_pkey", "made by us"),
     ("tenant_role_permissions_pkey", "put by ON CONFLICT"),
     ("user_tenant_roles_pkey", "put by ON CONFLICT"),
+    ("desk_cursors_pkey", "put by ON CONFLICT"),
+    ("desk_items_remote", "put by ON CONFLICT"),
+    ("desk_tickets_pkey", "put by ON CONFLICT"),
+    ("desk_tickets_remote", "of a number that the desk has made"),
+    ("ticket_staff_pkey", "put by ON CONFLICT"),
+    ("ticket_usage_pkey", "put by ON CONFLICT"),
+    ("tickets_number", "given by a row that is locked"),
     ("users_email_key", "put by ON CONFLICT: an address that is known is invited"),
 ];
 
@@ -74,6 +84,7 @@ const ROWS_STAY: &[(&str, &str)] = &[
     ("iam.memberships", "who is taken out stays as REMOVED"),
     ("iam.tenants", "who is purged stays as PURGED"),
     ("iam.users", "accounts stay"),
+    ("support.tickets", "they go with their tenant"),
 ];
 
 /// Other foreign keys that no client runs into, and why.

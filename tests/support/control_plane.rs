@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use virtualstack_server::{GatewaySecret, HashCost, MasterKey, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::compute::simulated::Simulation;
+use virtualstack_worker::adapters::desk::Desk;
 use virtualstack_worker::adapters::hypervisor::Hypervisor;
 use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
 use virtualstack_worker::adapters::mail::{self, Mailer};
@@ -30,6 +31,8 @@ pub(crate) struct ControlPlane {
     pub(crate) mails: Mails,
     /// How long a claim of its workers holds: so long it takes until somebody goes on where one was killed.
     pub(crate) lease_ms: u32,
+    /// Where its workers have tickets answered; None where that is here.
+    pub(crate) desk: Option<Arc<dyn Desk>>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -51,6 +54,12 @@ impl ControlPlane {
     /// Without a worker, and with settings of the test's own; where the server listens is not one of them.
     pub(crate) async fn start_with(server: virtualstack_server::Config) -> Self {
         Self::on_with(Database::bootstrapped().await, server).await
+    }
+
+    /// Without a worker, with a desk that is another program; nobody calls it.
+    pub(crate) async fn with_another_desk() -> Self {
+        let config = virtualstack_server::Config { desk_is_local: false, ..many_logins() };
+        Self::on_with(Database::bootstrapped().await, config).await
     }
 
     /// On a database that may be another control plane's too.
@@ -108,7 +117,7 @@ impl ControlPlane {
             tokio::spawn(async move { gateway.serve(gateway_stop.cancelled_owned()).await.expect("served") }),
         ];
         // On a busy machine a worker that lives must not lose its leases all the time.
-        Self { database, store, grpc, http, mails: Mails::new(), lease_ms: 1_000, stop, tasks }
+        Self { database, store, grpc, http, mails: Mails::new(), lease_ms: 1_000, desk: None, stop, tasks }
     }
 
     /// The simulated hypervisor of this database, as fast as tests want it.
@@ -147,6 +156,9 @@ impl ControlPlane {
             heartbeat_ms: self.lease_ms / 4,
             poll_ms: 100,
             task_poll_ms: 20,
+            desk_send_seconds: 1,
+            desk_poll_seconds: 1,
+            desk_search_delay_seconds: 0,
             address_wait_seconds: 1,
             ..Default::default()
         };
@@ -155,6 +167,8 @@ impl ControlPlane {
             store: self.store.clone(),
             hypervisors: hypervisor.into(),
             objects: self.database.objects(),
+            desk: self.desk.clone(),
+            desk_staff_name: "Support".to_owned(),
             mailer,
             link_base,
             master_key: master_key(),

@@ -57,6 +57,12 @@ impl Database {
         files
     }
 
+    /// The keys of the objects.
+    pub(crate) fn object_keys(&self) -> Vec<String> {
+        let key = |file: PathBuf| Some(file.strip_prefix(self.folder.path()).ok()?.to_str()?.to_owned());
+        self.object_files().into_iter().filter_map(key).collect()
+    }
+
     /// A migrated database that nobody else uses.
     pub(crate) async fn new() -> Self {
         Self::copy_of(MIGRATED).await

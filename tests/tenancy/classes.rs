@@ -18,11 +18,13 @@ enum Class {
     Shared,
     /// The same rows for whom they were granted to: they read, the system role writes.
     Granted,
+    /// Rows about tenants that only the provider's staff see: the system role reads and writes them, no tenant.
+    Provider,
     /// What only the system, the queue or the simulator sees.
     Machinery,
 }
 
-use Class::{Account, Granted, Machinery, Shared, Tenant};
+use Class::{Account, Granted, Machinery, Provider, Shared, Tenant};
 
 /// Every table of ours. The key of a tenant's or an account's table is the column that row-level security compares.
 const TABLES: &[(&str, Class, &str)] = &[
@@ -62,6 +64,16 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("simulated_hypervisor.tasks", Machinery, ""),
     ("simulated_hypervisor.templates", Machinery, ""),
     ("simulated_hypervisor.vms", Machinery, ""),
+    ("support.desk_cursors", Machinery, ""),
+    ("support.desk_items", Provider, "tenant_id"),
+    ("support.desk_tickets", Provider, "tenant_id"),
+    ("support.internal_attachments", Provider, "tenant_id"),
+    ("support.internal_comments", Provider, "tenant_id"),
+    ("support.ticket_attachments", Tenant, "tenant_id"),
+    ("support.ticket_comments", Tenant, "tenant_id"),
+    ("support.ticket_staff", Provider, "tenant_id"),
+    ("support.ticket_usage", Tenant, "tenant_id"),
+    ("support.tickets", Tenant, "tenant_id"),
 ];
 
 /// Columns by which a tenant's tables refer to each other without the tenant. Empty, and to stay so.
@@ -75,7 +87,7 @@ const SCHEMAS: &str = "('iam', 'compute', 'background_jobs', 'support', 'notific
 
 /// Tables with rows of tenants, and the column that says whose.
 pub(super) fn tables_of_tenants() -> impl Iterator<Item = (&'static str, &'static str)> {
-    of_class(Tenant)
+    of_class(Tenant).chain(of_class(Provider))
 }
 
 fn of_class(class: Class) -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -181,6 +193,14 @@ async fn policies_are_those_of_the_class() {
         assert!(for_role(table, "virtualstack_account").is_empty(), "{table}: an account's role gets at it");
         let writes = writes_of(&database, "virtualstack_tenant", table).await;
         assert!(writes.is_empty(), "{table}: the tenant role may {writes:?} what is granted to it");
+    }
+    for (table, _) in of_class(Provider) {
+        for role in ["virtualstack_tenant", "virtualstack_account"] {
+            assert!(for_role(table, role).is_empty(), "{table}: {role} gets at what only the provider's staff see");
+            let readable = format!("SELECT 'SELECT' WHERE has_any_column_privilege('{role}', '{table}', 'SELECT')");
+            assert!(texts(&database, &readable).await.is_empty(), "{table}: {role} may read it");
+            assert!(writes_of(&database, role, table).await.is_empty(), "{table}: {role} may write it");
+        }
     }
     for (table, _) in of_class(Machinery) {
         let allowed = TENANT_ON_MACHINERY.iter().any(|grant| grant.starts_with(table));
@@ -352,7 +372,14 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
              INSERT INTO compute.template_parts (tenant_id, template_id, first_byte, size_bytes, object) \
                 SELECT tenant_id, id, 0, 1, 'templates/' || id FROM compute.user_templates; \
              INSERT INTO compute.template_images (tenant_id, template_id, image) \
-                SELECT tenant_id, id, '{}' FROM compute.user_templates",
+                SELECT tenant_id, id, '{}' FROM compute.user_templates; \
+             INSERT INTO support.ticket_usage SELECT tenant_id, 1, 1 FROM compute.virtual_machines; \
+             INSERT INTO support.tickets (tenant_id, id, number, subject, description, category, priority, state, requester_id, facts) \
+                SELECT tenant_id, id, 1, 'mine', 'mine', 'QUESTION', 'LOW', 'OPEN', owner_id, '{}' FROM compute.virtual_machines; \
+             INSERT INTO support.ticket_comments (tenant_id, id, ticket_id, author_id, author_name, body, source) \
+                SELECT tenant_id, id, id, requester_id, 'me', 'mine', 'API' FROM support.tickets; \
+             INSERT INTO support.ticket_attachments (tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_name) \
+                SELECT tenant_id, id, id, 'mine', 1, 'text/plain', '', 'me' FROM support.tickets",
         )
         .await;
     let id = |name: &str| name.strip_prefix("tenants/").expect("a full name").to_owned();

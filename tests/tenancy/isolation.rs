@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use prost_reflect::MethodDescriptor;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -36,6 +37,11 @@ struct Ids {
     template: String,
     /// The tenant's own, with all of its file.
     user_template: String,
+    /// With a comment, and an internal one.
+    ticket: String,
+    closed_ticket: String,
+    comment: String,
+    attachment: String,
     invitation: String,
     /// Of the invitation.
     invitation_token: String,
@@ -63,6 +69,10 @@ impl Ids {
             invitation: id(),
             session: id(),
             user_template: id(),
+            ticket: id(),
+            closed_ticket: id(),
+            comment: id(),
+            attachment: id(),
             ..self.clone()
         }
     }
@@ -76,12 +86,19 @@ impl Ids {
         Self { doomed_tenant, deleted_tenant, ..callers }
     }
 
-    fn named(&self) -> [&str; 12] {
+    fn named(&self) -> [&str; 16] {
         let Self { tenant, vm, user, role, operation, open_operation, snapshot, deleted_vm, .. } = self;
-        let Self { api_key, session, invitation, user_template, .. } = self;
+        let Self { api_key, session, invitation, user_template, ticket, closed_ticket, comment, attachment, .. } = self;
         let of_compute = [vm, operation, open_operation, snapshot, deleted_vm, user_template];
         let of_iam = [tenant, user, role, api_key, session, invitation];
-        std::array::from_fn(|index| of_compute.iter().chain(&of_iam).nth(index).map_or("", |id| id.as_str()))
+        std::array::from_fn(|index| {
+            of_compute
+                .iter()
+                .chain(&of_iam)
+                .chain(&[ticket, closed_ticket, comment, attachment])
+                .nth(index)
+                .map_or("", |id| id.as_str())
+        })
     }
 }
 
@@ -146,6 +163,101 @@ const SAMPLES: &[(&str, Sample)] = &[
             |_| json!({"template": {"displayName": "of-the-rival", "kind": "OVA"}}),
         ),
     ),
+    ("virtualstack.support.v1.TicketService.ListTickets", List(|_| json!({}))),
+    ("virtualstack.support.v1.TicketService.GetTicket", ById(ticket)),
+    (
+        "virtualstack.support.v1.TicketService.CreateTicket",
+        ById(|ids| {
+            json!({"ticket": {"subject": "of it", "description": "it hangs", "vm": vm_name(ids),
+            "operation": format!("operations/{}", ids.operation)}})
+        }),
+    ),
+    (
+        "virtualstack.support.v1.TicketService.UpdateTicket",
+        ById(|ids| json!({"ticket": {"name": ticket_name(ids), "subject": "changed"}})),
+    ),
+    ("virtualstack.support.v1.TicketService.CloseTicket", ById(ticket)),
+    (
+        "virtualstack.support.v1.TicketService.ReopenTicket",
+        ById(|ids| json!({"name": format!("tickets/{}", ids.closed_ticket)})),
+    ),
+    ("virtualstack.support.v1.TicketService.ListTicketComments", ById(|ids| json!({"parent": ticket_name(ids)}))),
+    (
+        "virtualstack.support.v1.TicketService.GetTicketComment",
+        ById(|ids| json!({"name": format!("{}/comments/{}", ticket_name(ids), ids.comment)})),
+    ),
+    (
+        "virtualstack.support.v1.TicketService.CreateTicketComment",
+        ById(|ids| json!({"parent": ticket_name(ids), "comment": {"body": "more"}})),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketService.ListTenantTickets",
+        NotByTenantId(OPERATORS, |ids| json!({"parent": tenant_name(ids)})),
+    ),
+    ("virtualstack.support.v1.TenantTicketService.GetTenantTicket", NotByTenantId(OPERATORS, tenant_ticket)),
+    (
+        "virtualstack.support.v1.TenantTicketService.UpdateTenantTicket",
+        NotByTenantId(OPERATORS, |ids| json!({"ticket": {"name": tenant_ticket_name(ids), "priority": "HIGH"}})),
+    ),
+    ("virtualstack.support.v1.TenantTicketService.CloseTenantTicket", NotByTenantId(OPERATORS, tenant_ticket)),
+    (
+        "virtualstack.support.v1.TenantTicketService.ReopenTenantTicket",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("{}/tickets/{}", tenant_name(ids), ids.closed_ticket)})),
+    ),
+    ("virtualstack.support.v1.TenantTicketService.SyncTenantTicket", NotByTenantId(OPERATORS, tenant_ticket)),
+    (
+        "virtualstack.support.v1.TenantTicketService.ListTenantTicketComments",
+        NotByTenantId(OPERATORS, |ids| json!({"parent": tenant_ticket_name(ids)})),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketService.GetTenantTicketComment",
+        NotByTenantId(
+            OPERATORS,
+            |ids| json!({"name": format!("{}/comments/{}", tenant_ticket_name(ids), ids.comment)}),
+        ),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketService.CreateTenantTicketComment",
+        NotByTenantId(
+            OPERATORS,
+            |ids| json!({"parent": tenant_ticket_name(ids), "comment": {"body": "a note", "internal": true}}),
+        ),
+    ),
+    (
+        "virtualstack.support.v1.TicketAttachmentService.ListTicketAttachments",
+        ById(|ids| json!({"parent": ticket_name(ids)})),
+    ),
+    ("virtualstack.support.v1.TicketAttachmentService.GetTicketAttachment", ById(attachment)),
+    (
+        "virtualstack.support.v1.TicketAttachmentService.UploadTicketAttachment",
+        ById(|ids| json!({"parent": ticket_name(ids), "fileName": "log.txt", "body": {"data": "aGVsbG8="}})),
+    ),
+    ("virtualstack.support.v1.TicketAttachmentService.DownloadTicketAttachment", ById(attachment)),
+    ("virtualstack.support.v1.TicketAttachmentService.DeleteTicketAttachment", ById(attachment)),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.ListTenantTicketAttachments",
+        NotByTenantId(OPERATORS, |ids| json!({"parent": tenant_ticket_name(ids)})),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.GetTenantTicketAttachment",
+        NotByTenantId(OPERATORS, tenant_attachment),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.UploadTenantTicketAttachment",
+        NotByTenantId(
+            OPERATORS,
+            |ids| json!({"parent": tenant_ticket_name(ids), "fileName": "log.txt", "body": {"data": "aGVsbG8="}}),
+        ),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.DownloadTenantTicketAttachment",
+        NotByTenantId(OPERATORS, tenant_attachment),
+    ),
+    (
+        "virtualstack.support.v1.TenantTicketAttachmentService.DeleteTenantTicketAttachment",
+        NotByTenantId(OPERATORS, tenant_attachment),
+    ),
+    ("virtualstack.watch.v1.WatchService.WatchTickets", List(|_| json!({}))),
     ("virtualstack.compute.v1.TemplateService.DeleteTemplate", ById(user_template)),
     ("virtualstack.compute.v1.TemplateService.GetTemplate", ById(user_template)),
     (
@@ -369,6 +481,30 @@ fn user_template(ids: &Ids) -> Value {
     json!({"name": format!("templates/{}", ids.user_template)})
 }
 
+fn ticket_name(ids: &Ids) -> String {
+    format!("tickets/{}", ids.ticket)
+}
+
+fn ticket(ids: &Ids) -> Value {
+    json!({"name": ticket_name(ids)})
+}
+
+fn attachment(ids: &Ids) -> Value {
+    json!({"name": format!("{}/attachments/{}", ticket_name(ids), ids.attachment)})
+}
+
+fn tenant_attachment(ids: &Ids) -> Value {
+    json!({"name": format!("{}/attachments/{}", tenant_ticket_name(ids), ids.attachment)})
+}
+
+fn tenant_ticket_name(ids: &Ids) -> String {
+    format!("{}/{}", tenant_name(ids), ticket_name(ids))
+}
+
+fn tenant_ticket(ids: &Ids) -> Value {
+    json!({"name": tenant_ticket_name(ids)})
+}
+
 fn tenant_name(ids: &Ids) -> String {
     format!("tenants/{}", ids.tenant)
 }
@@ -443,7 +579,8 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let plane = ControlPlane::without_worker().await;
+        // With a desk, or nothing could be sent there again.
+        let plane = ControlPlane::with_another_desk().await;
         let worker = plane.work(std::sync::Arc::new(virtualstack_worker::NoProbe)).await;
         let template = plane.templates().await;
         for slug in ["acme", "rival"] {
@@ -503,7 +640,26 @@ impl World {
                 '{{}}', 'OVA', 'UPLOADING', 1, 1, owner_id FROM compute.virtual_machines WHERE tenant_id = '{tenant}' AND id = '{vm}'; \
              UPDATE compute.quotas SET templates = templates + 1, template_bytes = template_bytes + 1 WHERE tenant_id = '{tenant}';"
         );
-        let compute = format!("{vms}{operations}{open}{deleted}{snapshots}{templates}");
+        let (ticket, closed_ticket, comment, attachment) =
+            (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        let tickets = format!(
+            "INSERT INTO support.ticket_usage VALUES ('{tenant}', 2, 1) ON CONFLICT (tenant_id) DO UPDATE SET \
+                last_number = ticket_usage.last_number + 2, open_tickets = ticket_usage.open_tickets + 1; \
+             INSERT INTO support.tickets (tenant_id, id, number, subject, description, category, priority, state, requester_id, facts, \
+                comment_count) SELECT u.tenant_id, '{ticket}', u.last_number, 'pattern', 'pattern', 'QUESTION', 'LOW', 'OPEN', v.owner_id, \
+                '{{}}', 1 FROM support.ticket_usage u JOIN compute.virtual_machines v ON v.tenant_id = u.tenant_id AND v.id = '{vm}'; \
+             INSERT INTO support.tickets SELECT (jsonb_populate_record(t, jsonb_build_object('id', '{closed_ticket}', 'number', \
+                number - 1, 'state', 'CLOSED', 'closed_at', now()))).* FROM support.tickets t WHERE id = '{ticket}'; \
+             INSERT INTO support.ticket_comments (tenant_id, id, ticket_id, author_id, author_name, body, source) \
+                SELECT tenant_id, '{comment}', id, requester_id, 'somebody', 'pattern', 'API' FROM support.tickets WHERE id = '{ticket}'; \
+             INSERT INTO support.ticket_attachments (tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_id, \
+                author_name) SELECT tenant_id, '{attachment}', id, 'pattern', 3, 'text/plain', '', requester_id, 'somebody' \
+                FROM support.tickets WHERE id = '{ticket}'; \
+             UPDATE support.ticket_usage SET attachment_bytes = attachment_bytes + 3 WHERE tenant_id = '{tenant}'; \
+             INSERT INTO support.internal_comments (tenant_id, id, ticket_id, author_name, body, source) \
+                VALUES ('{tenant}', gen_random_uuid(), '{ticket}', 'staff', 'INTERNAL-{tenant}', 'API');"
+        );
+        let compute = format!("{vms}{operations}{open}{deleted}{snapshots}{templates}{tickets}");
         let (user, account, role) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
         let accounts = format!(
             "INSERT INTO iam.users (id, email, display_name) VALUES ('{account}', '{account}@example.com', 'Copy');"
@@ -517,6 +673,9 @@ impl World {
             "display_name = 'pattern'",
         );
         self.plane.database.execute(&format!("{compute}{accounts}{users}{roles}")).await;
+        let object = format!("attachments/{tenant}/{attachment}/0").parse().expect("a key");
+        let bytes = vec![Bytes::from_static(b"abc")];
+        self.plane.database.objects().put(&object, bytes).await.expect("an object");
         let email = format!("admin@{slug}.example.com");
         let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");
         let (api_key, session_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
@@ -563,6 +722,10 @@ impl World {
             refresh_token: session.tokens.refresh_token.clone(),
             template: self.template.clone(),
             user_template: user_template.to_string(),
+            ticket: ticket.to_string(),
+            closed_ticket: closed_ticket.to_string(),
+            comment: comment.to_string(),
+            attachment: attachment.to_string(),
             invitation,
             invitation_token,
             reset_token,

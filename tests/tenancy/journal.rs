@@ -110,7 +110,25 @@ async fn what_an_operator_reads_in_a_tenant_stands_in_its_log() {
     assert_eq!(rows(&plane, "GetApiKey", 0).await, []);
 
     // From outside, by a name of the tenant: every rpc of the platform's that only reads has a sample here.
-    let samples = [("GetTenantQuota", format!("/v1/{tenant}/quota"), format!("{tenant}/quota"))];
+    let ticket = Some(json!({"subject": "Help", "description": "It hangs"}));
+    let (_, ticket) = acme.rest().call("POST", "/v1/tickets", ticket).await;
+    let ticket = ticket["name"].as_str().expect("a name");
+    let comment = Some(json!({"body": "more"}));
+    let (_, comment) = acme.rest().call("POST", &format!("/v1/{ticket}/comments"), comment).await;
+    let comment = comment["name"].as_str().expect("a name");
+    let upload = acme.rest().request("POST", &format!("/v1/{ticket}/attachments:upload?fileName=log.json"));
+    let file: Value = upload.body("{}").send().await.expect("a reply").json().await.expect("JSON");
+    let file = file["name"].as_str().expect("a name");
+    let samples = [
+        ("GetTenantQuota", format!("/v1/{tenant}/quota"), format!("{tenant}/quota")),
+        ("ListTenantTickets", format!("/v1/{tenant}/tickets"), format!("{tenant}/tickets")),
+        ("GetTenantTicket", format!("/v1/{tenant}/{ticket}"), ticket.to_owned()),
+        ("ListTenantTicketComments", format!("/v1/{tenant}/{ticket}/comments"), ticket.to_owned()),
+        ("ListTenantTicketAttachments", format!("/v1/{tenant}/{ticket}/attachments"), ticket.to_owned()),
+        ("GetTenantTicketAttachment", format!("/v1/{tenant}/{file}"), ticket.to_owned()),
+        ("DownloadTenantTicketAttachment", format!("/v1/{tenant}/{file}:download"), ticket.to_owned()),
+        ("GetTenantTicketComment", format!("/v1/{tenant}/{comment}"), ticket.to_owned()),
+    ];
     for rpc in rpcs() {
         let policy = virtualstack_proto::policy(&path(&rpc)).expect("a policy");
         // The provider's own.

@@ -6,6 +6,7 @@ mod pages;
 mod rest;
 mod stream;
 mod templates;
+mod tickets;
 mod times;
 
 use std::time::Duration;

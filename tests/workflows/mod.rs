@@ -4,12 +4,14 @@ mod cancel;
 mod consoles;
 mod crash;
 mod deadlines;
+mod desk;
 mod faults;
 mod graceful;
 mod resize;
 mod snapshots;
 mod tasks;
 mod templates;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -9,7 +9,9 @@ mod compute;
 mod config;
 mod engine;
 mod iam;
+mod object_sweep;
 mod reconciler;
+mod support;
 mod tenant_life;
 mod worker;
 

@@ -12,13 +12,14 @@ use virtualstack_objects::Objects;
 use virtualstack_queue::Runner;
 use virtualstack_store::{MasterKey, Store};
 
+use crate::adapters::desk::Desk;
 use crate::adapters::hypervisor::hypervisors::Hypervisors;
 use crate::adapters::mail::Mailer;
 use crate::config::Config;
 use crate::engine::context::Shared;
 use crate::engine::probe::Probe;
 use crate::engine::registry::{Dispatcher, Registry};
-use crate::{compute, engine, iam, tenant_life};
+use crate::{compute, engine, iam, object_sweep, support, tenant_life};
 
 /// What the worker needs from outside.
 pub struct Deps {
@@ -27,6 +28,10 @@ pub struct Deps {
     pub hypervisors: Hypervisors,
     /// Where files of templates are kept.
     pub objects: Objects,
+    /// Where tickets are answered; None where that is here.
+    pub desk: Option<Arc<dyn Desk>>,
+    /// Who answers there, as tenants see it.
+    pub desk_staff_name: String,
     pub mailer: Arc<dyn Mailer>,
     /// What links in mails begin with: the console's address.
     pub link_base: String,
@@ -51,13 +56,15 @@ fn registry(config: &Config) -> Registry {
     engine::cleanup::register(&mut registry, config);
     iam::register(&mut registry, config);
     compute::register(&mut registry, config);
+    support::register(&mut registry, config);
+    object_sweep::register(&mut registry, config);
     tenant_life::register(&mut registry, config);
     registry
 }
 
 /// Does all that can fail: puts the scheduled jobs in.
 pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
-    let Deps { store, hypervisors, objects, mailer, link_base, master_key, probe } = deps;
+    let Deps { store, hypervisors, objects, desk, desk_staff_name, mailer, link_base, master_key, probe } = deps;
     let registry = Arc::new(registry(&config));
     registry.schedule(&store).await?;
     let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
@@ -77,8 +84,19 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Worker> {
     // An import has its slot for hours: the half is for other tenants.
     let imports = runner_config(vec![IMPORT_QUEUE], config.import_concurrency, config.import_concurrency.div_ceil(2));
     let stop = CancellationToken::new();
-    let shared =
-        Shared { store, hypervisors, objects, mailer, link_base, master_key, probe, config: Arc::new(config), stop };
+    let shared = Shared {
+        store,
+        hypervisors,
+        objects,
+        desk,
+        desk_staff_name,
+        mailer,
+        link_base,
+        master_key,
+        probe,
+        config: Arc::new(config),
+        stop,
+    };
     let dispatcher = Dispatcher { registry, shared: shared.clone() };
     let runner = |config| Runner::new(config, dispatcher.clone());
     Ok(Worker { runner: runner(all), mail_runner: runner(mails), import_runner: runner(imports), shared })
@@ -114,6 +132,7 @@ mod tests {
         let kinds: Vec<_> = registry.kinds().collect();
         let expected = [
             ("console_ticket_cleanup", "tasks"),
+            ("desk_sync", "tasks"),
             ("invitation_mail", "mail"),
             ("job_cleanup", "tasks"),
             ("object_sweep", "tasks"),
@@ -126,6 +145,7 @@ mod tests {
             ("template_import", "import"),
             ("template_inventory", "tasks"),
             ("tenant_purge", "tasks"),
+            ("ticket_closing", "tasks"),
             ("upload_expiry", "tasks"),
             ("vm_console", "vm"),
             ("vm_create", "vm"),

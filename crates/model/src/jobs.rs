@@ -50,6 +50,8 @@ scheduled_jobs! {
     RequestIdCleanup = "request_id_cleanup",
     /// Forgets jobs that were completed long ago, and those that workers of earlier versions left.
     JobCleanup = "job_cleanup",
+    /// Removes objects of the object store that no row knows.
+    ObjectSweep = "object_sweep",
     /// Goes on with purges of tenants that are due.
     TenantPurge = "tenant_purge",
 }

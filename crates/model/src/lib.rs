@@ -18,4 +18,6 @@ pub mod iam;
 
 pub mod compute;
 
+pub mod support;
+
 pub use error::{Error, Result};

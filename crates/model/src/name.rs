@@ -92,7 +92,8 @@ fn is_blank(c: char) -> bool {
 }
 
 /// What has no width, or shows nothing of itself: controls, marks of direction, fillers, format characters.
-fn is_unseen(c: char) -> bool {
+#[must_use]
+pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'

@@ -17,6 +17,8 @@ pub mod iam;
 
 pub mod compute;
 
+pub mod support;
+
 mod targets;
 pub mod tenant_life;
 

@@ -11,6 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use uuid::Uuid;
+use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::{JobId, OperationId, TenantId};
 use virtualstack_model::jobs::OperationJob;
 use virtualstack_model::log::{Change, ChangeKind};
@@ -452,7 +453,7 @@ impl Watched for Operation {
     }
 
     /// Those that are not done yet.
-    async fn page<M: Mode>(tx: &mut TenantTx<M>, after: Uuid, limit: i64) -> Result<Vec<Self>> {
+    async fn page<M: Mode>(tx: &mut TenantTx<M>, _: &Access, after: Uuid, limit: i64) -> Result<Vec<Self>> {
         let tenant = tx.tenant();
         table::table
             .filter(table::tenant_id.eq(tenant).and(table::id.gt(OperationId(after))))

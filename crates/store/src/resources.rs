@@ -10,12 +10,14 @@ use virtualstack_model::id::{AccountId, SessionId, TenantId};
 use crate::tx::error::from_diesel;
 use crate::tx::{Mode, SystemTx, TenantTx};
 
-/// What there is in a VM and in a tenant.
+/// What there is in a VM, in a tenant and in a ticket.
 const SNAPSHOTS: &str = "vms/snapshots";
 const QUOTA: &str = "tenants/quota";
+const COMMENTS: &str = "tickets/comments";
+const ATTACHMENTS: &str = "tickets/attachments";
 
 /// Each collection, and the rows of it that have the id `$2`, or key `$3`, in the tenant `$1`. Snapshots have the id and the
-/// VM `$3`. A test holds them against the resources of the contract.
+/// VM `$3`, comments and files the ticket. A test holds them against the resources of the contract.
 pub const ROWS: &[(&str, &str)] = &[
     ("apiKeys", "iam.api_keys WHERE tenant_id = $1 AND id = $2"),
     ("invitations", "iam.invitations WHERE tenant_id = $1 AND id = $2"),
@@ -23,6 +25,9 @@ pub const ROWS: &[(&str, &str)] = &[
     ("roles", "iam.tenant_roles WHERE tenant_id = $1 AND (id = $2 OR system AND display_name = $3)"),
     ("templates", "compute.templates WHERE coalesce(tenant_id, $1) = $1 AND id = $2"),
     ("tenants", "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
+    (ATTACHMENTS, "support.ticket_attachments WHERE tenant_id = $1 AND id = $2 AND ticket_id::text = lower($3)"),
+    (COMMENTS, "support.ticket_comments WHERE tenant_id = $1 AND id = $2 AND ticket_id::text = lower($3)"),
+    ("tickets", "support.tickets WHERE tenant_id = $1 AND id = $2"),
     ("users", "iam.memberships WHERE tenant_id = $1 AND id = $2 AND state <> 'REMOVED'"),
     (QUOTA, "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
     (SNAPSHOTS, "compute.snapshots WHERE tenant_id = $1 AND id = $2 AND vm_id::text = lower($3)"),
@@ -43,6 +48,8 @@ pub async fn exists<M: Mode>(tx: &mut TenantTx<M>, account: AccountId, name: &st
     let segments: Vec<_> = name.split('/').collect();
     let (collection, id, key) = match segments[..] {
         ["vms", vm, "snapshots", id] => (SNAPSHOTS, id, vm),
+        ["tickets", ticket, "comments", id] => (COMMENTS, id, ticket),
+        ["tickets", ticket, "attachments", id] => (ATTACHMENTS, id, ticket),
         [TenantId::COLLECTION, tenant, "quota"] => (QUOTA, tenant, tenant),
         [collection, id] => (collection, id, id),
         _ => return Ok(false),

@@ -134,6 +134,15 @@ pub async fn forget_history(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> 
 /// Tables whose rows go with a tenant; a table comes before those that it refers to. A test holds them against the schema.
 /// The audit log stays, and so do the accounts of members.
 pub const PURGED: &[&str] = &[
+    "support.desk_items",
+    "support.desk_tickets",
+    "support.internal_attachments",
+    "support.ticket_attachments",
+    "support.internal_comments",
+    "support.ticket_staff",
+    "support.ticket_comments",
+    "support.tickets",
+    "support.ticket_usage",
     "iam.api_keys",
     "iam.retired_api_keys",
     "iam.invitations",

@@ -69,6 +69,11 @@ impl Caller {
         self.principal.access.user
     }
 
+    /// Whether both rest on one decision about the caller's access.
+    pub(crate) fn is_as_decided_for(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.principal, &other.principal)
+    }
+
     /// Id of the tenant that the credential is for.
     pub(crate) fn tenant_id(&self) -> TenantId {
         self.principal.access.tenant

@@ -3,10 +3,12 @@
 mod compute;
 mod health;
 mod iam;
+mod incoming;
 mod mutations;
 mod operations;
 pub(crate) mod parts;
 mod registry;
+mod support;
 mod target;
 mod watched;
 mod watches;
@@ -31,6 +33,10 @@ use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceSer
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
+use crate::generated::virtualstack::support::v1::tenant_ticket_attachment_service_server::TenantTicketAttachmentServiceServer;
+use crate::generated::virtualstack::support::v1::tenant_ticket_service_server::TenantTicketServiceServer;
+use crate::generated::virtualstack::support::v1::ticket_attachment_service_server::TicketAttachmentServiceServer;
+use crate::generated::virtualstack::support::v1::ticket_service_server::TicketServiceServer;
 use crate::generated::virtualstack::watch::v1::watch_service_server::WatchServiceServer;
 
 use crate::shares::{Most, Places};
@@ -45,6 +51,8 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         of_member: config.max_waits_per_principal,
     };
     let waits = Places::new("waits open", "TOO_MANY_WAITS", most);
+    let files = incoming::Files::new(parts, config);
+    let attachments = support::attachments::Attachments::new(parts, config, files.clone());
     let mut routes = Routes::builder();
     macro_rules! serve {
         ($($server:ident: $service:expr;)*) => {
@@ -63,10 +71,18 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         InvitationServiceServer: iam::invitations::Invitations { store: store.clone(), passwords, limits };
         VmServiceServer: compute::vms::Vms { store: store.clone(), master_key: parts.master_key.clone() };
         SnapshotServiceServer: compute::snapshots::Snapshots { store: store.clone() };
-        QuotaServiceServer: compute::quotas::Quotas { store: store.clone(), journal };
+        QuotaServiceServer: compute::quotas::Quotas { store: store.clone(), journal: journal.clone() };
         WatchServiceServer: watches::Watches::new(parts.clone(), config);
-        TemplateServiceServer: compute::templates::Templates::new(parts, config);
+        TemplateServiceServer: compute::templates::Templates::new(parts, config, files.clone());
         ProviderTemplateServiceServer: compute::provider_templates::ProviderTemplates { store: store.clone() };
+        TicketServiceServer: support::tickets::Tickets::new(store.clone(), config);
+        TenantTicketServiceServer: support::tenant_tickets::TenantTickets {
+            store: store.clone(),
+            journal: journal.clone(),
+            desk_is_local: config.desk_is_local,
+        };
+        TicketAttachmentServiceServer: support::attachments::OfTenant(attachments.clone());
+        TenantTicketAttachmentServiceServer: support::tenant_attachments::OfStaff { files: attachments, journal: journal.clone() };
         OperationsServer: operations::Operations {
             store: store.clone(),
             master_key: parts.master_key.clone(),

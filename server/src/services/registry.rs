@@ -3,6 +3,7 @@
 use virtualstack_store::compute::templates::Template;
 use virtualstack_store::compute::vms::Vm;
 use virtualstack_store::operations::Operation;
+use virtualstack_store::support::tickets::Ticket;
 
 use super::compute::targets;
 use super::target::Target;
@@ -15,3 +16,4 @@ pub(crate) static TARGETS: &[Target] = &[targets::CONSOLE, targets::VM, targets:
 pub(crate) static OPERATIONS: Collection = Collection::of::<Operation>();
 pub(crate) static VMS: Collection = Collection::of::<Vm>();
 pub(crate) static TEMPLATES: Collection = Collection::of::<Template>();
+pub(crate) static TICKETS: Collection = Collection::of::<Ticket>();

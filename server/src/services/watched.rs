@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 use virtualstack_model::Result;
+use virtualstack_model::iam::access::Access;
+use virtualstack_model::id::UserId;
 use virtualstack_model::log::ChangeKind;
 use virtualstack_proto::virtualstack::watch::v1::watch_message::Resource;
 use virtualstack_store::changes::watch::{self, Batch, Position, Watched};
@@ -41,9 +43,13 @@ pub(crate) struct Page {
 pub(crate) struct Collection {
     pub(crate) name: &'static str,
     /// Reads a page of those with greater ids.
-    pub(crate) page: for<'t> fn(&'t mut TenantTx<Read>, Uuid) -> BoxFuture<'t, Result<Page>>,
-    pub(crate) after: for<'t> fn(&'t mut TenantTx<Read>, Position, Duration) -> BoxFuture<'t, Result<Reported>>,
+    pub(crate) page: for<'t> fn(&'t mut TenantTx<Read>, &'t Access, Uuid) -> BoxFuture<'t, Result<Page>>,
+    pub(crate) after: After,
+    /// Whether members see those that are their own.
+    own: bool,
 }
+
+type After = for<'t> fn(&'t mut TenantTx<Read>, &'t Access, Position, Duration) -> BoxFuture<'t, Result<Reported>>;
 
 /// What can be watched, and how clients see it: as in every other call.
 pub(crate) trait Packed: Watched {
@@ -55,19 +61,30 @@ impl Collection {
     pub(crate) const fn of<W: Packed>() -> Self {
         Self {
             name: W::COLLECTION,
-            page: |tx, after| Box::pin(page::<W>(tx, after)),
-            after: |tx, position, max_age| Box::pin(after::<W>(tx, position, max_age)),
+            page: |tx, access, after| Box::pin(page::<W>(tx, access, after)),
+            after: |tx, access, position, max_age| Box::pin(after::<W>(tx, access, position, max_age)),
+            own: W::OWN,
         }
+    }
+
+    /// What tokens are bound to, besides the tenant.
+    pub(crate) fn topic(&self, user: UserId) -> String {
+        if self.own { format!("{} {}", self.name, user.name()) } else { self.name.to_owned() }
     }
 }
 
-async fn page<W: Packed>(tx: &mut TenantTx<Read>, after: Uuid) -> Result<Page> {
-    let watch::Page { rows, position, next } = watch::page::<W, _>(tx, after).await?;
+async fn page<W: Packed>(tx: &mut TenantTx<Read>, access: &Access, after: Uuid) -> Result<Page> {
+    let watch::Page { rows, position, next } = watch::page::<W, _>(tx, access, after).await?;
     Ok(Page { resources: W::pack(tx, rows).await?, position, next })
 }
 
-async fn after<W: Packed>(tx: &mut TenantTx<Read>, position: Position, max_age: Duration) -> Result<Reported> {
-    let Batch { changes, resources, position, more } = watch::after::<W, _>(tx, position, max_age).await?;
+async fn after<W: Packed>(
+    tx: &mut TenantTx<Read>,
+    access: &Access,
+    position: Position,
+    max_age: Duration,
+) -> Result<Reported> {
+    let Batch { changes, resources, position, more } = watch::after::<W, _>(tx, access, position, max_age).await?;
     let ids: Vec<_> = resources.iter().map(W::uuid).collect();
     let resources = W::pack(tx, resources).await?;
     let changes = changes.into_iter().zip(ids).zip(resources);

@@ -13,17 +13,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::Stream;
+use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tracing::Instrument as _;
 use uuid::Uuid;
+use virtualstack_model::iam::access::Access;
 use virtualstack_model::log::ChangeKind;
 use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
 use virtualstack_proto::virtualstack::watch::v1::{
-    WatchMessage, WatchOperationsRequest, WatchTemplatesRequest, WatchVmsRequest,
+    WatchMessage, WatchOperationsRequest, WatchTemplatesRequest, WatchTicketsRequest, WatchVmsRequest,
 };
 use virtualstack_store::changes::watch::Position;
 use virtualstack_store::{MasterKey, Read, Store, TenantTx};
@@ -94,6 +96,11 @@ impl WatchService for Watches {
         self.open(caller, &metadata, &registry::OPERATIONS, &request.resume_token).await
     }
 
+    async fn watch_tickets(&self, call: TenantCall<WatchTicketsRequest>) -> Result<AnswerStream<WatchMessage>> {
+        let TenantCall { request, caller, metadata } = call;
+        self.open(caller, &metadata, &registry::TICKETS, &request.resume_token).await
+    }
+
     async fn watch_templates(&self, call: TenantCall<WatchTemplatesRequest>) -> Result<AnswerStream<WatchMessage>> {
         let TenantCall { request, caller, metadata } = call;
         self.open(caller, &metadata, &registry::TEMPLATES, &request.resume_token).await
@@ -118,11 +125,14 @@ impl Watches {
         let follower = self.changes.follow(scope.tenant());
         let reader = self.readers.acquire().await.map_err(Error::internal)?;
         let first = if token.is_empty() {
-            let page = async |tx: &mut TenantTx<Read>| (collection.page)(tx, Uuid::nil()).await;
+            let seen = access.caller.access();
+            let page = async |tx: &mut TenantTx<Read>| (collection.page)(tx, seen, Uuid::nil()).await;
             First::Page(self.store.read_consistently(&scope, page).await?)
         } else {
-            let position = Position::of_token(&self.master_key, scope.tenant(), collection.name, token)?;
-            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, position, self.resume).await;
+            let topic = collection.topic(access.caller.user());
+            let position = Position::of_token(&self.master_key, scope.tenant(), &topic, token)?;
+            let seen = access.caller.access();
+            let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, seen, position, self.resume).await;
             First::Changes(self.store.read(&scope, after).await?)
         };
         drop(reader);
@@ -228,12 +238,8 @@ impl Watch {
             }
             let Some(next) = next else { break (position, position.number > self.position.number) };
             pages.push((next, position));
-            let read = async |tx: &mut TenantTx<Read>| (self.collection.page)(tx, next).await;
-            page = {
-                let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
-                self.access.read(&self.of.store, read).await?
-            };
-            self.read = Instant::now();
+            let collection = self.collection;
+            page = self.read_as_caller(|tx, access| (collection.page)(tx, access, next)).await?;
         };
         while self.position.number < last.number {
             let Reported { changes, position, more: left } = self.read_on().await?;
@@ -255,13 +261,26 @@ impl Watch {
     async fn read_on(&mut self) -> Result<Reported> {
         self.follower.reading();
         let (collection, position) = (self.collection, self.position);
-        let after = async |tx: &mut TenantTx<Read>| (collection.after)(tx, position, Duration::MAX).await;
-        let told = {
-            let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
-            self.access.read(&self.of.store, after).await?
-        };
-        self.read = Instant::now();
-        Ok(told)
+        self.read_as_caller(|tx, access| (collection.after)(tx, access, position, Duration::MAX)).await
+    }
+
+    /// Reads what the caller may see at that moment: where their access turns out to have changed, it is read anew.
+    async fn read_as_caller<T, F>(&mut self, f: F) -> Result<T>
+    where
+        T: Send,
+        F: for<'t> Fn(&'t mut TenantTx<Read>, &'t Access) -> BoxFuture<'t, Result<T>> + Send + Sync,
+    {
+        let _reader = self.of.readers.acquire().await.map_err(Error::internal)?;
+        loop {
+            let caller = self.access.caller.clone();
+            let seen = caller.access();
+            let read = async |tx: &mut TenantTx<Read>| f(tx, seen).await;
+            let done = self.access.read(&self.of.store, read).await?;
+            if caller.is_as_decided_for(&self.access.caller) {
+                self.read = Instant::now();
+                return Ok(done);
+            }
+        }
     }
 
     /// Tells changes; whether there are more.
@@ -300,7 +319,8 @@ impl Watch {
     }
 
     fn token(&self, position: Position) -> Result<String> {
-        position.token(&self.of.master_key, self.access.caller.tenant_id(), self.collection.name)
+        let caller = &self.access.caller;
+        position.token(&self.of.master_key, caller.tenant_id(), &self.collection.topic(caller.user()))
     }
 }
 

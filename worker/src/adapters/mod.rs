@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::Deserialize;
 
+pub mod desk;
 pub mod hypervisor;
 pub mod mail;
+mod tls;
 
 /// A password; never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]

@@ -3,7 +3,6 @@
 mod cleanup;
 mod image_check;
 mod image_source;
-mod object_sweep;
 mod power_down;
 mod template;
 mod template_delete;
@@ -24,8 +23,8 @@ use std::fmt::Display;
 use chrono::TimeDelta;
 use virtualstack_model::Result;
 use virtualstack_model::compute::jobs::{
-    ConsoleTicketCleanup, ObjectSweep, TemplateDelete, TemplateImport, TemplateInventory, UploadExpiry, VmConsole,
-    VmCreate, VmDelete, VmJob, VmPower, VmPurge, VmResize, VmSnapshot,
+    ConsoleTicketCleanup, TemplateDelete, TemplateImport, TemplateInventory, UploadExpiry, VmConsole, VmCreate,
+    VmDelete, VmJob, VmPower, VmPurge, VmResize, VmSnapshot,
 };
 use virtualstack_model::compute::vm::{Size, VmState};
 use virtualstack_model::jobs::Job;
@@ -70,7 +69,6 @@ pub(crate) fn register(registry: &mut Registry, config: &Config) {
         .scheduled_and_on_start::<TemplateInventory>(config.inventory())
         .scheduled::<VmPurge>(config.housekeeping())
         .scheduled::<UploadExpiry>(config.housekeeping())
-        .scheduled::<ObjectSweep>(config.sweep())
         .scheduled::<ConsoleTicketCleanup>(config.housekeeping());
 }
 

@@ -17,6 +17,7 @@ use virtualstack_store::tx::error::LEASE_LOST;
 use virtualstack_store::tx::store::TxFn;
 use virtualstack_store::{MasterKey, Store, TenantTx, Write};
 
+use crate::adapters::desk::Desk;
 use crate::adapters::hypervisor::TaskRef;
 use crate::adapters::hypervisor::hypervisors::Hypervisors;
 use crate::adapters::hypervisor::import::{Attendance, Tasks};
@@ -32,6 +33,10 @@ pub(crate) struct Shared {
     pub(crate) hypervisors: Hypervisors,
     /// Where files of templates are kept.
     pub(crate) objects: Objects,
+    /// Where tickets are answered; None where that is here.
+    pub(crate) desk: Option<Arc<dyn Desk>>,
+    /// Who answers there, as tenants see it.
+    pub(crate) desk_staff_name: String,
     pub(crate) mailer: Arc<dyn Mailer>,
     /// What links in mails begin with.
     pub(crate) link_base: String,

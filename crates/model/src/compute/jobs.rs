@@ -184,8 +184,6 @@ pub struct TemplateDelete {
 scheduled_jobs! {
     /// Fails templates whose upload was left.
     UploadExpiry = "upload_expiry",
-    /// Removes objects that no row knows.
-    ObjectSweep = "object_sweep",
     /// Publishes the templates of the hypervisors.
     TemplateInventory = "template_inventory",
     /// Starts purges of deleted VMs that are due.

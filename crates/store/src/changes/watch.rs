@@ -15,6 +15,7 @@ use diesel_async::RunQueryDsl;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
+use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::TenantId;
 use virtualstack_model::log::ChangeKind;
 use virtualstack_model::{Error, Result};
@@ -39,11 +40,24 @@ pub trait Watched: DeserializeOwned + Send + 'static {
     /// The collection in full names.
     const COLLECTION: &'static str;
 
+    /// Whether members see those that are their own, so that tokens are theirs, too.
+    const OWN: bool = false;
+
+    /// Whether who has this access sees it: as in the list.
+    fn is_visible(&self, _access: &Access) -> bool {
+        true
+    }
+
     /// Its id; what a watch begins with is in their order.
     fn uuid(&self) -> Uuid;
 
     /// What a watch begins with: so many, of those with greater ids.
-    fn page<M: Mode>(tx: &mut TenantTx<M>, after: Uuid, limit: i64) -> impl Future<Output = Result<Vec<Self>>> + Send;
+    fn page<M: Mode>(
+        tx: &mut TenantTx<M>,
+        access: &Access,
+        after: Uuid,
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<Self>>> + Send;
 }
 
 /// What a read of the log gave.
@@ -152,9 +166,9 @@ pub struct Page<W> {
 }
 
 /// Reads a page of what there is, of those with greater ids. In a transaction that sees one moment only.
-pub async fn page<W: Watched, M: Mode>(tx: &mut TenantTx<M>, after: Uuid) -> Result<Page<W>> {
+pub async fn page<W: Watched, M: Mode>(tx: &mut TenantTx<M>, access: &Access, after: Uuid) -> Result<Page<W>> {
     let Log { head, at, .. } = Log::read(tx).await?;
-    let rows = W::page(tx, after, PAGE).await?;
+    let rows = W::page(tx, access, after, PAGE).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PAGE);
     let next = rows.last().filter(|_| full).map(W::uuid);
     Ok(Page { rows, position: Position { number: head, at }, next })
@@ -179,6 +193,7 @@ impl Row {
 /// What has changed since. A position that is no longer kept, or never was, is refused as the token that it came in.
 pub async fn after<W: Watched, M: Mode>(
     tx: &mut TenantTx<M>,
+    access: &Access,
     position: Position,
     max_age: Duration,
 ) -> Result<Batch<W>> {
@@ -205,12 +220,16 @@ pub async fn after<W: Watched, M: Mode>(
     // Where a batch stops short of the head, nobody knows when that was; it is no older than what was told before.
     let at = if end == log.head { log.at } else { position.at };
     let position = last.unwrap_or(Position { number: end, at });
-    let (mut changes, mut after) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    let (mut changes, mut resources) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows {
-        changes.extend(row.kind.map(|kind| (kind, row.position())));
-        after.extend(row.after);
+        let at = row.position();
+        let (Some(kind), Some(after)) = (row.kind, row.after) else { continue };
+        let resource: W = serde_json::from_value(after).map_err(Error::internal)?;
+        if resource.is_visible(access) {
+            changes.push((kind, at));
+            resources.push(resource);
+        }
     }
-    let resources = after.into_iter().map(serde_json::from_value).collect::<Result<_, _>>().map_err(Error::internal)?;
     Ok(Batch { changes, resources, position, more: position.number < log.head })
 }
 

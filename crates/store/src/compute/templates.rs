@@ -10,6 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use virtualstack_model::compute::id::TemplateId;
 use virtualstack_model::compute::template::{TemplateKind, TemplateScope, TemplateState};
+use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::{Error, Result};
 
@@ -126,7 +127,7 @@ impl Watched for Template {
     }
 
     /// The provider's too.
-    async fn page<M: Mode>(tx: &mut TenantTx<M>, after: Uuid, limit: i64) -> Result<Vec<Self>> {
+    async fn page<M: Mode>(tx: &mut TenantTx<M>, _: &Access, after: Uuid, limit: i64) -> Result<Vec<Self>> {
         table::table
             .filter(table::id.gt(TemplateId(after)))
             .order(table::id)

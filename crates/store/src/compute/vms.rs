@@ -13,6 +13,7 @@ use virtualstack_model::compute::id::{TemplateId, VmId};
 use virtualstack_model::compute::quota::Amounts;
 use virtualstack_model::compute::template::TemplateKind;
 use virtualstack_model::compute::vm::{PowerState, Size, VmState, time_limit};
+use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::{OperationId, TenantId, UserId};
 use virtualstack_model::log::{Change, ChangeKind, changed_fields};
 use virtualstack_model::operation::Verb;
@@ -155,7 +156,7 @@ impl Watched for Vm {
     }
 
     /// Deleted ones too, until they are purged.
-    async fn page<M: Mode>(tx: &mut TenantTx<M>, after: Uuid, limit: i64) -> Result<Vec<Self>> {
+    async fn page<M: Mode>(tx: &mut TenantTx<M>, _: &Access, after: Uuid, limit: i64) -> Result<Vec<Self>> {
         let tenant = tx.tenant();
         table::table
             .filter(table::tenant_id.eq(tenant).and(table::id.gt(VmId(after))))

@@ -5,7 +5,9 @@ mod compute;
 mod iam;
 pub mod migrate;
 pub mod reach;
+mod support;
 
 pub use audit::*;
 pub use compute::*;
 pub use iam::*;
+pub use support::*;

@@ -2,7 +2,7 @@
 
 mod announced;
 mod messages;
-mod piece;
+pub(crate) mod piece;
 pub(super) mod provider_templates;
 pub(super) mod quotas;
 pub(super) mod snapshots;

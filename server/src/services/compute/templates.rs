@@ -27,6 +27,7 @@ use crate::call::message::update_mask;
 use crate::call::write::Answer;
 use crate::config::Config;
 use crate::generated::virtualstack::compute::v1::TemplateService;
+use crate::services::incoming::Files;
 use crate::services::mutations::start;
 use crate::services::parts::Parts;
 
@@ -40,8 +41,8 @@ pub(crate) struct Templates {
 }
 
 impl Templates {
-    pub(crate) fn new(parts: &Parts, config: &Config) -> Self {
-        Self { store: parts.store.clone(), uploads: Uploads::new(parts, config), expiry: config.upload_expiry() }
+    pub(crate) fn new(parts: &Parts, config: &Config, files: Files) -> Self {
+        Self { store: parts.store.clone(), uploads: Uploads::new(parts, config, files), expiry: config.upload_expiry() }
     }
 }
 

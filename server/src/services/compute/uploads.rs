@@ -9,16 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming};
-use tonic_types::StatusExt as _;
+use tonic::Streaming;
 use tracing::Instrument as _;
 use uuid::Uuid;
 use virtualstack_model::compute::id::TemplateId;
-use virtualstack_model::error::Violation;
 use virtualstack_model::{Error, Result};
-use virtualstack_objects::{Class, Fault, Key, Objects};
+use virtualstack_objects::{Key, Objects};
 use virtualstack_proto::virtualstack::compute::v1::{UploadTemplateRequest, UploadTemplateResponse};
 use virtualstack_store::compute::template_uploads::{self, Begun, Bounds, Part};
 use virtualstack_store::tx::store::TxFn;
@@ -29,11 +27,8 @@ use super::piece::Piece;
 use crate::call::TenantCall;
 use crate::config::Config;
 use crate::layers::authorize::{Authorizer, StreamAccess};
+use crate::services::incoming::{self, Files, Incoming, broke_off, expect_only_bytes, of_storage};
 use crate::services::parts::Parts;
-use crate::shares::{Most, Places};
-
-/// Bytes a second in the long run, at least, once an upload has lasted as long as it may be idle.
-const LEAST_RATE: u64 = 16 * 1024;
 
 /// How often an upload is held on to while its bytes are slow.
 const RENEWAL: Duration = Duration::from_secs(10);
@@ -42,31 +37,18 @@ pub(crate) struct Uploads {
     store: Store,
     objects: Objects,
     authorizer: Arc<Authorizer>,
-    stopping: CancellationToken,
-    places: Places,
+    files: Files,
     bounds: Bounds,
-    /// How long the first message may take.
-    patience: Duration,
-    /// How long a client may send nothing after it.
-    idle: Duration,
 }
 
 impl Uploads {
-    pub(crate) fn new(parts: &Parts, config: &Config) -> Self {
-        let most = Most {
-            of_all: config.max_uploads,
-            of_tenant: config.max_uploads_per_tenant,
-            of_member: config.max_uploads_per_principal,
-        };
+    pub(crate) fn new(parts: &Parts, config: &Config, files: Files) -> Self {
         Self {
             store: parts.store.clone(),
             objects: parts.objects.clone(),
             authorizer: Arc::clone(&parts.authorizer),
-            stopping: parts.stopping.clone(),
-            places: Places::new("uploads under way", "TOO_MANY_UPLOADS", most),
+            files,
             bounds: Bounds { max_bytes: config.max_template_bytes, expiry: config.upload_expiry() },
-            patience: Duration::from_secs(config.request_body_seconds),
-            idle: Duration::from_secs(config.upload_idle_seconds),
         }
     }
 
@@ -75,14 +57,10 @@ impl Uploads {
         &self,
         call: TenantCall<Streaming<UploadTemplateRequest>>,
     ) -> Result<UploadTemplateResponse> {
-        if self.stopping.is_cancelled() {
-            return Err(stopping());
-        }
+        self.files.expect_open()?;
         let TenantCall { request: mut messages, caller, metadata } = call;
-        // Before anything is read: what has come of a message is kept until the rest has.
-        let place = self.places.of_member(caller.tenant_id(), caller.user())?;
-        let first = timeout(self.patience, messages.message()).await.map_err(|_| stalled(self.patience))?;
-        let first = first.map_err(|status| of_status(&status))?.unwrap_or_default();
+        let place = self.files.places.of_member(caller.tenant_id(), caller.user())?;
+        let first = self.files.first(&mut messages).await?;
         let id = TemplateId::parse("name", &first.name)?;
         let announced = Announced::of(&first.content_range, first.content_length)?;
         let mut access = self.authorizer.stream_access(caller, &metadata).await?;
@@ -104,7 +82,6 @@ impl Uploads {
             id,
             token,
             bounds,
-            idle: self.idle,
             announced,
             there,
             known: announced.coming.first_byte.map_or(0, |first| there - first),
@@ -112,10 +89,10 @@ impl Uploads {
             piece: Piece::default(),
             renewed: Instant::now(),
         };
-        let ends = Ends { stopping: self.stopping.clone(), gone: gone.clone() };
+        let rest = self.files.rest(messages, gone.clone());
         let work = async move {
             let _place = place;
-            writer.run(messages, first.body.unwrap_or_default().data, ends).await
+            writer.run(rest, first.body.unwrap_or_default().data).await
         };
         let work = tokio::spawn(work.in_current_span());
         // A call that is given up drops this.
@@ -123,12 +100,6 @@ impl Uploads {
         let received_bytes = work.await.map_err(Error::internal)??;
         Ok(UploadTemplateResponse { received_bytes })
     }
-}
-
-/// What ends an upload beside its client.
-struct Ends {
-    stopping: CancellationToken,
-    gone: CancellationToken,
 }
 
 /// The task that takes the bytes.
@@ -139,7 +110,6 @@ struct Writer {
     id: TemplateId,
     token: Uuid,
     bounds: Bounds,
-    idle: Duration,
     announced: Announced,
     /// Bytes of the file that are there.
     there: i64,
@@ -154,8 +124,8 @@ struct Writer {
 
 impl Writer {
     /// Takes bytes until something ends that, and keeps what has come in any case.
-    async fn run(mut self, messages: Streaming<UploadTemplateRequest>, first: Bytes, ends: Ends) -> Result<i64> {
-        let ended = self.receive(messages, first, ends).await;
+    async fn run(mut self, rest: Incoming<UploadTemplateRequest>, first: Bytes) -> Result<i64> {
+        let ended = self.receive(rest, first).await;
         let kept = self.keep().await;
         if let Err(error) = ended.and(kept) {
             let (id, token) = (self.id, self.token);
@@ -170,36 +140,28 @@ impl Writer {
         self.write(async |tx: &mut TenantTx<Write>| template_uploads::end(tx, id, token, total).await).await
     }
 
-    async fn receive(
-        &mut self,
-        mut messages: Streaming<UploadTemplateRequest>,
-        first: Bytes,
-        ends: Ends,
-    ) -> Result<()> {
-        let begun = Instant::now();
-        let mut heard = begun;
-        let mut received = first.len() as u64;
+    async fn receive(&mut self, mut rest: Incoming<UploadTemplateRequest>, first: Bytes) -> Result<()> {
+        rest.count(first.len())?;
         self.put_in(first).await?;
         loop {
             let message = tokio::select! {
                 biased;
-                () = ends.stopping.cancelled() => return Err(stopping()),
-                () = ends.gone.cancelled() => return Err(broke_off("the call was given up")),
                 () = sleep_until(self.renewed + RENEWAL) => {
                     self.renew().await?;
                     continue;
                 }
-                () = sleep_until(heard + self.idle) => return Err(stalled(self.idle)),
-                message = messages.message() => message.map_err(|status| of_status(&status))?,
+                message = rest.next() => message?,
             };
             let Some(message) = message else { return self.check_end() };
-            heard = Instant::now();
-            check_later(&message)?;
-            let data = message.body.unwrap_or_default().data;
-            received += data.len() as u64;
-            if heard - begun > self.idle + Duration::from_secs(received / LEAST_RATE) {
-                return Err(too_slow());
-            }
+            let UploadTemplateRequest { name, validate_only, content_range, content_length, body } = message;
+            expect_only_bytes([
+                ("name", !name.is_empty()),
+                ("validate_only", validate_only),
+                ("content_range", !content_range.is_empty()),
+                ("content_length", content_length != 0),
+            ])?;
+            let data = body.unwrap_or_default().data;
+            rest.count(data.len())?;
             self.put_in(data).await?;
         }
     }
@@ -287,80 +249,13 @@ impl Writer {
     }
 }
 
-/// Refuses a later message that says what the first one has to say.
-fn check_later(message: &UploadTemplateRequest) -> Result<()> {
-    let UploadTemplateRequest { name, validate_only, content_range, content_length, body: _ } = message;
-    let said = [
-        ("name", !name.is_empty()),
-        ("validate_only", *validate_only),
-        ("content_range", !content_range.is_empty()),
-        ("content_length", *content_length != 0),
-    ];
-    let violations = said.into_iter().filter(|(_, is_said)| *is_said);
-    let violations: Vec<_> = violations.map(|(field, _)| Violation::new(field, "is for the first message")).collect();
-    if violations.is_empty() { Ok(()) } else { Err(Error::invalid_all(violations)) }
-}
-
 /// Whether a piece was refused for good, so that no row can refer to its object. Of any other error that is not known.
 fn is_beyond_a_bound(error: &Error) -> bool {
     matches!(error, Error::QuotaExceeded { .. } | Error::ResourceExhausted { .. } | Error::FailedPrecondition { .. })
 }
 
-/// Removes objects that no row refers to. What is left of them is swept.
+/// Removes objects that no row refers to.
 async fn remove(objects: &Objects, parts: &[Part]) {
     let keys: Vec<Key> = parts.iter().filter_map(|part| part.object.parse().ok()).collect();
-    if let Err(fault) = objects.delete(&keys).await {
-        tracing::info!("{} objects are left to be swept: {}", keys.len(), fault.detail);
-    }
-}
-
-/// What is wrong with a message of the stream, or with the stream.
-fn of_status(status: &Status) -> Error {
-    let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
-    match status.code() {
-        Code::InvalidArgument if !violations.is_empty() => {
-            let violations = violations.into_iter().map(|of| Violation::new(&of.field, of.description));
-            Error::invalid_all(violations.collect())
-        }
-        Code::OutOfRange | Code::ResourceExhausted => {
-            Error::invalid("body", "comes in messages that are too large; send several")
-        }
-        _ => broke_off(status.message()),
-    }
-}
-
-fn broke_off(how: &str) -> Error {
-    Error::aborted("UPLOAD_INCOMPLETE", format!("the upload broke off: {how}; what came is kept"))
-}
-
-fn stalled(patience: Duration) -> Error {
-    let message = format!("no byte of the upload came for {} s; what came is kept", patience.as_secs());
-    Error::DeadlineExceeded { reason: "UPLOAD_STALLED", message }
-}
-
-fn too_slow() -> Error {
-    let message = format!("the upload is slower than {LEAST_RATE} bytes a second; what came is kept");
-    Error::DeadlineExceeded { reason: "UPLOAD_TOO_SLOW", message }
-}
-
-fn stopping() -> Error {
-    Error::Unavailable {
-        reason: "SERVER_STOPPING",
-        message: "this server is stopping; go on at another".to_owned(),
-        retry_after: Duration::from_secs(1),
-        source: None,
-    }
-}
-
-/// A fault of the store as the client hears it. What the store says is for the operator.
-fn of_storage(fault: Fault) -> Error {
-    tracing::warn!(class = ?fault.class, "the object store does not take a piece: {}", fault.detail);
-    let message = fault.message.to_owned();
-    let retry_after = Duration::from_secs(10);
-    match fault.class {
-        Class::Full => Error::ResourceExhausted { reason: "STORAGE_FULL", message, retry_after: Some(retry_after) },
-        Class::Retry | Class::Missing | Class::Permanent => {
-            Error::Unavailable { reason: "STORAGE_UNAVAILABLE", message, retry_after, source: None }
-        }
-    }
+    incoming::remove(objects, &keys).await;
 }

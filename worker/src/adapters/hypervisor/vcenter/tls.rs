@@ -1,40 +1,21 @@
 //! Whom a connection trusts: authorities for the vCenter, and for a host that takes disks the one certificate whose thumbprint
 //! the vCenter tells.
 
-use std::fs;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme, WantsVerifier};
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
 use super::config::{Config, ConfigError};
-
-fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions()
-}
+use crate::adapters::tls;
 
 /// Trusts the authorities of the settings, or the system's.
-pub(super) fn trusted(config: &Config) -> Result<rustls::ClientConfig, ConfigError> {
-    let broken = |e: &dyn std::fmt::Display| ConfigError::new("ca_file", e);
-    let builder = builder().map_err(|e| broken(&e))?;
-    let Some(file) = &config.ca_file else {
-        return Ok(builder.with_platform_verifier().map_err(|e| broken(&e))?.with_no_client_auth());
-    };
-    let pem = fs::read(file).map_err(|e| broken(&format_args!("{}: {e}", file.display())))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        roots.add(certificate.map_err(|e| broken(&e))?).map_err(|e| broken(&e))?;
-    }
-    if roots.is_empty() {
-        return Err(broken(&format_args!("{}: no certificate in it", file.display())));
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+pub(super) fn trusted(config: &Config) -> Result<ClientConfig, ConfigError> {
+    tls::trusted(config.ca_file.as_deref()).map_err(|error| ConfigError::new("ca_file", error))
 }
 
 /// The thumbprint that was met instead of the one that was expected.
@@ -44,7 +25,7 @@ pub(super) type Met = Arc<OnceLock<String>>;
 pub(super) fn pinned(thumbprint: &str) -> Result<(ClientConfig, Met), rustls::Error> {
     let met = Met::default();
     let verifier = Arc::new(Pinned::new(thumbprint, &met));
-    let config = builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let config = tls::builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     Ok((config, met))
 }
 

@@ -9,18 +9,29 @@
 use std::collections::HashSet;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use virtualstack_model::compute::jobs::ObjectSweep;
+use virtualstack_model::jobs::ObjectSweep;
 use virtualstack_model::{Error, Result};
 use virtualstack_objects::Key;
+use virtualstack_store::SystemTx;
 use virtualstack_store::compute::template_uploads;
+use virtualstack_store::support::attachments;
 
+use crate::config::Config;
+use crate::engine::registry::Registry;
 use crate::engine::task::{Next, Task, TaskContext};
 
-/// What our keys begin with. What else is in the storage may be somebody else's.
-const OURS: [&str; 2] = ["templates/", "checks/"];
+/// What our keys begin with: each module's, and those of checks of the storage. What else is there may be somebody else's.
+const OURS: [&str; 3] = [TEMPLATES, ATTACHMENTS, "checks/"];
+
+const TEMPLATES: &str = "templates/";
+const ATTACHMENTS: &str = "attachments/";
 
 /// Objects that are looked up at once.
 const PAGE: usize = 1000;
+
+pub(crate) fn register(registry: &mut Registry, config: &Config) {
+    registry.scheduled::<ObjectSweep>(config.sweep());
+}
 
 impl Task for ObjectSweep {
     async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
@@ -43,7 +54,7 @@ impl Task for ObjectSweep {
             after = Some(last.key.clone());
             let old = page.into_iter().filter(|listed| listed.modified + age < context.now());
             let old: Vec<Key> = old.map(|listed| listed.key).collect();
-            let orphans = without_row(context, old).await?;
+            let orphans = without_row(context, ours, old).await?;
             if orphans.is_empty() {
                 continue;
             }
@@ -64,9 +75,13 @@ impl Task for ObjectSweep {
 }
 
 /// Those of these objects that no row knows.
-async fn without_row(context: &TaskContext<'_>, keys: Vec<Key>) -> Result<Vec<Key>> {
+async fn without_row(context: &TaskContext<'_>, ours: &str, keys: Vec<Key>) -> Result<Vec<Key>> {
     let names: Vec<_> = keys.iter().map(Key::to_string).collect();
-    let known = async |tx: &mut _| template_uploads::known(tx, &names).await;
+    let known = async |tx: &mut SystemTx| match ours {
+        TEMPLATES => template_uploads::known(tx, &names).await,
+        ATTACHMENTS => attachments::known(tx, &names).await,
+        _ => Ok(Vec::new()),
+    };
     let known = context.store().system(crate::reconciler::reconciler(), known).await?;
     let known: HashSet<_> = known.into_iter().collect();
     Ok(keys.into_iter().filter(|key| !known.contains(key.as_str())).collect())

@@ -1,0 +1,9 @@
+//! Tickets.
+
+pub(crate) mod attachments;
+mod download;
+mod messages;
+mod names;
+pub(crate) mod tenant_attachments;
+pub(crate) mod tenant_tickets;
+pub(crate) mod tickets;

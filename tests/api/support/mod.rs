@@ -1,0 +1,4 @@
+//! The module support as clients see it.
+
+mod attachments;
+mod tickets;
