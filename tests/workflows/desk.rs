@@ -242,6 +242,27 @@ async fn conforms(there: bool) {
     assert_eq!(upload.body("a log").send().await.expect("a reply").status(), 200);
     world.staff_see(&ticket, |seen| seen.files == 1).await;
 
+    let at = world.theirs(&ticket).await;
+    match &world.staff {
+        Staff::Here(rest) => {
+            let upload = rest.request("POST", &format!("/v1/{at}/attachments:upload?fileName=fix.txt"));
+            assert_eq!(upload.body("a fix").send().await.expect("a reply").status(), 200);
+        }
+        Staff::There(desk) => {
+            let file = json!({"name": "fix.txt", "content_type": "text/html", "content": "YSBmaXg="});
+            let body = json!({"body": "See the file", "private": false, "attachments": [file]});
+            desk.control(&format!("tickets/{at}/note"), body).await;
+        }
+    }
+    let there_is = "SELECT count(*) FROM support.ticket_attachments WHERE file_name = 'fix.txt' AND author_id IS NULL";
+    super::tasks::becomes(&world.plane, there_is, 1).await;
+    let files = world.call("GET", &format!("{ticket}/attachments?filter=fileName%3Dfix.txt"), Value::Null).await;
+    let fix = &files["attachments"][0];
+    assert_eq!((&fix["contentType"], &fix["author"]), (&json!("text/plain"), &json!("provider")));
+    let fix = format!("/v1/{}:download", fix["name"].as_str().expect("a name"));
+    let got = world.rest.request("GET", &fix).send().await.expect("a reply").bytes().await.expect("bytes");
+    assert_eq!(&got[..], b"a fix");
+
     let desk = world.call("GET", &ticket, Value::Null).await["desk"].clone();
     assert_eq!(desk["error"], "");
     if there {
@@ -251,8 +272,10 @@ async fn conforms(there: bool) {
     }
     // Nothing comes back as an echo.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(world.bodies(&ticket).await, ["first & <b>", "second", "an answer & <i>", "third"]);
-    assert_eq!(world.seen(&ticket).await.said.len(), 5);
+    let mut said = vec!["first & <b>", "second", "an answer & <i>", "third"];
+    said.extend(there.then_some("See the file"));
+    assert_eq!(world.bodies(&ticket).await, said);
+    assert_eq!(world.seen(&ticket).await.files, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,13 +12,13 @@ use std::collections::HashSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use virtualstack_model::Result;
 use virtualstack_model::id::TenantId;
-use virtualstack_model::log::{Actor, Audit, Outcome};
 use virtualstack_model::support::id::TicketId;
 use virtualstack_model::support::ticket::{TicketPriority, TicketState};
 use virtualstack_store::SystemTx;
 use virtualstack_store::support::desk::{self as store, Received, Twin};
 use virtualstack_store::support::tickets;
 
+use super::desk_files::{self as files, audit};
 use super::desk_problem::Problem;
 use crate::adapters::desk::{Desk, Remote};
 use crate::engine::task::TaskContext;
@@ -89,6 +89,10 @@ async fn hear(
             context.commit("heard", pair).await?;
             continue;
         }
+        // First its files: once the comment is known, nobody looks for them.
+        for file in &comment.files {
+            files::take(context, desk, (tenant, id), file, comment.internal).await?;
+        }
         let body = if comment.body.is_empty() { "(no text)".to_owned() } else { comment.body };
         let received = Received {
             remote_id: comment.id,
@@ -151,16 +155,4 @@ async fn follow(
     };
     *twin = context.commit("follow", follow).await?;
     Ok(())
-}
-
-fn audit(id: TicketId) -> Audit {
-    Audit {
-        action: "desk_poll".to_owned(),
-        actor: Actor::System("desk"),
-        resource: id.name(),
-        request_id: String::new(),
-        client_address: None,
-        traceparent: None,
-        outcome: Outcome::Done,
-    }
 }

@@ -18,7 +18,7 @@ use crate::schema::{
 };
 use crate::support::comments::{self as public, Comment};
 use crate::support::staff_comments::StaffComment;
-use crate::support::staff_files::StaffAttachment;
+use crate::support::staff_files::{self, StaffAttachment};
 use crate::support::tickets::{self as ours, Event, Ticket, Visible};
 use crate::tx::error::from_diesel;
 use crate::tx::{SystemTx, TenantTx, Write};
@@ -326,6 +326,16 @@ pub async fn receive(
         ours::update(inside, &before, &mut after, event, None).await
     };
     tx.enter(tenant, audit, answer).await
+}
+
+/// Adds a file of the desk's, whose bytes are there, once; whether it did.
+pub async fn receive_file(tx: &mut SystemTx, audit: &Audit, remote_id: &str, file: &StaffAttachment) -> Result<bool> {
+    let (tenant, ticket) = (file.tenant_id, file.ticket_id);
+    if !pair(tx, (tenant, ticket), file.id.0, remote_id).await? {
+        return Ok(false);
+    }
+    staff_files::put(tx, audit, file).await?;
+    Ok(true)
 }
 
 /// Puts a ticket in the state and priority that the desk gives it.

@@ -31,6 +31,9 @@ pub trait Desk: Send + Sync + 'static {
     /// Says something of a ticket; its id there.
     async fn comment(&self, id: &str, comment: &NewComment) -> Result<String, Fault>;
 
+    /// The bytes of a file, if they are no more than so many.
+    async fn fetch(&self, file: &RemoteFile, most: u64) -> Result<Bytes, Fault>;
+
     /// Tickets that have changed since a time of the desk's clock, oldest change first, deleted ones among them.
     async fn changed_since(&self, since: DateTime<Utc>) -> Result<Vec<Remote>, Fault>;
 
@@ -103,6 +106,15 @@ pub struct RemoteComment {
     pub internal: bool,
     /// Whether the requester says it.
     pub by_requester: bool,
+    pub files: Vec<RemoteFile>,
+}
+
+/// A file that came with something that was said.
+#[derive(Clone, Debug)]
+pub struct RemoteFile {
+    pub id: String,
+    pub name: String,
+    pub url: String,
 }
 
 /// Why a desk did not do something.

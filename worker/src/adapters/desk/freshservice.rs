@@ -4,7 +4,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::TryStreamExt as _;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
@@ -15,7 +17,7 @@ use virtualstack_model::support::id::TicketId;
 use virtualstack_model::support::ticket::{TicketPriority, TicketState};
 
 use super::config::{Config, ConfigError};
-use super::contract::{Change, Class, Desk, Fault, NewComment, NewTicket, Remote, RemoteComment};
+use super::contract::{Change, Class, Desk, Fault, NewComment, NewTicket, Remote, RemoteComment, RemoteFile};
 use super::html;
 use crate::adapters::tls;
 
@@ -67,6 +69,15 @@ struct Conversation {
     private: bool,
     #[serde(default)]
     incoming: bool,
+    #[serde(default)]
+    attachments: Vec<Attachment>,
+}
+
+#[derive(Deserialize)]
+struct Attachment {
+    id: u64,
+    name: String,
+    attachment_url: String,
 }
 
 impl Freshservice {
@@ -257,16 +268,7 @@ impl Desk for Freshservice {
             let reply = self.call(Method::GET, &path, &query, |request| request).await?;
             let said: Vec<Conversation> = field(reply, "conversations")?;
             let full = said.len() == PAGE;
-            all.extend(said.into_iter().map(|said| {
-                let (body, ours) = html::to_text(said.body.as_deref().unwrap_or_default());
-                RemoteComment {
-                    id: said.id.to_string(),
-                    ours,
-                    body,
-                    internal: said.private,
-                    by_requester: said.incoming,
-                }
-            }));
+            all.extend(said.into_iter().map(heard));
             if !full {
                 break;
             }
@@ -299,6 +301,26 @@ impl Desk for Freshservice {
         Ok(said.id.to_string())
     }
 
+    async fn fetch(&self, file: &RemoteFile, most: u64) -> Result<Bytes, Fault> {
+        let url = Url::parse(&file.url).map_err(|error| refused(&error.to_string()))?;
+        // Files may lie elsewhere, where our key is none of anybody's business; but not in the clear.
+        if url.scheme() != "https" && url.origin() != self.base.origin() {
+            return Err(refused("a file of the desk's is not behind https"));
+        }
+        let reply = self.http.get(url).send().await.map_err(|error| retry(&error.without_url().to_string()))?;
+        if !reply.status().is_success() {
+            return Err(self.fault(reply.status(), reply).await);
+        }
+        let (mut stream, mut bytes) = (reply.bytes_stream(), Vec::new());
+        while let Some(piece) = stream.try_next().await.map_err(|error| retry(&error.without_url().to_string()))? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() as u64 > most {
+                return Err(refused("a file of the desk's is larger than files of tickets may be"));
+            }
+        }
+        Ok(bytes.into())
+    }
+
     async fn changed_since(&self, since: DateTime<Utc>) -> Result<Vec<Remote>, Fault> {
         let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
         let order = [("updated_since", &*since), ("order_by", "updated_at"), ("order_type", "asc")];
@@ -312,6 +334,20 @@ impl Desk for Freshservice {
 
     fn skew(&self) -> TimeDelta {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).skew
+    }
+}
+
+/// What was said, as we take it over.
+fn heard(said: Conversation) -> RemoteComment {
+    let (body, ours) = html::to_text(said.body.as_deref().unwrap_or_default());
+    let file = |file: Attachment| RemoteFile { id: file.id.to_string(), name: file.name, url: file.attachment_url };
+    RemoteComment {
+        id: said.id.to_string(),
+        ours,
+        body,
+        internal: said.private,
+        by_requester: said.incoming,
+        files: said.attachments.into_iter().map(file).collect(),
     }
 }
 
