@@ -31,6 +31,7 @@ const NOT_PURGED: &[(&str, &str)] = &[
 /// Resources that have no row in `resources::ROWS`, and why.
 const WITHOUT_ROW: &[(&str, &str)] = &[
     ("providerTemplates", "they are of no tenant; whether one may use them is told of templates"),
+    ("notifications", "they belong to accounts, who see them all"),
     ("sessions", "they belong to accounts and are looked for there"),
     ("tenants/tickets", "operators name a tenant's so, which are looked for within it"),
     ("tenants/tickets/attachments", "likewise"),
@@ -73,6 +74,10 @@ const UNIQUE_UNTOLD: &[(&str, &str)] = &[
     ("desk_items_remote", "put by ON CONFLICT"),
     ("desk_tickets_pkey", "put by ON CONFLICT"),
     ("desk_tickets_remote", "of a number that the desk has made"),
+    ("cursors_pkey", "put by ON CONFLICT"),
+    ("notices_pkey", "of an id made by us"),
+    ("notices_source", "put by ON CONFLICT"),
+    ("quota_marks_pkey", "put by ON CONFLICT"),
     ("ticket_staff_pkey", "put by ON CONFLICT"),
     ("ticket_usage_pkey", "put by ON CONFLICT"),
     ("tickets_number", "given by a row that is locked"),

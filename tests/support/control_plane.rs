@@ -156,6 +156,7 @@ impl ControlPlane {
             heartbeat_ms: self.lease_ms / 4,
             poll_ms: 100,
             task_poll_ms: 20,
+            notify_seconds: 1,
             desk_send_seconds: 1,
             desk_poll_seconds: 1,
             desk_search_delay_seconds: 0,

@@ -7,6 +7,7 @@ mod deadlines;
 mod desk;
 mod faults;
 mod graceful;
+mod notices;
 mod resize;
 mod snapshots;
 mod tasks;

@@ -25,6 +25,8 @@ pub struct Config {
     pub address_wait_seconds: u32,
     /// Seconds that a deleted VM is kept.
     pub undelete_window_seconds: u32,
+    /// Seconds between looks for what members are to be told.
+    pub notify_seconds: u32,
     /// Seconds between looks for tickets that the desk is to have, and between reads of the desk.
     pub desk_send_seconds: u32,
     pub desk_poll_seconds: u32,
@@ -53,6 +55,7 @@ impl Default for Config {
             task_poll_ms: 500,
             address_wait_seconds: 30,
             undelete_window_seconds: 7 * 24 * 3600,
+            notify_seconds: 5,
             desk_send_seconds: 5,
             desk_poll_seconds: 60,
             desk_search_delay_seconds: 120,
@@ -65,6 +68,10 @@ impl Default for Config {
 }
 
 impl Config {
+    pub(crate) fn notify(&self) -> TimeDelta {
+        TimeDelta::seconds(self.notify_seconds.into())
+    }
+
     pub(crate) fn desk_send(&self) -> TimeDelta {
         TimeDelta::seconds(self.desk_send_seconds.into())
     }

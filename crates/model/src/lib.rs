@@ -20,4 +20,6 @@ pub mod compute;
 
 pub mod support;
 
+pub mod notifications;
+
 pub use error::{Error, Result};

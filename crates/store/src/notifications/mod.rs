@@ -1,0 +1,4 @@
+//! What members are told personally.
+
+pub mod notices;
+pub mod sources;

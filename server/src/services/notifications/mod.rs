@@ -1,0 +1,3 @@
+//! What members are told.
+
+pub(crate) mod notices;

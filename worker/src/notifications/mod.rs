@@ -1,0 +1,12 @@
+//! What members are told.
+
+mod notify;
+
+use virtualstack_model::notifications::jobs::Notify;
+
+use crate::config::Config;
+use crate::engine::registry::Registry;
+
+pub(crate) fn register(registry: &mut Registry, config: &Config) {
+    registry.scheduled::<Notify>(config.notify());
+}
