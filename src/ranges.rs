@@ -39,6 +39,7 @@ pub(crate) const RANGES: &[Range] = &[
     Range("server.max_downloads_per_principal", 1.0, MANY),
     Range("server.max_attachment_bytes_per_tenant", 0.0, 100.0 * TIB),
     Range("server.max_open_tickets_per_tenant", 1.0, MANY),
+    Range("server.tickets_per_tenant_per_hour", 1.0, MANY),
     Range("server.ticket_comments_per_tenant_per_hour", 1.0, MANY),
     Range("server.ticket_reopen_seconds", 0.0, YEAR),
     Range("server.default_timeout_seconds", 1.0, HOUR),

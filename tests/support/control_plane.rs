@@ -159,7 +159,6 @@ impl ControlPlane {
             notify_seconds: 1,
             desk_send_seconds: 1,
             desk_poll_seconds: 1,
-            desk_search_delay_seconds: 0,
             address_wait_seconds: 1,
             ..Default::default()
         };

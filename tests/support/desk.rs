@@ -60,7 +60,7 @@ impl DeskStandIn {
             url: Some(self.url.clone()),
             api_key: Some(Password(KEY.to_owned())),
             pause_seconds: 1,
-            timeout_seconds: 5,
+            timeout_seconds: 1,
             search_delay_seconds: 0,
             ..Config::default()
         };

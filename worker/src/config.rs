@@ -30,9 +30,6 @@ pub struct Config {
     /// Seconds between looks for tickets that the desk is to have, and between reads of the desk.
     pub desk_send_seconds: u32,
     pub desk_poll_seconds: u32,
-    /// Seconds until what was put into the desk is found by a search. It is a setting of the desk.
-    #[serde(skip)]
-    pub desk_search_delay_seconds: u32,
     /// Seconds after which a resolved ticket is closed.
     pub ticket_close_seconds: u32,
     /// Seconds between readings of the hypervisors' templates.
@@ -58,7 +55,6 @@ impl Default for Config {
             notify_seconds: 5,
             desk_send_seconds: 5,
             desk_poll_seconds: 60,
-            desk_search_delay_seconds: 120,
             ticket_close_seconds: 14 * 24 * 3600,
             inventory_seconds: 60,
             housekeeping_seconds: 60,
@@ -78,10 +74,6 @@ impl Config {
 
     pub(crate) fn desk_poll(&self) -> TimeDelta {
         TimeDelta::seconds(self.desk_poll_seconds.into())
-    }
-
-    pub(crate) fn desk_search_delay(&self) -> TimeDelta {
-        TimeDelta::seconds(self.desk_search_delay_seconds.into())
     }
 
     pub(crate) fn ticket_close(&self) -> TimeDelta {

@@ -10,7 +10,7 @@ use virtualstack_model::support::id::{TicketAttachmentId, TicketId};
 use virtualstack_model::{Error, Result};
 use virtualstack_objects::Key;
 use virtualstack_store::SystemTx;
-use virtualstack_store::support::desk as store;
+use virtualstack_store::support::desk::{self as store, Author, TwinKey};
 use virtualstack_store::support::staff_files::StaffAttachment;
 
 use super::desk_problem::Problem;
@@ -22,13 +22,14 @@ use crate::reconciler::reconciler;
 pub(super) async fn take(
     context: &TaskContext<'_>,
     desk: &dyn Desk,
-    (tenant, ticket): (TenantId, TicketId),
+    key: TwinKey<'_>,
     remote: &RemoteFile,
-    internal: bool,
+    (author, internal): (&Author, bool),
 ) -> Result<(), Problem> {
+    let TwinKey { tenant, ticket, .. } = key;
     let remote_id = format!("file {}", remote.id);
     let ids = [remote_id.clone()];
-    let known = async |tx: &mut _| store::known(tx, &ids).await;
+    let known = async |tx: &mut SystemTx| store::known(tx, desk.name(), &ids).await;
     if !context.store().system(reconciler(), known).await?.is_empty() {
         return Ok(());
     }
@@ -36,12 +37,12 @@ pub(super) async fn take(
     let bytes = match context.call("fetch", desk.fetch(remote, MAX_BYTES.unsigned_abs())).await {
         Ok(bytes) => bytes,
         Err(Fault { class: Class::Refused | Class::Missing, message }) => {
-            return leave(context, (tenant, ticket), id, &remote_id, &message).await;
+            return leave(context, key, id, &remote_id, &message).await;
         }
         Err(fault) => return Err(Problem::Desk(fault)),
     };
     if bytes.is_empty() {
-        return leave(context, (tenant, ticket), id, &remote_id, "it is empty").await;
+        return leave(context, key, id, &remote_id, "it is empty").await;
     }
     let keys = put(context, (tenant, id), &bytes).await?;
     let file = StaffAttachment {
@@ -52,19 +53,19 @@ pub(super) async fn take(
         size_bytes: i64::try_from(bytes.len()).map_err(Error::internal)?,
         content_type: attachment::sniff(&bytes[..bytes.len().min(HEAD)]).to_owned(),
         sha256: format!("{:x}", Bytes::copy_from_slice(&Sha256::digest(&bytes))),
-        author_id: None,
-        author_name: context.shared.desk_staff_name.clone(),
+        author_id: author.user,
+        author_name: author.name.clone(),
         internal,
         created_at: context.now(),
     };
     let audit = audit(ticket);
-    let receive = async |tx: &mut SystemTx| store::receive_file(tx, &audit, &remote_id, &file).await;
+    let receive = async |tx: &mut SystemTx| store::receive_file(tx, &audit, key, &remote_id, &file).await;
     match context.commit("file", receive).await {
         Ok(true) => return Ok(()),
         Ok(false) => {}
         // The ticket is closed, or has as many files as it may have.
         Err(Error::FailedPrecondition { message, .. }) => {
-            leave(context, (tenant, ticket), id, &remote_id, &message).await?;
+            leave(context, key, id, &remote_id, &message).await?;
         }
         Err(error) => return Err(Problem::Here(error)),
     }
@@ -77,13 +78,13 @@ pub(super) async fn take(
 /// Leaves a file where it is, for good.
 async fn leave(
     context: &TaskContext<'_>,
-    (tenant, ticket): (TenantId, TicketId),
+    key: TwinKey<'_>,
     id: TicketAttachmentId,
     remote_id: &str,
     why: &str,
 ) -> Result<(), Problem> {
-    tracing::warn!(%ticket, why, "a file of the desk's is left there");
-    let pair = async |tx: &mut SystemTx| store::pair(tx, (tenant, ticket), id.0, remote_id).await;
+    tracing::warn!(ticket = %key.ticket, why, "a file of the desk's is left there");
+    let pair = async |tx: &mut SystemTx| store::pair(tx, key, id.0, remote_id).await;
     context.commit("file", pair).await?;
     Ok(())
 }

@@ -120,11 +120,9 @@ pub async fn add(tx: &mut SystemTx, work: &Work<'_>, file: &StaffAttachment) -> 
 
 /// Writes the row of a file, in its tenant where that sees it.
 pub(super) async fn put(tx: &mut SystemTx, audit: &Audit, file: &StaffAttachment) -> Result<()> {
-    let StaffAttachment { tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_name, .. } =
-        file.clone();
-    let created_at = file.created_at;
+    let StaffAttachment { tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, .. } = file.clone();
+    let StaffAttachment { author_id, author_name, created_at, .. } = file.clone();
     if !file.internal {
-        let author_id = None;
         let attachment = Attachment {
             tenant_id,
             id,
