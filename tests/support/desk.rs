@@ -80,6 +80,18 @@ impl DeskStandIn {
         reply.json().await.expect("JSON")
     }
 
+    /// Has so many tickets written there that are not ours.
+    pub(crate) async fn others(&self, many: u32) {
+        for number in 0..many {
+            let body = json!({"subject": format!("other {number}"), "description": "none of ours",
+                "email": "somebody@elsewhere.example", "status": 2, "priority": 1, "source": 2});
+            let put = self.http.post(format!("{}/api/v2/tickets", self.url)).basic_auth(KEY, Some("X")).json(&body);
+            let reply = put.send().await.expect("a reply");
+            let status = reply.status();
+            assert_eq!(status, 201, "{}", reply.text().await.unwrap_or_default());
+        }
+    }
+
     /// Its tickets that bear our id.
     pub(crate) async fn twins(&self, ticket: &str) -> Vec<Value> {
         let tag = json!(format!("vs-{}", ticket.trim_start_matches("tickets/")));

@@ -5,6 +5,7 @@ mod consoles;
 mod crash;
 mod deadlines;
 mod desk;
+mod desk_trouble;
 mod faults;
 mod graceful;
 mod notices;

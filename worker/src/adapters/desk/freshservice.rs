@@ -99,7 +99,8 @@ impl Freshservice {
             .timeout(Duration::from_secs(config.timeout_seconds))
             .build()
             .map_err(|error| ConfigError::new("url", error))?;
-        let name = format!("freshservice {}", base.host_str().unwrap_or_default());
+        let port = base.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let name = format!("freshservice {}{port}", base.host_str().unwrap_or_default());
         Ok(Self { config: config.clone(), base, name, http, state: Mutex::default() })
     }
 
