@@ -89,6 +89,7 @@ pub(crate) const RANGES: &[Range] = &[
     Range("gateway.max_uploads_per_address", 1.0, MANY),
     Range("worker.concurrency", 1.0, 1000.0),
     Range("worker.mail_concurrency", 1.0, 1000.0),
+    Range("worker.mail_pause_seconds", 0.0, DAY),
     Range("worker.notify_seconds", 1.0, HOUR),
     Range("worker.desk_send_seconds", 1.0, HOUR),
     Range("worker.desk_poll_seconds", 1.0, HOUR),

@@ -238,6 +238,7 @@ fn many_logins() -> virtualstack_server::Config {
         auth_per_minute: 10_000,
         auth_per_address_per_minute: 10_000,
         mails_per_address_per_hour: 10_000,
+        tickets_per_tenant_per_hour: 10_000,
         ..Default::default()
     }
 }

@@ -7,9 +7,12 @@ use bytes::Bytes;
 use prost_reflect::MethodDescriptor;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use virtualstack_model::id::{TenantId, UserId};
+use virtualstack_model::notifications::kind::NotificationKind;
+use virtualstack_store::notifications::unsubscribe;
 
 use super::calls::{call, rpcs, texts, told};
-use crate::support::{ControlPlane, DEMO, Database, PASSWORD, Session};
+use crate::support::{ControlPlane, DEMO, Database, PASSWORD, Session, master_key};
 
 /// What a sample can name: things of one tenant, or things that are nowhere.
 #[derive(Clone, Debug)]
@@ -278,6 +281,25 @@ const SAMPLES: &[(&str, Sample)] = &[
         "virtualstack.notifications.v1.NotificationService.MarkAllNotificationsRead",
         NotByTenantId("it marks the caller's own", |_| json!({})),
     ),
+    (
+        "virtualstack.notifications.v1.NotificationService.GetNotificationPreferences",
+        NotByTenantId("they are the caller's own", |_| json!({"name": "users/me/notificationPreferences"})),
+    ),
+    (
+        "virtualstack.notifications.v1.NotificationService.UpdateNotificationPreferences",
+        NotByTenantId(
+            "they are the caller's own",
+            |_| json!({"notificationPreferences": {"name": "users/me/notificationPreferences", "language": "de"}}),
+        ),
+    ),
+    (
+        "virtualstack.notifications.v1.NotificationService.ShowUnsubscribe",
+        NotByTenantId("the member is that of the token", |ids| json!({"token": unsubscribe_token(ids)})),
+    ),
+    (
+        "virtualstack.notifications.v1.NotificationService.Unsubscribe",
+        NotByTenantId("the member is that of the token", |ids| json!({"token": unsubscribe_token(ids)})),
+    ),
     ("virtualstack.watch.v1.WatchService.WatchTickets", List(|_| json!({}))),
     ("virtualstack.compute.v1.TemplateService.DeleteTemplate", ById(user_template)),
     ("virtualstack.compute.v1.TemplateService.GetTemplate", ById(user_template)),
@@ -472,8 +494,12 @@ const SAMPLES: &[(&str, Sample)] = &[
 const JOBS: &str = "background_jobs.jobs";
 
 /// Machinery with rows of tenants, and the column that says whose.
-const MACHINERY: [(&str, &str); 3] =
-    [(JOBS, "group_key"), ("iam.refresh_tokens", "tenant_id"), ("notifications.notices", "tenant_id")];
+const MACHINERY: [(&str, &str); 4] = [
+    (JOBS, "group_key"),
+    ("iam.refresh_tokens", "tenant_id"),
+    ("notifications.notices", "tenant_id"),
+    ("notifications.preferences", "tenant_id"),
+];
 
 /// Tables of tenants that may change while another tenant works, and why.
 const NOT_COMPARED: &[(&str, &str)] = &[];
@@ -517,6 +543,12 @@ fn attachment(ids: &Ids) -> Value {
 
 fn tenant_attachment(ids: &Ids) -> Value {
     json!({"name": format!("{}/attachments/{}", tenant_ticket_name(ids), ids.attachment)})
+}
+
+fn unsubscribe_token(ids: &Ids) -> String {
+    let id = |text: &str| text.parse().expect("an id");
+    let (tenant, user) = (TenantId(id(&ids.tenant)), UserId(id(&ids.user)));
+    unsubscribe::token(&master_key(), tenant, user, NotificationKind::TicketAnswered).expect("a token")
 }
 
 fn notification(ids: &Ids) -> Value {
@@ -710,8 +742,9 @@ impl World {
             "INSERT INTO iam.api_keys (tenant_id, id, owner_id, display_name, public_id, permissions, digest) \
                 SELECT m.tenant_id, '{api_key}', m.id, 'ci', right(replace('{api_key}', '-', ''), 16), '{{vm:read}}', '\\x' \
                 FROM iam.memberships m WHERE {member}; \
-             INSERT INTO notifications.notices (account_id, id, tenant_id, user_id, kind, source, title, body, severity, resource) \
-                SELECT m.account_id, '{notification}', m.tenant_id, m.id, 'TICKET_ANSWERED', '{notification}', 'x', 'x', 'INFO', 'x' \
+             INSERT INTO notifications.notices (account_id, id, tenant_id, user_id, kind, source, title, body, severity, resource, \
+                in_app, mail_due) SELECT m.account_id, '{notification}', m.tenant_id, m.id, 'TICKET_ANSWERED', '{notification}', 'x', 'x', \
+                'INFO', 'x', true, false \
                 FROM iam.memberships m WHERE {member}; \
              INSERT INTO iam.sessions (id, account_id, expires_at) \
                 SELECT '{session_id}', m.account_id, now() + interval '1 hour' FROM iam.memberships m WHERE {member}"

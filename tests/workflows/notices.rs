@@ -11,7 +11,7 @@ use virtualstack_worker::adapters::hypervisor::FaultClass;
 use super::tasks::becomes;
 use super::{behind, quick};
 use crate::api::refused;
-use crate::support::{Call, ControlPlane, Crash, CrashProbe, DEMO, Rest, When, system, test_fault};
+use crate::support::{ADMIN, Call, ControlPlane, Crash, CrashProbe, DEMO, Rest, When, system, test_fault};
 
 async fn get(rest: &Rest, path: &str) -> Value {
     let (status, reply) = rest.call("GET", &format!("/v1/{path}"), None).await;
@@ -138,6 +138,28 @@ async fn failures_keys_quotas_and_guests_are_told() {
     let told = get(&rest, "notifications").await["notifications"][0].clone();
     assert_eq!(told["body"], "91 of 100 memoryMib are used.");
 
+    // Who has invited is told that somebody came, and by mail.
+    let roles = get(&rest, "roles").await["roles"].clone();
+    let user =
+        roles.as_array().expect("roles").iter().find(|role| role["displayName"] == "user").expect("a role")["name"].clone();
+    post(&rest, "invitations", json!({"email": "guest@example.com", "role": user})).await;
+    let invitation = plane.next_mail_to("guest@example.com").await;
+    let token = invitation.lines().find(|line| line.starts_with("vsi_")).expect("a token");
+    let accept = json!({"token": token, "password": "correct horse battery staple", "displayName": "Guest"});
+    let accepted = Rest::new(&plane.http, None).call("POST", "/v1/invitations:accept", Some(accept)).await;
+    assert_eq!(accepted.0, 200, "{}", accepted.1);
+    becomes(&plane, &count("INVITATION_ACCEPTED"), 1).await;
+    // Each of them by mail, once.
+    let to = ADMIN;
+    for said in ["ends on", "An invitation was accepted", "90 of 100 memoryMib", "failed"] {
+        let begun = std::time::Instant::now();
+        while !plane.mail_to(to).iter().any(|mail| mail.contains(said)) {
+            assert!(begun.elapsed().as_secs() < 30, "no mail says {said}: {:?}", plane.mail_to(to));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(plane.mail_to(to).iter().filter(|mail| mail.contains(said)).count(), 1, "{said}");
+    }
+
     let before = kinds(&rest).await.len();
     post(&rest, "notifications:markAllRead", json!({})).await;
     let after = get(&rest, "notifications").await;
@@ -178,4 +200,85 @@ async fn who_tells_may_die_at_every_point() {
         assert_eq!(plane.database.count(&count("TICKET_ANSWERED")).await, expected);
         survivor.drain().await;
     }
+}
+
+/// Mails go to whom it concerns, in their language, one for a burst; and end with a click.
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_tell_of_it_until_their_reader_wants_no_more() {
+    let (plane, tenant) = behind(quick(), |_, _| Ok(())).await;
+    let member = plane.member("user@example.com", DEMO, "user").await;
+    let (rest, staff) = (member.rest(), plane.operator().await.rest());
+    let path = "users/me/notificationPreferences";
+    let before = get(&rest, path).await;
+    assert_eq!((&before["language"], before["preferences"].as_array().expect("kinds").len()), (&json!("en"), 6));
+    for (body, field) in [
+        (json!({"language": "tlh"}), "notificationPreferences.language"),
+        (
+            json!({"preferences": [{"kind": "BROADCAST", "channels": ["EMAIL"]}]}),
+            "notificationPreferences.preferences[0].channels",
+        ),
+        (
+            json!({"preferences": [{"kind": "KEY_EXPIRING"}, {"kind": "KEY_EXPIRING"}]}),
+            "notificationPreferences.preferences[1].kind",
+        ),
+    ] {
+        let (status, reply) = rest.call("PATCH", &format!("/v1/{path}"), Some(body)).await;
+        assert_eq!((status, reply["error"]["details"][1]["fieldViolations"][0]["field"].as_str()), (400, Some(field)), "{reply}");
+    }
+    let off = json!({"language": "de", "preferences": [{"kind": "TICKET_ANSWERED", "channels": ["EMAIL"]}]});
+    let (status, changed) = rest.call("PATCH", &format!("/v1/{path}"), Some(off)).await;
+    assert_eq!((status, &changed["language"]), (200, &json!("de")), "{changed}");
+    let stale = json!({"language": "en", "etag": before["etag"]});
+    assert_eq!(rest.call("PATCH", &format!("/v1/{path}"), Some(stale)).await.0, 409);
+    let others = tenant.rest().call("GET", &format!("/v1/{}", changed["name"].as_str().expect("a name")), None).await;
+    refused(&others, 404, "NOT_FOUND", "USER_NOT_FOUND");
+
+    let ticket = post(&rest, "tickets", json!({"subject": "Es h\u{e4}ngt <b>", "description": "Hilfe"})).await;
+    let name = ticket["name"].as_str().expect("a name");
+    let long = format!("{}/{name}/comments", tenant.tokens.tenant);
+    post(&staff, &long, json!({"body": "PLANTED", "internal": true})).await;
+    post(&staff, &long, json!({"body": "first"})).await;
+    let mail = plane.next_mail_to("user@example.com").await;
+    assert!(mail.contains("* Ticket 1 wurde beantwortet\n  Es h\u{e4}ngt <b>\n"), "{mail}");
+    assert_eq!(get(&rest, "notifications").await["unreadCount"], 0, "it is not told in the product");
+
+    // A burst is one mail, once the pause is over.
+    for number in 0..5 {
+        post(&staff, &long, json!({"body": format!("more {number}")})).await;
+    }
+    becomes(&plane, &count("TICKET_ANSWERED"), 6).await;
+    assert_eq!(plane.mail_to("user@example.com").len(), 1, "not before the pause is over");
+    let earlier = "UPDATE notifications.mails SET created_at = created_at - interval '1 hour'";
+    plane.database.execute(earlier).await;
+    let digest = plane.next_mail_to("user@example.com").await;
+    assert_eq!(digest.matches("Ticket 1 wurde beantwortet").count(), 5, "{digest}");
+    assert!(!digest.contains("PLANTED"));
+    assert_eq!(plane.mail_to("user@example.com").len(), 2);
+
+    // To open the link changes nothing; the button, or the program of the reader, does.
+    let link = digest.lines().find(|line| line.contains(":unsubscribe?token=")).expect("a link");
+    let at = link.split_once("/v1/").expect("a path").1.to_owned();
+    let stranger = Rest::new(&plane.http, None);
+    let page = stranger.request("GET", &format!("/v1/{at}")).send().await.expect("a reply");
+    assert_eq!(
+        (page.status().as_u16(), &page.headers()["content-type"]),
+        (200, &"text/html; charset=utf-8".parse().expect("a value"))
+    );
+    assert!(page.text().await.expect("text").contains("<form method=\"post\""));
+    assert_eq!(get(&rest, path).await["etag"], changed["etag"]);
+    let click =
+        stranger.request("POST", &format!("/v1/{at}")).header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(click.body("List-Unsubscribe=One-Click").send().await.expect("a reply").status(), 200);
+    let after = get(&rest, path).await;
+    let kind = |of: &Value| {
+        of["preferences"].as_array().expect("kinds").iter().find(|one| one["kind"] == "TICKET_ANSWERED").cloned()
+    };
+    assert_eq!(kind(&after).expect("listed")["channels"], json!([]));
+    let wrong = stranger.call("POST", "/v1/notifications:unsubscribe?token=abc", None).await;
+    refused(&wrong, 400, "FAILED_PRECONDITION", "UNSUBSCRIBE_TOKEN_INVALID");
+    plane.database.execute(earlier).await;
+    post(&staff, &long, json!({"body": "last"})).await;
+    becomes(&plane, &count("TICKET_ANSWERED"), 7).await;
+    run_again(&plane).await;
+    assert_eq!(plane.mail_to("user@example.com").len(), 2, "no more of them");
 }

@@ -27,6 +27,8 @@ pub struct Config {
     pub undelete_window_seconds: u32,
     /// Seconds between looks for what members are to be told.
     pub notify_seconds: u32,
+    /// Seconds in which a member gets one mail of a kind at most: what comes meanwhile is told by the next.
+    pub mail_pause_seconds: u32,
     /// Seconds between looks for tickets that the desk is to have, and between reads of the desk.
     pub desk_send_seconds: u32,
     pub desk_poll_seconds: u32,
@@ -53,6 +55,7 @@ impl Default for Config {
             address_wait_seconds: 30,
             undelete_window_seconds: 7 * 24 * 3600,
             notify_seconds: 5,
+            mail_pause_seconds: 600,
             desk_send_seconds: 5,
             desk_poll_seconds: 60,
             ticket_close_seconds: 14 * 24 * 3600,

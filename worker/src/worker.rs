@@ -136,6 +136,7 @@ mod tests {
             ("desk_sync", "tasks"),
             ("invitation_mail", "mail"),
             ("job_cleanup", "tasks"),
+            ("notification_mail", "mail"),
             ("notify", "tasks"),
             ("object_sweep", "tasks"),
             ("password_reset_cleanup", "tasks"),

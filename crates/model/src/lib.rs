@@ -8,6 +8,7 @@ pub mod error;
 pub mod filter;
 pub mod id;
 pub mod jobs;
+pub mod language;
 pub mod log;
 pub mod name;
 pub mod operation;

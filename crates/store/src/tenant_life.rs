@@ -135,6 +135,8 @@ pub async fn forget_history(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> 
 /// The audit log stays, and so do the accounts of members.
 pub const PURGED: &[&str] = &[
     "notifications.notices",
+    "notifications.mails",
+    "notifications.preferences",
     "notifications.cursors",
     "notifications.quota_marks",
     "support.desk_items",

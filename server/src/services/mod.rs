@@ -85,7 +85,10 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         };
         TicketAttachmentServiceServer: support::attachments::OfTenant(attachments.clone());
         TenantTicketAttachmentServiceServer: support::tenant_attachments::OfStaff { files: attachments, journal: journal.clone() };
-        NotificationServiceServer: notifications::notices::Notices { store: store.clone() };
+        NotificationServiceServer: notifications::notices::Notices {
+            store: store.clone(),
+            master_key: parts.master_key.clone(),
+        };
         OperationsServer: operations::Operations {
             store: store.clone(),
             master_key: parts.master_key.clone(),

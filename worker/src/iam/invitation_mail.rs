@@ -1,14 +1,17 @@
 //! The mail of an invitation.
 
+use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::InvitationMail;
+use virtualstack_model::language::Language;
 use virtualstack_model::name::quoted;
 use virtualstack_store::iam::invitations::{self, MailContent};
 use virtualstack_store::iam::mail_tokens::MailToken;
 
-use crate::adapters::mail::Message;
+use crate::adapters::mail::{Letter, Message, Words};
+use crate::engine::mailing::SEND;
 use crate::engine::task::{Next, TaskContext};
-use crate::iam::token_mail::{MINT, SEND, TokenMail, link, moment, ways};
+use crate::iam::token_mail::{MINT, TokenMail, link, ways};
 
 impl TokenMail for InvitationMail {
     const PREFIX: &'static str = "vsi_";
@@ -27,20 +30,22 @@ impl TokenMail for InvitationMail {
     }
 }
 
-fn message(letter: MailContent, link: &str, token: &MailToken) -> Message {
-    let tenant = quoted(&letter.tenant);
-    let invites = match &letter.inviter {
-        Some(inviter) => format!("{} invites you to {tenant}.", quoted(inviter)),
-        None => format!("You are invited to {tenant}."),
+fn message(content: MailContent, link: &str, token: &MailToken) -> Message {
+    let words = Words::of(Language::default());
+    let tenant = quoted(&content.tenant);
+    let invites = match &content.inviter {
+        Some(inviter) => {
+            words.say("invitation-by", &[("inviter", quoted(inviter).into()), ("tenant", tenant.clone().into())])
+        }
+        None => words.say("invitation-by-nobody", &[("tenant", tenant.clone().into())]),
     };
-    let text = format!(
-        "Hello,\n\n{invites}\n\nTo accept, open this link:\n\n{}\n\
-         The invitation ends on {}. It is for you alone: please do not forward this mail. If you did not expect it, you \
-         need not do anything.\n",
-        ways(link, token),
-        moment(letter.expires_at),
-    );
-    Message { to: letter.email, subject: format!("Invitation to {tenant}"), text }
+    let letter = Letter::new(words, words.say("invitation-subject", &[("tenant", tenant.into())]))
+        .text(words.say("hello", &[]))
+        .text(invites)
+        .text(words.say("invitation-link", &[]));
+    ways(letter, words, link, token)
+        .text(words.say("invitation-end", &[("time", words.moment(content.expires_at).into())]))
+        .to(content.email, None, Uuid::now_v7())
 }
 
 #[cfg(test)]

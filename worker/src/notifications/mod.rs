@@ -1,12 +1,13 @@
 //! What members are told.
 
+mod notification_mail;
 mod notify;
 
-use virtualstack_model::notifications::jobs::Notify;
+use virtualstack_model::notifications::jobs::{NotificationMail, Notify};
 
 use crate::config::Config;
 use crate::engine::registry::Registry;
 
 pub(crate) fn register(registry: &mut Registry, config: &Config) {
-    registry.scheduled::<Notify>(config.notify());
+    registry.scheduled::<Notify>(config.notify()).task::<NotificationMail>();
 }

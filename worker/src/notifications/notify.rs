@@ -1,25 +1,29 @@
 //! Tells members what has happened.
 //!
 //! - What it does: it reads the change log of each tenant from where it stood, API keys that end soon, and quotas that are nearly used,
-//!   and makes notifications of them.
+//!   and makes notifications of them; and of those that are to be mailed, a mail for all of a kind that have come since the last.
 //! - What it must never do: tell one thing twice, or miss one: where the log stands is written in the commit that makes the
 //!   notifications, and of one source a member has one.
 //! - When it is activated: by its timer, `worker.notify_seconds`.
 
 use virtualstack_model::Result;
 use virtualstack_model::id::{ApiKeyId, TenantId, UserId};
+use virtualstack_model::name::quoted;
 use virtualstack_model::notifications::jobs::Notify;
 use virtualstack_model::notifications::kind::NotificationKind;
 use virtualstack_store::SystemTx;
+use virtualstack_store::notifications::mails;
 use virtualstack_store::notifications::sources::{self, ExpiringKey, NearlyUsed, NewNotification, Told};
 
+use crate::adapters::mail::Words;
 use crate::engine::task::{Next, Task, TaskContext};
 use crate::reconciler::reconciler;
 
-/// Tenants, keys, amounts and old notifications of one run at most; the next goes on.
+/// Tenants, keys, amounts, mails and old notifications of one run at most; the next goes on.
 const TENANTS: i64 = 500;
 const KEYS: i64 = 500;
 const AMOUNTS: i64 = 200;
+const MAILS: i64 = 1_000;
 const OLD: i64 = 1_000;
 
 /// Days before the end of a key at which its owner is told.
@@ -37,89 +41,109 @@ impl Task for Notify {
         for (tenant, read, head) in context.store().system(reconciler(), grown).await? {
             let tell = async |tx: &mut SystemTx| {
                 let (told, until) = sources::read(tx, tenant, read, head).await?;
-                let mut new = Vec::new();
                 for change in &told {
-                    new.extend(of_change(tx, tenant, change).await?);
+                    tell_change(tx, tenant, change).await?;
                 }
-                sources::tell(tx, tenant, &new, until).await
+                sources::remember(tx, tenant, until).await
             };
             context.commit("changes", tell).await?;
         }
         let keys = async |tx: &mut SystemTx| {
-            let keys = sources::expiring_keys(tx, KEY_DAYS, KEYS).await?;
-            sources::make(tx, &keys.into_iter().map(of_key).collect::<Vec<_>>()).await
+            for key in sources::expiring_keys(tx, KEY_DAYS, KEYS).await? {
+                tell_key(tx, &key).await?;
+            }
+            Ok(())
         };
         context.commit("keys", keys).await?;
         let quotas = async |tx: &mut SystemTx| {
             for found in sources::nearly_used(tx, AMOUNTS).await? {
                 if sources::mark(tx, &found).await? {
-                    let holders = sources::holders(tx, TenantId(found.tenant_id), "quota:update").await?;
-                    sources::make(tx, &of_quota(&found, &holders)).await?;
+                    tell_quota(tx, &found).await?;
                 }
             }
             Ok(())
         };
         context.commit("quotas", quotas).await?;
-        let forget = async |tx: &mut SystemTx| sources::forget(tx, KEPT_DAYS, OLD).await.map(|_| ());
+        let pause = context.shared.config.mail_pause_seconds.into();
+        context.commit("mails", async |tx: &mut SystemTx| mails::begin(tx, pause, MAILS).await).await?;
+        let forget = async |tx: &mut SystemTx| sources::forget(tx, KEPT_DAYS, OLD).await;
         context.commit("forget", forget).await?;
         Ok(Next::Done)
     }
 }
 
-/// What is told of a change, and to whom.
-async fn of_change(tx: &mut SystemTx, tenant: TenantId, change: &Told) -> Result<Option<NewNotification>> {
+/// Tells of a change whom it concerns.
+async fn tell_change(tx: &mut SystemTx, tenant: TenantId, change: &Told) -> Result<()> {
     let after = change.after.clone().unwrap_or_default();
-    let text = |field: &str| after[field].as_str().unwrap_or_default().chars().take(TEXT).collect::<String>();
-    let (user, kind, title, body) = match &*change.reason {
+    let text = |field: &str| short(after[field].as_str().unwrap_or_default());
+    let user = match &*change.reason {
+        "TICKET_ANSWERED" => text("requester_id").parse().ok().map(UserId),
+        "OPERATION_FAILED" => UserId::parse("actor", &text("actor")).ok(),
+        _ => match change.resource.rsplit('/').next().and_then(|id| id.parse().ok()) {
+            Some(invitation) => sources::inviter(tx, tenant, invitation).await?,
+            None => None,
+        },
+    };
+    let Some(user) = user else { return Ok(()) };
+    let Some(to) = sources::recipient(tx, tenant, user).await? else { return Ok(()) };
+    let words = Words::of(to.language());
+    let (kind, title, body) = match &*change.reason {
         "TICKET_ANSWERED" => {
-            let user = text("requester_id").parse().ok().map(UserId);
-            let title = format!("Ticket {} was answered", after["number"]);
-            (user, NotificationKind::TicketAnswered, title, text("subject"))
+            let title = words.say("ticket-answered", &[("number", after["number"].to_string().into())]);
+            (NotificationKind::TicketAnswered, title, text("subject"))
         }
         "OPERATION_FAILED" => {
-            let user = UserId::parse("actor", &text("actor")).ok();
-            let title = format!("{} of {} failed", text("verb"), text("target"));
-            (user, NotificationKind::OperationFailed, title, text("error_message"))
+            let of = [("verb", text("verb").into()), ("target", text("target").into())];
+            (NotificationKind::OperationFailed, words.say("operation-failed", &of), text("error_message"))
         }
-        "INVITATION_ACCEPTED" => {
-            let id = change.resource.rsplit('/').next().and_then(|id| id.parse().ok());
-            let user = match id {
-                Some(id) => sources::inviter(tx, tenant, id).await?,
-                None => None,
-            };
-            let title = "An invitation was accepted".to_owned();
-            (user, NotificationKind::InvitationAccepted, title, change.message.chars().take(TEXT).collect())
+        _ => {
+            let title = words.say("invitation-accepted", &[]);
+            (NotificationKind::InvitationAccepted, title, short(&change.message))
         }
-        _ => return Ok(None),
     };
-    let source = format!("change {}", change.position);
-    let resource = change.resource.clone();
-    Ok(user.map(|user| NewNotification { tenant, user, kind, source, title, body, resource }))
+    let (source, resource) = (format!("change {}", change.position), change.resource.clone());
+    sources::make(tx, &to, &NewNotification { kind, source, title, body, resource }).await
 }
 
-fn of_key(key: ExpiringKey) -> NewNotification {
-    NewNotification {
-        tenant: TenantId(key.tenant_id),
-        user: UserId(key.owner_id),
+/// Tells the owner of a key that it ends.
+async fn tell_key(tx: &mut SystemTx, key: &ExpiringKey) -> Result<()> {
+    let Some(to) = sources::recipient(tx, TenantId(key.tenant_id), UserId(key.owner_id)).await? else { return Ok(()) };
+    let words = Words::of(to.language());
+    let of = [("name", quoted(&key.display_name).into()), ("time", words.moment(key.expires_at).into())];
+    let new = NewNotification {
         kind: NotificationKind::KeyExpiring,
-        source: key.source,
-        title: "An API key ends soon".to_owned(),
-        body: format!("{} ends on {}.", key.display_name, key.expires_at.format("%-d %B %Y, %H:%M UTC")),
+        source: key.source.clone(),
+        title: words.say("key-expiring", &[]),
+        body: words.say("key-expiring-body", &of),
         resource: ApiKeyId(key.id).name(),
-    }
+    };
+    sources::make(tx, &to, &new).await
 }
 
-fn of_quota(found: &NearlyUsed, holders: &[UserId]) -> Vec<NewNotification> {
+/// Tells those who can change a quota that it is nearly used.
+async fn tell_quota(tx: &mut SystemTx, found: &NearlyUsed) -> Result<()> {
     let tenant = TenantId(found.tenant_id);
     let crossing = uuid::Uuid::now_v7();
-    let new = |user: &UserId| NewNotification {
-        tenant,
-        user: *user,
-        kind: NotificationKind::QuotaNearlyUsed,
-        source: format!("quota {} {crossing}", found.amount),
-        title: "A quota is nearly used".to_owned(),
-        body: format!("{} of {} {} are used.", found.used, found.limit, found.amount),
-        resource: format!("{}/quota", tenant.name()),
-    };
-    holders.iter().map(new).collect()
+    for user in sources::holders(tx, tenant, "quota:update").await? {
+        let Some(to) = sources::recipient(tx, tenant, user).await? else { continue };
+        let words = Words::of(to.language());
+        let of = [
+            ("used", found.used.to_string().into()),
+            ("limit", found.limit.to_string().into()),
+            ("amount", found.amount.clone().into()),
+        ];
+        let new = NewNotification {
+            kind: NotificationKind::QuotaNearlyUsed,
+            source: format!("quota {} {crossing}", found.amount),
+            title: words.say("quota-nearly-used", &[]),
+            body: words.say("quota-nearly-used-body", &of),
+            resource: format!("{}/quota", tenant.name()),
+        };
+        sources::make(tx, &to, &new).await?;
+    }
+    Ok(())
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(TEXT).collect()
 }

@@ -5,6 +5,7 @@ use crate::sql::text_enum;
 text_enum! {
     /// What a notification is about.
     NotificationKind {
+        Broadcast = "BROADCAST",
         OperationFailed = "OPERATION_FAILED",
         QuotaNearlyUsed = "QUOTA_NEARLY_USED",
         TicketAnswered = "TICKET_ANSWERED",
@@ -27,7 +28,15 @@ impl NotificationKind {
     pub const fn severity(self) -> Severity {
         match self {
             Self::OperationFailed | Self::QuotaNearlyUsed | Self::KeyExpiring => Severity::Warning,
-            Self::TicketAnswered | Self::InvitationAccepted => Severity::Info,
+            Self::Broadcast | Self::TicketAnswered | Self::InvitationAccepted => Severity::Info,
         }
+    }
+}
+
+text_enum! {
+    /// A way in which somebody is told.
+    Channel {
+        InApp = "IN_APP",
+        Email = "EMAIL",
     }
 }

@@ -46,7 +46,8 @@ type Query = table::BoxedQuery<'static, diesel::pg::Pg>;
 
 fn of_member(tx: &AccountTx, tenant: TenantId) -> impl Fn() -> Query + Send + Sync + use<> {
     let account = tx.account;
-    move || table::table.filter(table::account_id.eq(account.0).and(table::tenant_id.eq(tenant))).into_boxed()
+    let shown = table::tenant_id.eq(tenant).and(table::in_app);
+    move || table::table.filter(table::account_id.eq(account.0).and(shown)).into_boxed()
 }
 
 /// Lists those of the member in a tenant; without those that were dismissed, unless they are asked for.

@@ -10,9 +10,11 @@ use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::iam::user::MembershipState;
 use virtualstack_model::id::{TenantId, UserId};
+use virtualstack_model::language::Language;
 use virtualstack_model::notifications::id::NotificationId;
-use virtualstack_model::notifications::kind::NotificationKind;
+use virtualstack_model::notifications::kind::{Channel, NotificationKind};
 
+use crate::notifications::preferences::{self, Preferences};
 use crate::schema::{changes, cursors, invitations, memberships, notices as table, quota_marks as marks};
 use crate::tx::SystemTx;
 use crate::tx::error::from_diesel;
@@ -39,14 +41,43 @@ pub struct Told {
 /// A notification to make.
 #[derive(Clone, Debug)]
 pub struct NewNotification {
-    pub tenant: TenantId,
-    pub user: UserId,
     pub kind: NotificationKind,
     /// What it is made of.
     pub source: String,
     pub title: String,
     pub body: String,
     pub resource: String,
+}
+
+/// Who is told.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    tenant: TenantId,
+    user: UserId,
+    account: Uuid,
+    preferences: Preferences,
+}
+
+impl Recipient {
+    /// The language that they are written to in.
+    #[must_use]
+    pub fn language(&self) -> Language {
+        self.preferences.language
+    }
+}
+
+/// An active member who is told something; none where there is none any more.
+pub async fn recipient(tx: &mut SystemTx, tenant: TenantId, user: UserId) -> Result<Option<Recipient>> {
+    let account: Option<Uuid> = memberships::table
+        .filter(memberships::tenant_id.eq(tenant.0).and(memberships::id.eq(user)))
+        .filter(memberships::state.eq(MembershipState::Active.as_str()))
+        .select(memberships::account_id)
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?;
+    let Some(account) = account else { return Ok(None) };
+    Ok(Some(Recipient { tenant, user, account, preferences: preferences::of(tx, tenant, user).await? }))
 }
 
 /// Tenants whose change log has grown since it was read, and up to where.
@@ -89,9 +120,8 @@ pub async fn read(tx: &mut SystemTx, tenant: TenantId, read: i64, head: i64) -> 
     Ok((rows, until))
 }
 
-/// Makes notifications, each once, for those who are active members; and remembers up to where the log is read.
-pub async fn tell(tx: &mut SystemTx, tenant: TenantId, new: &[NewNotification], until: i64) -> Result<()> {
-    make(tx, new).await?;
+/// Remembers up to where the change log of a tenant is read.
+pub async fn remember(tx: &mut SystemTx, tenant: TenantId, until: i64) -> Result<()> {
     diesel::insert_into(cursors::table)
         .values((cursors::tenant_id.eq(tenant), cursors::position.eq(until)))
         .on_conflict(cursors::tenant_id)
@@ -103,37 +133,29 @@ pub async fn tell(tx: &mut SystemTx, tenant: TenantId, new: &[NewNotification], 
         .map(|_| ())
 }
 
-/// Makes notifications, each once.
-pub async fn make(tx: &mut SystemTx, new: &[NewNotification]) -> Result<()> {
-    for one in new {
-        let account: Option<Uuid> = memberships::table
-            .filter(memberships::tenant_id.eq(one.tenant.0).and(memberships::id.eq(one.user)))
-            .filter(memberships::state.eq(MembershipState::Active.as_str()))
-            .select(memberships::account_id)
-            .first(tx.connection()?)
-            .await
-            .optional()
-            .map_err(from_diesel)?;
-        let Some(account) = account else { continue };
-        diesel::insert_into(table::table)
-            .values((
-                table::account_id.eq(account),
-                table::id.eq(NotificationId::new()),
-                table::tenant_id.eq(one.tenant),
-                table::user_id.eq(one.user),
-                table::kind.eq(one.kind),
-                table::source.eq(&one.source),
-                table::title.eq(&one.title),
-                table::body.eq(&one.body),
-                table::severity.eq(one.kind.severity()),
-                table::resource.eq(&one.resource),
-            ))
-            .on_conflict_do_nothing()
-            .execute(tx.connection()?)
-            .await
-            .map_err(from_diesel)?;
-    }
-    Ok(())
+/// Makes a notification, once, told in the ways that its recipient wants.
+pub async fn make(tx: &mut SystemTx, to: &Recipient, new: &NewNotification) -> Result<()> {
+    let wants = |channel| to.preferences.wants(new.kind, channel);
+    diesel::insert_into(table::table)
+        .values((
+            table::account_id.eq(to.account),
+            table::id.eq(NotificationId::new()),
+            table::tenant_id.eq(to.tenant),
+            table::user_id.eq(to.user),
+            table::kind.eq(new.kind),
+            table::source.eq(&new.source),
+            table::title.eq(&new.title),
+            table::body.eq(&new.body),
+            table::severity.eq(new.kind.severity()),
+            table::resource.eq(&new.resource),
+            table::in_app.eq(wants(Channel::InApp)),
+            table::mail_due.eq(wants(Channel::Email)),
+        ))
+        .on_conflict_do_nothing()
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+        .map(|_| ())
 }
 
 /// An API key that ends soon.
@@ -247,15 +269,15 @@ pub async fn inviter(tx: &mut SystemTx, tenant: TenantId, invitation: Uuid) -> R
     Ok(found.flatten())
 }
 
-/// Forgets notifications that are older than days: so many.
-pub async fn forget(tx: &mut SystemTx, days: i64, limit: i64) -> Result<usize> {
-    diesel::sql_query(
-        "DELETE FROM notifications.notices WHERE (account_id, id) IN (SELECT account_id, id FROM notifications.notices \
-         WHERE created_at < now() - $1 * interval '1 day' ORDER BY created_at LIMIT $2)",
-    )
-    .bind::<BigInt, _>(days)
-    .bind::<BigInt, _>(limit)
-    .execute(tx.connection()?)
-    .await
-    .map_err(from_diesel)
+/// Forgets notifications and mails that are older than days: so many of each.
+pub async fn forget(tx: &mut SystemTx, days: i64, limit: i64) -> Result<()> {
+    for (table, key) in [("notices", "account_id, id"), ("mails", "id")] {
+        let forget = format!(
+            "DELETE FROM notifications.{table} WHERE ({key}) IN (SELECT {key} FROM notifications.{table} \
+             WHERE created_at < now() - $1 * interval '1 day' ORDER BY created_at LIMIT $2)"
+        );
+        let forget = diesel::sql_query(forget).bind::<BigInt, _>(days).bind::<BigInt, _>(limit);
+        forget.execute(tx.connection()?).await.map_err(from_diesel)?;
+    }
+    Ok(())
 }

@@ -229,3 +229,16 @@ pub(super) async fn seen_by_staff(tx: &mut SystemTx, tenant: TenantId, id: Ticke
         .map_err(from_diesel)
         .map(|_| ())
 }
+
+/// Tells operators what is in the way of a ticket, or that nothing is.
+pub(super) async fn set_desk_error(tx: &mut SystemTx, tenant: TenantId, id: TicketId, error: &str) -> Result<()> {
+    diesel::insert_into(staff::table)
+        .values((staff::tenant_id.eq(tenant), staff::ticket_id.eq(id), staff::desk_error.eq(error)))
+        .on_conflict((staff::tenant_id, staff::ticket_id))
+        .do_update()
+        .set(staff::desk_error.eq(error))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+        .map(|_| ())
+}

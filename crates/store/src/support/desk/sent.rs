@@ -11,12 +11,12 @@ use virtualstack_model::id::TenantId;
 use virtualstack_model::support::id::TicketId;
 use virtualstack_model::support::ticket::DeskState;
 
-use super::set_error;
 use super::twin::{self, Twin, TwinKey};
 use crate::schema::{
     all_attachments as files, all_comments as comments, desk_items as items, desk_tickets as table, memberships,
     tenants, ticket_staff as staff, tickets,
 };
+use crate::support::staff::set_desk_error;
 use crate::support::staff_comments::StaffComment;
 use crate::support::staff_files::StaffAttachment;
 use crate::support::tickets::Ticket;
@@ -204,7 +204,18 @@ pub async fn failed(tx: &mut SystemTx, tenant: TenantId, id: TicketId, is_public
             .await
             .map_err(from_diesel)?;
     }
-    set_error(tx, tenant, id, error).await
+    set_desk_error(tx, tenant, id, error).await
+}
+
+/// The desk has deleted a twin.
+pub async fn deleted(tx: &mut SystemTx, key: TwinKey<'_>, why: &str) -> Result<()> {
+    failed(tx, key.tenant, key.ticket, true, why).await?;
+    diesel::update(table::table.find((key.tenant, key.ticket, key.desk)))
+        .set((table::deleted.eq(true), table::read_at.eq(None::<DateTime<Utc>>)))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+        .map(|_| ())
 }
 
 /// The desk refuses a comment or a file: those after it are sent all the same.
@@ -231,5 +242,5 @@ pub async fn send_again(tx: &mut SystemTx, tenant: TenantId, id: TicketId) -> Re
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
-    set_error(tx, tenant, id, "").await
+    set_desk_error(tx, tenant, id, "").await
 }

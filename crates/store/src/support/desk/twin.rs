@@ -11,9 +11,8 @@ use virtualstack_model::id::TenantId;
 use virtualstack_model::support::id::TicketId;
 use virtualstack_model::support::ticket::DeskState;
 
-use super::set_error;
 use crate::schema::{desk_items as items, desk_tickets as table, ticket_comments as comments, tickets};
-use crate::support::staff;
+use crate::support::staff::{self, set_desk_error};
 use crate::support::tickets::Ticket;
 use crate::tx::SystemTx;
 use crate::tx::error::from_diesel;
@@ -185,7 +184,7 @@ pub async fn taken(tx: &mut SystemTx, key: TwinKey<'_>, twin: &Twin, at: Option<
         diesel::update(row).set(due).execute(tx.connection()?).await.map_err(from_diesel)?;
     }
     if twin.deleted || twin.read_failures >= TOLD_AFTER {
-        set_error(tx, key.tenant, key.ticket, "").await?;
+        set_desk_error(tx, key.tenant, key.ticket, "").await?;
     }
     Ok(())
 }
@@ -213,18 +212,7 @@ pub async fn unread(tx: &mut SystemTx, key: TwinKey<'_>, Unread { why, pause }: 
         .await
         .map_err(from_diesel)?;
     if failures >= TOLD_AFTER {
-        set_error(tx, key.tenant, key.ticket, why).await?;
+        set_desk_error(tx, key.tenant, key.ticket, why).await?;
     }
     Ok(())
-}
-
-/// The desk has deleted a twin.
-pub async fn deleted(tx: &mut SystemTx, key: TwinKey<'_>, why: &str) -> Result<()> {
-    super::failed(tx, key.tenant, key.ticket, true, why).await?;
-    diesel::update(table::table.find((key.tenant, key.ticket, key.desk)))
-        .set((table::deleted.eq(true), table::read_at.eq(None::<DateTime<Utc>>)))
-        .execute(tx.connection()?)
-        .await
-        .map_err(from_diesel)
-        .map(|_| ())
 }
