@@ -9,6 +9,7 @@ mod compute;
 mod config;
 mod engine;
 mod iam;
+pub mod mail_preview;
 mod notifications;
 mod object_sweep;
 mod reconciler;

@@ -20,7 +20,12 @@ impl TokenMail for InvitationMail {
         let id = self.invitation;
         let set = async |tx: &mut _| invitations::set_token(tx, id, token.digest()).await;
         let content = context.commit_in_tenant(MINT, set).await?;
-        Ok(content.map(|content| (message(content, &link(context.shared, "accept-invitation"), &token), token)))
+        Ok(content.map(|content| {
+            (
+                message(Words::of(Language::default()), content, &link(context.shared, "accept-invitation"), &token),
+                token,
+            )
+        }))
     }
 
     async fn sent(&self, context: &TaskContext<'_>, token: &MailToken) -> Result<Next> {
@@ -30,8 +35,7 @@ impl TokenMail for InvitationMail {
     }
 }
 
-fn message(content: MailContent, link: &str, token: &MailToken) -> Message {
-    let words = Words::of(Language::default());
+pub(crate) fn message(words: &'static Words, content: MailContent, link: &str, token: &MailToken) -> Message {
     let tenant = quoted(&content.tenant);
     let invites = match &content.inviter {
         Some(inviter) => {
@@ -56,6 +60,7 @@ mod tests {
 
     #[test]
     fn a_mail_says_who_invites_to_what_and_until_when() {
+        let words = Words::of(Language::English);
         let token = MailToken::mint(InvitationMail::PREFIX).expect("a token");
         let letter = MailContent {
             email: "ada@example.com".to_owned(),
@@ -63,14 +68,14 @@ mod tests {
             inviter: Some("Bob\nthe Boss".to_owned()),
             expires_at: DateTime::from_timestamp(1_800_000_000, 0).expect("a time"),
         };
-        let mail = message(letter.clone(), "https://example.com/accept-invitation", &token);
+        let mail = message(words, letter.clone(), "https://example.com/accept-invitation", &token);
         assert_eq!(mail.subject, "Invitation to “Acme Inc.”");
         let lines: Vec<_> = mail.text.lines().collect();
         assert!(lines.contains(&"“Bob the Boss” invites you to “Acme Inc.”."), "{}", mail.text);
         assert!(lines.contains(&&*format!("https://example.com/accept-invitation#token={}", token.text())));
         assert!(lines.contains(&token.text()));
         assert!(mail.text.contains("ends on 15 January 2027, 08:00 UTC."), "{}", mail.text);
-        let mail = message(MailContent { inviter: None, ..letter }, "", &token);
+        let mail = message(words, MailContent { inviter: None, ..letter }, "", &token);
         assert!(mail.text.contains("You are invited to “Acme Inc.”."), "{}", mail.text);
     }
 }

@@ -22,7 +22,10 @@ impl TokenMail for PasswordResetMail {
         let begin = async |tx: &mut _| password_resets::begin(tx, account, key, &new).await;
         let begun = context.commit(MINT, begin).await?;
         Ok(begun.map(|Right { holder, token, ends }| {
-            (message(holder, ends, &link(context.shared, "reset-password"), &token), token)
+            (
+                message(Words::of(Language::default()), holder, ends, &link(context.shared, "reset-password"), &token),
+                token,
+            )
         }))
     }
 
@@ -31,8 +34,13 @@ impl TokenMail for PasswordResetMail {
     }
 }
 
-fn message(holder: Holder, ends: DateTime<Utc>, link: &str, token: &MailToken) -> Message {
-    let words = Words::of(Language::default());
+pub(crate) fn message(
+    words: &'static Words,
+    holder: Holder,
+    ends: DateTime<Utc>,
+    link: &str,
+    token: &MailToken,
+) -> Message {
     let letter = Letter::new(words, words.say("password-reset-subject", &[]))
         .text(words.say("hello-name", &[("name", quoted(&holder.display_name).into())]))
         .text(words.say("password-reset-asked", &[]))

@@ -1,7 +1,8 @@
 //! What members are told.
 
-mod notification_mail;
+pub(crate) mod notification_mail;
 mod notify;
+pub(crate) mod said;
 
 use virtualstack_model::notifications::jobs::{NotificationMail, Notify};
 

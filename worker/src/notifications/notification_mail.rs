@@ -32,7 +32,7 @@ impl Task for NotificationMail {
 }
 
 /// The mail. `stop` is where its reader asks for no more like it.
-fn message(content: Content, stop: String, id: Uuid) -> Message {
+pub(crate) fn message(content: Content, stop: String, id: Uuid) -> Message {
     let words = Words::of(content.language);
     let tenant = quoted(&content.tenant_name);
     let subject = match &*content.items {

@@ -8,13 +8,13 @@
 
 use virtualstack_model::Result;
 use virtualstack_model::id::{ApiKeyId, TenantId, UserId};
-use virtualstack_model::name::quoted;
 use virtualstack_model::notifications::jobs::Notify;
 use virtualstack_model::notifications::kind::NotificationKind;
 use virtualstack_store::SystemTx;
 use virtualstack_store::notifications::mails;
 use virtualstack_store::notifications::sources::{self, ExpiringKey, NearlyUsed, NewNotification, Told};
 
+use super::said::{self, Said};
 use crate::adapters::mail::Words;
 use crate::engine::task::{Next, Task, TaskContext};
 use crate::reconciler::reconciler;
@@ -87,19 +87,16 @@ async fn tell_change(tx: &mut SystemTx, tenant: TenantId, change: &Told) -> Resu
     let Some(user) = user else { return Ok(()) };
     let Some(to) = sources::recipient(tx, tenant, user).await? else { return Ok(()) };
     let words = Words::of(to.language());
-    let (kind, title, body) = match &*change.reason {
+    let (kind, Said { title, body }) = match &*change.reason {
         "TICKET_ANSWERED" => {
-            let title = words.say("ticket-answered", &[("number", after["number"].to_string().into())]);
-            (NotificationKind::TicketAnswered, title, text("subject"))
+            let said = said::ticket_answered(words, after["number"].to_string(), text("subject"));
+            (NotificationKind::TicketAnswered, said)
         }
         "OPERATION_FAILED" => {
-            let of = [("verb", text("verb").into()), ("target", text("target").into())];
-            (NotificationKind::OperationFailed, words.say("operation-failed", &of), text("error_message"))
+            let said = said::operation_failed(words, text("verb"), text("target"), text("error_message"));
+            (NotificationKind::OperationFailed, said)
         }
-        _ => {
-            let title = words.say("invitation-accepted", &[]);
-            (NotificationKind::InvitationAccepted, title, short(&change.message))
-        }
+        _ => (NotificationKind::InvitationAccepted, said::invitation_accepted(words, short(&change.message))),
     };
     let (source, resource) = (format!("change {}", change.position), change.resource.clone());
     sources::make(tx, &to, &NewNotification { kind, source, title, body, resource }).await
@@ -108,38 +105,23 @@ async fn tell_change(tx: &mut SystemTx, tenant: TenantId, change: &Told) -> Resu
 /// Tells the owner of a key that it ends.
 async fn tell_key(tx: &mut SystemTx, key: &ExpiringKey) -> Result<()> {
     let Some(to) = sources::recipient(tx, TenantId(key.tenant_id), UserId(key.owner_id)).await? else { return Ok(()) };
-    let words = Words::of(to.language());
-    let of = [("name", quoted(&key.display_name).into()), ("time", words.moment(key.expires_at).into())];
-    let new = NewNotification {
-        kind: NotificationKind::KeyExpiring,
-        source: key.source.clone(),
-        title: words.say("key-expiring", &[]),
-        body: words.say("key-expiring-body", &of),
-        resource: ApiKeyId(key.id).name(),
-    };
-    sources::make(tx, &to, &new).await
+    let Said { title, body } = said::key_expiring(Words::of(to.language()), &key.display_name, key.expires_at);
+    let (source, resource) = (key.source.clone(), ApiKeyId(key.id).name());
+    sources::make(tx, &to, &NewNotification { kind: NotificationKind::KeyExpiring, source, title, body, resource })
+        .await
 }
 
 /// Tells those who can change a quota that it is nearly used.
 async fn tell_quota(tx: &mut SystemTx, found: &NearlyUsed) -> Result<()> {
     let tenant = TenantId(found.tenant_id);
-    let crossing = uuid::Uuid::now_v7();
+    let source = format!("quota {} {}", found.amount, uuid::Uuid::now_v7());
     for user in sources::holders(tx, tenant, "quota:update").await? {
         let Some(to) = sources::recipient(tx, tenant, user).await? else { continue };
         let words = Words::of(to.language());
-        let of = [
-            ("used", found.used.to_string().into()),
-            ("limit", found.limit.to_string().into()),
-            ("amount", found.amount.clone().into()),
-        ];
-        let new = NewNotification {
-            kind: NotificationKind::QuotaNearlyUsed,
-            source: format!("quota {} {crossing}", found.amount),
-            title: words.say("quota-nearly-used", &[]),
-            body: words.say("quota-nearly-used-body", &of),
-            resource: format!("{}/quota", tenant.name()),
-        };
-        sources::make(tx, &to, &new).await?;
+        let Said { title, body } = said::quota_nearly_used(words, found.used, found.limit, &found.amount);
+        let (kind, source) = (NotificationKind::QuotaNearlyUsed, source.clone());
+        let resource = format!("{}/quota", tenant.name());
+        sources::make(tx, &to, &NewNotification { kind, source, title, body, resource }).await?;
     }
     Ok(())
 }
