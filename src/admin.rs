@@ -7,7 +7,7 @@ use virtualstack_postgres::PrivatePostgres;
 use virtualstack_server::{FirstAdmin, HashCost, bootstrap, reset_password, rotate_keys, update_permissions};
 use virtualstack_store::Store;
 use virtualstack_store::schema::migrate;
-use virtualstack_worker::mail_preview::{Language, MAILS, preview};
+use virtualstack_worker::notifications::mail_preview::{Language, MAILS, preview};
 
 use crate::cli::{AdminCommand, KeysCommand};
 use crate::config::Config;

@@ -1,8 +1,9 @@
 //! What members are told.
 
-pub(crate) mod notification_mail;
+pub mod mail_preview;
+mod notification_mail;
 mod notify;
-pub(crate) mod said;
+mod said;
 
 use virtualstack_model::notifications::jobs::{NotificationMail, Notify};
 

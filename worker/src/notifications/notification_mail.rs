@@ -32,7 +32,7 @@ impl Task for NotificationMail {
 }
 
 /// The mail. `stop` is where its reader asks for no more like it.
-pub(crate) fn message(content: Content, stop: String, id: Uuid) -> Message {
+pub(super) fn message(content: Content, stop: String, id: Uuid) -> Message {
     let words = Words::of(content.language);
     let tenant = quoted(&content.tenant_name);
     let subject = match &*content.items {
@@ -56,7 +56,6 @@ pub(crate) fn message(content: Content, stop: String, id: Uuid) -> Message {
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
     use virtualstack_model::id::{TenantId, UserId};
     use virtualstack_model::language::Language;
     use virtualstack_model::notifications::kind::NotificationKind;
@@ -65,11 +64,7 @@ mod tests {
     use super::*;
 
     fn content(count: i64) -> Content {
-        let item = |number| Item {
-            title: format!("Ticket {number} was answered"),
-            body: "It hangs".to_owned(),
-            created_at: Utc::now(),
-        };
+        let item = |number| Item { title: format!("Ticket {number} was answered"), body: "It hangs".to_owned() };
         Content {
             email: "ada@example.com".to_owned(),
             tenant: TenantId(Uuid::now_v7()),

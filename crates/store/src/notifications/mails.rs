@@ -1,6 +1,6 @@
 //! Mails that tell of notifications: one of a member and a kind for all that has come since the one before.
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
@@ -79,7 +79,6 @@ pub struct Content {
 pub struct Item {
     pub title: String,
     pub body: String,
-    pub created_at: DateTime<Utc>,
 }
 
 /// What a mail is to say; none where nobody is to get it any more, or all of it was read meanwhile.

@@ -1,6 +1,6 @@
 //! Each mail as its reader would get it, with made-up contents.
 
-use chrono::{TimeDelta, Utc};
+use chrono::DateTime;
 use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::id::{AccountId, TenantId, UserId};
@@ -11,10 +11,10 @@ use virtualstack_store::iam::mail_tokens::MailToken;
 use virtualstack_store::iam::password_resets::Holder;
 use virtualstack_store::notifications::mails::{Content, Item};
 
+use super::notification_mail;
+use super::said::{self, Said};
 use crate::adapters::mail::{Message, Words};
 use crate::iam::{invitation_mail, password_reset_mail};
-use crate::notifications::notification_mail;
-use crate::notifications::said::{self, Said};
 
 /// The mails there are.
 pub const MAILS: [&str; 8] = [
@@ -32,7 +32,7 @@ pub const MAILS: [&str; 8] = [
 pub fn preview(mail: &str, language: Language, base: &str) -> Result<Option<Message>> {
     let words = Words::of(language);
     let email = "ada@example.com".to_owned();
-    let soon = Utc::now() + TimeDelta::days(6);
+    let soon = DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default();
     let one = |kind, said: Said| notifications(language, kind, vec![said], 1, base);
     Ok(Some(match mail {
         "invitation" => {
@@ -45,7 +45,7 @@ pub fn preview(mail: &str, language: Language, base: &str) -> Result<Option<Mess
             let (token, display_name) = (MailToken::mint("vsp_")?, "Ada Lovelace".to_owned());
             let holder = Holder { id: AccountId(Uuid::now_v7()), email, display_name };
             let link = format!("{base}/reset-password");
-            password_reset_mail::message(words, holder, Utc::now() + TimeDelta::hours(1), &link, &token)
+            password_reset_mail::message(words, holder, soon, &link, &token)
         }
         "operation_failed" => one(NotificationKind::OperationFailed, {
             let (verb, target) = ("CREATE".to_owned(), format!("vms/{}", Uuid::now_v7()));
@@ -72,7 +72,7 @@ fn answered(words: &Words, number: u32) -> Said {
 }
 
 fn notifications(language: Language, kind: NotificationKind, said: Vec<Said>, count: i64, base: &str) -> Message {
-    let item = |Said { title, body }| Item { title, body, created_at: Utc::now() };
+    let item = |Said { title, body }| Item { title, body };
     let content = Content {
         email: "ada@example.com".to_owned(),
         tenant: TenantId(Uuid::now_v7()),
