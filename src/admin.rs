@@ -7,6 +7,7 @@ use virtualstack_postgres::PrivatePostgres;
 use virtualstack_server::{FirstAdmin, HashCost, bootstrap, reset_password, rotate_keys, update_permissions};
 use virtualstack_store::Store;
 use virtualstack_store::schema::migrate;
+use virtualstack_worker::notifications::mail_preview::{Language, MAILS, preview};
 
 use crate::cli::{AdminCommand, KeysCommand};
 use crate::config::Config;
@@ -27,8 +28,25 @@ pub(crate) async fn migrate(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints a mail with made-up contents, or which mails there are.
+fn preview_mail(config: &Config, mail: Option<&str>, language: &str, html: bool) -> anyhow::Result<()> {
+    let Some(mail) = mail else { return say(&format!("{}\n", MAILS.join("\n"))) };
+    let known = || format!("one of {}", Language::WORDS.join(", "));
+    let language =
+        Language::from_word(language).with_context(|| format!("--language {language:?} is not {}", known()))?;
+    let message = preview(mail, language, config.mail.link_base.trim_end_matches('/'))?;
+    let message = message.with_context(|| format!("{mail:?} is not one of {}", MAILS.join(", ")))?;
+    if html {
+        return say(&message.html);
+    }
+    say(&format!("To: {}\nSubject: {}\n\n{}", message.to, message.subject, message.text))
+}
+
 /// Runs an admin command.
 pub(crate) async fn run(mut config: Config, command: AdminCommand) -> anyhow::Result<()> {
+    if let AdminCommand::MailPreview { mail, language, html } = &command {
+        return preview_mail(&config, mail.as_deref(), language, *html);
+    }
     // An `up` that runs has a database of its own.
     if config.database.url.is_empty()
         && let Some(socket) = PrivatePostgres::find(&config.data_dir())
@@ -65,6 +83,8 @@ pub(crate) async fn run(mut config: Config, command: AdminCommand) -> anyhow::Re
                 None => say(&format!("{email} has the password {made}   (made now, and shown only now)\n")),
             }
         }
+        // It needs no database, so it was done above.
+        AdminCommand::MailPreview { .. } => Ok(()),
         AdminCommand::Keys(KeysCommand::Rotate { revoke_old }) => {
             let master_key =
                 match config.master_key()?.map_or_else(|| read_master_key(&config.data_dir()), |key| Ok(Some(key)))? {

@@ -92,6 +92,17 @@ pub(crate) enum AdminCommand {
         /// The account's address.
         email: String,
     },
+    /// Prints a mail as its reader would get it, with made-up contents; without a name, which mails there are.
+    MailPreview {
+        /// Which mail.
+        mail: Option<String>,
+        /// Its language: en or de.
+        #[arg(long, default_value = "en")]
+        language: String,
+        /// Print the HTML instead of the text.
+        #[arg(long)]
+        html: bool,
+    },
     /// The keys that access tokens are signed with.
     #[command(subcommand)]
     Keys(KeysCommand),

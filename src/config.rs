@@ -219,6 +219,9 @@ impl Config {
         refuse(to_files, "mail.kind", "\"file\" is not for environment = \"production\"");
         let late = self.worker.heartbeat_ms >= self.worker.lease_ms;
         refuse(late, "worker.heartbeat_ms", "must be less than worker.lease_ms, or each job is taken for lost");
+        let early = u64::from(self.worker.sweep_seconds) < SLOWEST_FILE + 2 * self.server.upload_idle_seconds;
+        let sweep = "must be at least 1200 and twice server.upload_idle_seconds, or files go that are still uploaded";
+        refuse(early, "worker.sweep_seconds", sweep);
         let short = self.server.session_seconds < self.server.access_token_seconds;
         refuse(short, "server.session_seconds", "must be at least server.access_token_seconds");
         let no_burst = self.server.calls_per_second > 0 && self.server.calls_burst == 0;
@@ -259,6 +262,9 @@ pub(crate) fn load(file: Option<&Path>, arguments: Vec<(&'static str, &'static s
     check(Given::new::<Config>(file, variables, arguments))
 }
 
+/// Seconds that the file of a ticket takes at most, which has a row only at its end: 15 MiB, at 16 KiB a second, and some more.
+const SLOWEST_FILE: u64 = 1200;
+
 /// Settings that can be worked with, or all that is wrong with them.
 fn check(mut given: Given) -> Result<Config, Wrong> {
     let mut config: Config = given.extract(RANGES);
@@ -274,7 +280,6 @@ fn check(mut given: Given) -> Result<Config, Wrong> {
     }
     config.server.default_quota = config.default_quota;
     config.server.desk_is_local = config.desk.kind == desk::Kind::Local;
-    config.worker.desk_search_delay_seconds = config.desk.search_delay_seconds;
     if let Err(error) = config.desk.check() {
         given.refuse(&format!("desk.{}", error.key), error.problem);
     }

@@ -44,6 +44,7 @@ CREATE TABLE support.tickets (
     FOREIGN KEY (tenant_id, requester_id) REFERENCES iam.memberships
 );
 CREATE UNIQUE INDEX tickets_number ON support.tickets (tenant_id, number);
+CREATE INDEX tickets_by_time ON support.tickets (tenant_id, created_at);
 CREATE INDEX tickets_by_requester ON support.tickets (tenant_id, requester_id, id);
 -- Operators list those of all tenants.
 CREATE INDEX tickets_of_all ON support.tickets (id);

@@ -116,7 +116,8 @@ pub struct Config {
     pub max_attachment_bytes_per_tenant: i64,
     /// Tickets of a tenant that are not closed, at most.
     pub max_open_tickets_per_tenant: i32,
-    /// Comments that a tenant writes in an hour, at most.
+    /// Tickets and comments that a tenant writes in an hour, at most.
+    pub tickets_per_tenant_per_hour: i64,
     pub ticket_comments_per_tenant_per_hour: i64,
     /// Seconds in which a closed ticket can be opened again by its tenant.
     pub ticket_reopen_seconds: u32,
@@ -180,6 +181,7 @@ impl Default for Config {
             max_downloads_per_principal: 8,
             max_attachment_bytes_per_tenant: 1 << 30,
             max_open_tickets_per_tenant: 200,
+            tickets_per_tenant_per_hour: 100,
             ticket_comments_per_tenant_per_hour: 300,
             ticket_reopen_seconds: 30 * 24 * 3600,
             desk_is_local: true,

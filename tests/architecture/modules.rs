@@ -57,7 +57,11 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("virtualstack_server::call::codec", &["compute"], "makes the rules of messages ready with one that has many"),
     ("virtualstack_server::call::texts", &["iam"], "checks the addresses and passwords that any message may bring"),
     ("virtualstack_server::layers::authorize", &["iam"], "decides by what iam knows of who calls"),
-    ("virtualstack_server::services", &["iam", "compute", "support"], "the list of the services of all modules"),
+    (
+        "virtualstack_server::services",
+        &["iam", "compute", "support", "notifications"],
+        "the list of the services of all modules",
+    ),
     ("virtualstack_server::services::iam::tenants", &["tenant_life"], "the rpcs by which a tenant begins and ends"),
     (
         "virtualstack_server::services::registry",
@@ -72,7 +76,11 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("virtualstack_server::services::watched", &["iam"], "hands on what the caller of a watch may see"),
     ("virtualstack_server::services::watches", &["iam"], "reads what the caller of a watch may see"),
     ("virtualstack_worker::object_sweep", &["compute", "support"], "asks each module which objects it knows"),
-    ("virtualstack_worker::worker", &["iam", "compute", "support", "tenant_life"], "registers the jobs of all modules"),
+    (
+        "virtualstack_worker::worker",
+        &["iam", "compute", "support", "notifications", "tenant_life"],
+        "registers the jobs of all modules",
+    ),
 ];
 
 #[test]

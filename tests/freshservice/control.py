@@ -86,12 +86,18 @@ def _webhook(desk, given):
     desk.webhooks.set(given if given.get("url") else None)
 
 
+def _refusals(desk, given):
+    """The words that no note may have in it."""
+    desk.refused_words = _need(given, words=list).get("words", [])
+
+
 def _reset(desk, given):
     _need(given)
     desk.reset()
 
 
-SETTINGS = {"faults": _faults, "clock": _clock, "statuses": _statuses, "fields": _fields, "webhook": _webhook, "reset": _reset}
+SETTINGS = {"faults": _faults, "clock": _clock, "statuses": _statuses, "fields": _fields, "webhook": _webhook,
+            "refusals": _refusals, "reset": _reset}
 
 
 def _act(desk, number, action, given):
@@ -156,6 +162,12 @@ def _restore(desk, ticket, _agent_id, given):
     desk.restore(ticket)
 
 
+def _break(desk, ticket, _agent_id, given):
+    """Nobody may read it, or everybody again."""
+    broken = _need(given, broken=bool).get("broken", True)
+    (desk.broken.add if broken else desk.broken.discard)(ticket["id"])
+
+
 def _merge(desk, ticket, agent, given):
     into = _need(given, into=int, private=bool).get("into")
     if into not in desk.tickets or into == ticket["id"]:
@@ -164,4 +176,4 @@ def _merge(desk, ticket, agent, given):
 
 
 ACTIONS = {"reply": _say(REPLY), "note": _say(NOTE), "status": _status, "priority": _priority, "assign": _assign,
-           "delete": _delete, "restore": _restore, "merge": _merge}
+           "delete": _delete, "restore": _restore, "merge": _merge, "break": _break}

@@ -48,6 +48,8 @@ class Desk:
         self.ids = {kind: itertools.count(first) for kind, first in FIRST.items()}
         self.tickets, self.stats, self.conversations = {}, {}, {}
         self.requesters, self.agents, self.files = {}, {}, {}
+        # What is refused on purpose: words of notes, and tickets that nobody may read.
+        self.refused_words, self.broken = [], set()
         # Whom the API key belongs to.
         self.api_agent = self.agent("API")
 

@@ -26,6 +26,8 @@ def _add(desk, request, number, source, kinds):
     kinds |= {"body": checks.text(), "attachments": checks.ATTACHMENTS,
               "user_id": checks.known(desk.agents | desk.requesters, "user")}
     check(values, kinds, ("body",), from_form=from_form)
+    if any(word in values["body"] for word in desk.refused_words):
+        raise invalid(("body", "It has a word that is refused", "invalid_value"))
     return Reply(201, {"conversation": desk.converse(ticket, source, values)})
 
 

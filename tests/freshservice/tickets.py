@@ -38,6 +38,8 @@ def create(desk, request):
 
 @route("GET", "/tickets/{id}", "view", ("include", "workspace_id"))
 def view(desk, request, number):
+    if number in desk.broken:
+        raise Refusal(403, {"code": "access_denied", "message": "You are not authorized to perform this action."})
     return Reply(200, {"ticket": _with(desk, ticket_of(desk, number), _includes(request))})
 
 

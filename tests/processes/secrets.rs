@@ -120,7 +120,7 @@ async fn token_of_mail(folder: &Path, to: &str, prefix: &str) -> String {
             if mail.headers.get_first_value("To").as_deref() != Some(to) {
                 continue;
             }
-            let body = mail.get_body().expect("a text");
+            let body = mail.subparts.first().unwrap_or(&mail).get_body().expect("a text");
             if let Some(token) = body.lines().map(str::trim).find(|line| line.starts_with(prefix)) {
                 return token.to_owned();
             }

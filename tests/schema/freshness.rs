@@ -12,6 +12,7 @@ const SCHEMA: &str = concat!(
     include_str!("../../crates/store/src/schema/audit.rs"),
     include_str!("../../crates/store/src/schema/compute.rs"),
     include_str!("../../crates/store/src/schema/iam.rs"),
+    include_str!("../../crates/store/src/schema/notifications.rs"),
     include_str!("../../crates/store/src/schema/support.rs"),
 );
 

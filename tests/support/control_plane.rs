@@ -156,9 +156,9 @@ impl ControlPlane {
             heartbeat_ms: self.lease_ms / 4,
             poll_ms: 100,
             task_poll_ms: 20,
+            notify_seconds: 1,
             desk_send_seconds: 1,
             desk_poll_seconds: 1,
-            desk_search_delay_seconds: 0,
             address_wait_seconds: 1,
             ..Default::default()
         };
@@ -238,6 +238,7 @@ fn many_logins() -> virtualstack_server::Config {
         auth_per_minute: 10_000,
         auth_per_address_per_minute: 10_000,
         mails_per_address_per_hour: 10_000,
+        tickets_per_tenant_per_hour: 10_000,
         ..Default::default()
     }
 }

@@ -60,7 +60,7 @@ impl DeskStandIn {
             url: Some(self.url.clone()),
             api_key: Some(Password(KEY.to_owned())),
             pause_seconds: 1,
-            timeout_seconds: 5,
+            timeout_seconds: 1,
             search_delay_seconds: 0,
             ..Config::default()
         };
@@ -78,6 +78,18 @@ impl DeskStandIn {
     pub(crate) async fn state(&self) -> Value {
         let reply = self.http.get(format!("{}/state", self.control)).send().await.expect("a reply");
         reply.json().await.expect("JSON")
+    }
+
+    /// Has so many tickets written there that are not ours.
+    pub(crate) async fn others(&self, many: u32) {
+        for number in 0..many {
+            let body = json!({"subject": format!("other {number}"), "description": "none of ours",
+                "email": "somebody@elsewhere.example", "status": 2, "priority": 1, "source": 2});
+            let put = self.http.post(format!("{}/api/v2/tickets", self.url)).basic_auth(KEY, Some("X")).json(&body);
+            let reply = put.send().await.expect("a reply");
+            let status = reply.status();
+            assert_eq!(status, 201, "{}", reply.text().await.unwrap_or_default());
+        }
     }
 
     /// Its tickets that bear our id.

@@ -51,7 +51,8 @@ impl Mails {
             let bytes = fs::read(&file).expect("a whole mail");
             let mail = parse_mail(&bytes).expect("a mail");
             let to = mail.headers.get_first_value("To").expect("a recipient");
-            to.eq_ignore_ascii_case(address).then(|| (file, mail.get_body().expect("a text").replace("\r\n", "\n")))
+            let plain = mail.subparts.first().unwrap_or(&mail);
+            to.eq_ignore_ascii_case(address).then(|| (file, plain.get_body().expect("a text").replace("\r\n", "\n")))
         };
         files.into_iter().filter_map(text).collect()
     }

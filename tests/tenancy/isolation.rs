@@ -7,9 +7,12 @@ use bytes::Bytes;
 use prost_reflect::MethodDescriptor;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use virtualstack_model::id::{TenantId, UserId};
+use virtualstack_model::notifications::kind::NotificationKind;
+use virtualstack_store::notifications::unsubscribe;
 
 use super::calls::{call, rpcs, texts, told};
-use crate::support::{ControlPlane, DEMO, Database, PASSWORD, Session};
+use crate::support::{ControlPlane, DEMO, Database, PASSWORD, Session, master_key};
 
 /// What a sample can name: things of one tenant, or things that are nowhere.
 #[derive(Clone, Debug)]
@@ -42,6 +45,7 @@ struct Ids {
     closed_ticket: String,
     comment: String,
     attachment: String,
+    notification: String,
     invitation: String,
     /// Of the invitation.
     invitation_token: String,
@@ -73,6 +77,7 @@ impl Ids {
             closed_ticket: id(),
             comment: id(),
             attachment: id(),
+            notification: id(),
             ..self.clone()
         }
     }
@@ -86,16 +91,27 @@ impl Ids {
         Self { doomed_tenant, deleted_tenant, ..callers }
     }
 
-    fn named(&self) -> [&str; 16] {
+    fn named(&self) -> [&str; 17] {
         let Self { tenant, vm, user, role, operation, open_operation, snapshot, deleted_vm, .. } = self;
-        let Self { api_key, session, invitation, user_template, ticket, closed_ticket, comment, attachment, .. } = self;
+        let Self {
+            api_key,
+            session,
+            invitation,
+            user_template,
+            ticket,
+            closed_ticket,
+            comment,
+            attachment,
+            notification,
+            ..
+        } = self;
         let of_compute = [vm, operation, open_operation, snapshot, deleted_vm, user_template];
         let of_iam = [tenant, user, role, api_key, session, invitation];
         std::array::from_fn(|index| {
             of_compute
                 .iter()
                 .chain(&of_iam)
-                .chain(&[ticket, closed_ticket, comment, attachment])
+                .chain(&[ticket, closed_ticket, comment, attachment, notification])
                 .nth(index)
                 .map_or("", |id| id.as_str())
         })
@@ -256,6 +272,33 @@ const SAMPLES: &[(&str, Sample)] = &[
     (
         "virtualstack.support.v1.TenantTicketAttachmentService.DeleteTenantTicketAttachment",
         NotByTenantId(OPERATORS, tenant_attachment),
+    ),
+    ("virtualstack.notifications.v1.NotificationService.ListNotifications", List(|_| json!({}))),
+    ("virtualstack.notifications.v1.NotificationService.GetNotification", ById(notification)),
+    ("virtualstack.notifications.v1.NotificationService.MarkNotificationRead", ById(notification)),
+    ("virtualstack.notifications.v1.NotificationService.DismissNotification", ById(notification)),
+    (
+        "virtualstack.notifications.v1.NotificationService.MarkAllNotificationsRead",
+        NotByTenantId("it marks the caller's own", |_| json!({})),
+    ),
+    (
+        "virtualstack.notifications.v1.NotificationService.GetNotificationPreferences",
+        NotByTenantId("they are the caller's own", |_| json!({"name": "users/me/notificationPreferences"})),
+    ),
+    (
+        "virtualstack.notifications.v1.NotificationService.UpdateNotificationPreferences",
+        NotByTenantId(
+            "they are the caller's own",
+            |_| json!({"notificationPreferences": {"name": "users/me/notificationPreferences", "language": "de"}}),
+        ),
+    ),
+    (
+        "virtualstack.notifications.v1.NotificationService.ShowUnsubscribe",
+        NotByTenantId("the member is that of the token", |ids| json!({"token": unsubscribe_token(ids)})),
+    ),
+    (
+        "virtualstack.notifications.v1.NotificationService.Unsubscribe",
+        NotByTenantId("the member is that of the token", |ids| json!({"token": unsubscribe_token(ids)})),
     ),
     ("virtualstack.watch.v1.WatchService.WatchTickets", List(|_| json!({}))),
     ("virtualstack.compute.v1.TemplateService.DeleteTemplate", ById(user_template)),
@@ -451,7 +494,12 @@ const SAMPLES: &[(&str, Sample)] = &[
 const JOBS: &str = "background_jobs.jobs";
 
 /// Machinery with rows of tenants, and the column that says whose.
-const MACHINERY: [(&str, &str); 2] = [(JOBS, "group_key"), ("iam.refresh_tokens", "tenant_id")];
+const MACHINERY: [(&str, &str); 4] = [
+    (JOBS, "group_key"),
+    ("iam.refresh_tokens", "tenant_id"),
+    ("notifications.notices", "tenant_id"),
+    ("notifications.preferences", "tenant_id"),
+];
 
 /// Tables of tenants that may change while another tenant works, and why.
 const NOT_COMPARED: &[(&str, &str)] = &[];
@@ -495,6 +543,16 @@ fn attachment(ids: &Ids) -> Value {
 
 fn tenant_attachment(ids: &Ids) -> Value {
     json!({"name": format!("{}/attachments/{}", tenant_ticket_name(ids), ids.attachment)})
+}
+
+fn unsubscribe_token(ids: &Ids) -> String {
+    let id = |text: &str| text.parse().expect("an id");
+    let (tenant, user) = (TenantId(id(&ids.tenant)), UserId(id(&ids.user)));
+    unsubscribe::token(&master_key(), tenant, user, NotificationKind::TicketAnswered).expect("a token")
+}
+
+fn notification(ids: &Ids) -> Value {
+    json!({"name": format!("notifications/{}", ids.notification)})
 }
 
 fn tenant_ticket_name(ids: &Ids) -> String {
@@ -678,10 +736,15 @@ impl World {
         self.plane.database.objects().put(&object, bytes).await.expect("an object");
         let email = format!("admin@{slug}.example.com");
         let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");
+        let notification = Uuid::now_v7().to_string();
         let (api_key, session_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
         let made = format!(
             "INSERT INTO iam.api_keys (tenant_id, id, owner_id, display_name, public_id, permissions, digest) \
                 SELECT m.tenant_id, '{api_key}', m.id, 'ci', right(replace('{api_key}', '-', ''), 16), '{{vm:read}}', '\\x' \
+                FROM iam.memberships m WHERE {member}; \
+             INSERT INTO notifications.notices (account_id, id, tenant_id, user_id, kind, source, title, body, severity, resource, \
+                in_app, mail_due) SELECT m.account_id, '{notification}', m.tenant_id, m.id, 'TICKET_ANSWERED', '{notification}', 'x', 'x', \
+                'INFO', 'x', true, false \
                 FROM iam.memberships m WHERE {member}; \
              INSERT INTO iam.sessions (id, account_id, expires_at) \
                 SELECT '{session_id}', m.account_id, now() + interval '1 hour' FROM iam.memberships m WHERE {member}"
@@ -726,6 +789,7 @@ impl World {
             closed_ticket: closed_ticket.to_string(),
             comment: comment.to_string(),
             attachment: attachment.to_string(),
+            notification,
             invitation,
             invitation_token,
             reset_token,

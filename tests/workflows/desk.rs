@@ -11,37 +11,37 @@ use crate::support::{ControlPlane, DeskStandIn, Rest, Session};
 use crate::tenancy::calls::texts;
 
 /// What no tenant may ever see.
-const PLANTED: &str = "PLANTED-among-staff";
+pub(super) const PLANTED: &str = "PLANTED-among-staff";
 
 /// How long anything may take that happens by itself.
-const SOON: Duration = Duration::from_secs(40);
+pub(super) const SOON: Duration = Duration::from_secs(40);
 
 /// Where staff work.
-enum Staff {
+pub(super) enum Staff {
     Here(Rest),
     There(DeskStandIn),
 }
 
 /// What staff see of a ticket.
 #[derive(Debug, PartialEq)]
-struct Seen {
-    subject: String,
-    state: String,
-    priority: String,
+pub(super) struct Seen {
+    pub(super) subject: String,
+    pub(super) state: String,
+    pub(super) priority: String,
     /// What each of the public and internal comments has in it, in order.
-    said: Vec<String>,
-    files: usize,
+    pub(super) said: Vec<String>,
+    pub(super) files: usize,
 }
 
-struct World {
-    plane: ControlPlane,
-    tenant: Session,
-    rest: Rest,
-    staff: Staff,
+pub(super) struct World {
+    pub(super) plane: ControlPlane,
+    pub(super) tenant: Session,
+    pub(super) rest: Rest,
+    pub(super) staff: Staff,
 }
 
 impl World {
-    async fn new(there: bool) -> Self {
+    pub(super) async fn new(there: bool) -> Self {
         let config =
             Config { desk_is_local: !there, calls_per_second: 100_000, calls_burst: 100_000, ..Config::default() };
         let mut plane = ControlPlane::start_with(config).await;
@@ -57,20 +57,20 @@ impl World {
         Self { rest: tenant.rest(), plane, tenant, staff }
     }
 
-    async fn call(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(super) async fn call(&self, method: &str, path: &str, body: Value) -> Value {
         let body = Some(body).filter(|body| !body.is_null());
         let (status, reply) = self.rest.call(method, &format!("/v1/{path}"), body).await;
         assert_eq!(status, 200, "{method} {path}: {reply}");
         reply
     }
 
-    async fn write(&self, subject: &str) -> String {
+    pub(super) async fn write(&self, subject: &str) -> String {
         let body = json!({"subject": subject, "description": "a < b & <script>", "priority": "HIGH"});
         self.call("POST", "tickets", body).await["name"].as_str().expect("a name").to_owned()
     }
 
     /// The name or the number of a ticket where staff work.
-    async fn theirs(&self, ticket: &str) -> String {
+    pub(super) async fn theirs(&self, ticket: &str) -> String {
         match &self.staff {
             Staff::Here(_) => format!("{}/{ticket}", self.tenant.tokens.tenant),
             Staff::There(desk) => {
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    async fn answer(&self, ticket: &str, text: &str, internal: bool) {
+    pub(super) async fn answer(&self, ticket: &str, text: &str, internal: bool) {
         let at = self.theirs(ticket).await;
         match &self.staff {
             Staff::Here(rest) => {
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    async fn set_state(&self, ticket: &str, state: &str) {
+    pub(super) async fn set_state(&self, ticket: &str, state: &str) {
         let at = self.theirs(ticket).await;
         match &self.staff {
             Staff::Here(rest) => {
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// What staff see, of what both sides have.
-    async fn seen(&self, ticket: &str) -> Seen {
+    pub(super) async fn seen(&self, ticket: &str) -> Seen {
         let at = self.theirs(ticket).await;
         match &self.staff {
             Staff::Here(rest) => {
@@ -153,7 +153,7 @@ impl World {
     }
 
     /// Waits until staff see something.
-    async fn staff_see(&self, ticket: &str, is: impl Fn(&Seen) -> bool) {
+    pub(super) async fn staff_see(&self, ticket: &str, is: impl Fn(&Seen) -> bool) {
         let begun = Instant::now();
         loop {
             let seen = self.seen(ticket).await;
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// Waits until the tenant sees something of a ticket and its comments.
-    async fn tenant_sees(&self, ticket: &str, is: impl Fn(&Value, &[String]) -> bool) {
+    pub(super) async fn tenant_sees(&self, ticket: &str, is: impl Fn(&Value, &[String]) -> bool) {
         let begun = Instant::now();
         loop {
             let found = self.call("GET", ticket, Value::Null).await;
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    async fn bodies(&self, ticket: &str) -> Vec<String> {
+    pub(super) async fn bodies(&self, ticket: &str) -> Vec<String> {
         let comments =
             self.call("GET", &format!("{ticket}/comments?orderBy=createTime&pageSize=1000"), Value::Null).await;
         let comments = comments["comments"].as_array().expect("comments").clone();
@@ -242,6 +242,27 @@ async fn conforms(there: bool) {
     assert_eq!(upload.body("a log").send().await.expect("a reply").status(), 200);
     world.staff_see(&ticket, |seen| seen.files == 1).await;
 
+    let at = world.theirs(&ticket).await;
+    match &world.staff {
+        Staff::Here(rest) => {
+            let upload = rest.request("POST", &format!("/v1/{at}/attachments:upload?fileName=fix.txt"));
+            assert_eq!(upload.body("a fix").send().await.expect("a reply").status(), 200);
+        }
+        Staff::There(desk) => {
+            let file = json!({"name": "fix.txt", "content_type": "text/html", "content": "YSBmaXg="});
+            let body = json!({"body": "See the file", "private": false, "attachments": [file]});
+            desk.control(&format!("tickets/{at}/note"), body).await;
+        }
+    }
+    let there_is = "SELECT count(*) FROM support.ticket_attachments WHERE file_name = 'fix.txt' AND author_id IS NULL";
+    super::tasks::becomes(&world.plane, there_is, 1).await;
+    let files = world.call("GET", &format!("{ticket}/attachments?filter=fileName%3Dfix.txt"), Value::Null).await;
+    let fix = &files["attachments"][0];
+    assert_eq!((&fix["contentType"], &fix["author"]), (&json!("text/plain"), &json!("provider")));
+    let fix = format!("/v1/{}:download", fix["name"].as_str().expect("a name"));
+    let got = world.rest.request("GET", &fix).send().await.expect("a reply").bytes().await.expect("bytes");
+    assert_eq!(&got[..], b"a fix");
+
     let desk = world.call("GET", &ticket, Value::Null).await["desk"].clone();
     assert_eq!(desk["error"], "");
     if there {
@@ -251,8 +272,10 @@ async fn conforms(there: bool) {
     }
     // Nothing comes back as an echo.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(world.bodies(&ticket).await, ["first & <b>", "second", "an answer & <i>", "third"]);
-    assert_eq!(world.seen(&ticket).await.said.len(), 5);
+    let mut said = vec!["first & <b>", "second", "an answer & <i>", "third"];
+    said.extend(there.then_some("See the file"));
+    assert_eq!(world.bodies(&ticket).await, said);
+    assert_eq!(world.seen(&ticket).await.files, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,7 +99,7 @@ async fn jobs_of_an_earlier_version_are_its_workers_until_none_is_left() {
     let untouched = "SELECT count(*) FROM background_jobs.jobs WHERE kind = 'inventory' AND fencing_token = 0";
     assert_eq!(plane.database.count(untouched).await, 1, "no worker of today takes it");
     let scheduled = "SELECT count(*) FROM background_jobs.jobs WHERE queue = 'tasks' AND unique_key = kind";
-    assert_eq!(plane.database.count(scheduled).await, 13);
+    assert_eq!(plane.database.count(scheduled).await, 14);
     plane.work(Arc::new(NoProbe)).await.detach();
-    assert_eq!(plane.database.count(scheduled).await, 13, "a second worker puts in no other");
+    assert_eq!(plane.database.count(scheduled).await, 14, "a second worker puts in no other");
 }

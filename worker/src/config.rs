@@ -25,12 +25,13 @@ pub struct Config {
     pub address_wait_seconds: u32,
     /// Seconds that a deleted VM is kept.
     pub undelete_window_seconds: u32,
+    /// Seconds between looks for what members are to be told.
+    pub notify_seconds: u32,
+    /// Seconds in which a member gets one mail of a kind at most: what comes meanwhile is told by the next.
+    pub mail_pause_seconds: u32,
     /// Seconds between looks for tickets that the desk is to have, and between reads of the desk.
     pub desk_send_seconds: u32,
     pub desk_poll_seconds: u32,
-    /// Seconds until what was put into the desk is found by a search. It is a setting of the desk.
-    #[serde(skip)]
-    pub desk_search_delay_seconds: u32,
     /// Seconds after which a resolved ticket is closed.
     pub ticket_close_seconds: u32,
     /// Seconds between readings of the hypervisors' templates.
@@ -53,9 +54,10 @@ impl Default for Config {
             task_poll_ms: 500,
             address_wait_seconds: 30,
             undelete_window_seconds: 7 * 24 * 3600,
+            notify_seconds: 5,
+            mail_pause_seconds: 600,
             desk_send_seconds: 5,
             desk_poll_seconds: 60,
-            desk_search_delay_seconds: 120,
             ticket_close_seconds: 14 * 24 * 3600,
             inventory_seconds: 60,
             housekeeping_seconds: 60,
@@ -65,16 +67,16 @@ impl Default for Config {
 }
 
 impl Config {
+    pub(crate) fn notify(&self) -> TimeDelta {
+        TimeDelta::seconds(self.notify_seconds.into())
+    }
+
     pub(crate) fn desk_send(&self) -> TimeDelta {
         TimeDelta::seconds(self.desk_send_seconds.into())
     }
 
     pub(crate) fn desk_poll(&self) -> TimeDelta {
         TimeDelta::seconds(self.desk_poll_seconds.into())
-    }
-
-    pub(crate) fn desk_search_delay(&self) -> TimeDelta {
-        TimeDelta::seconds(self.desk_search_delay_seconds.into())
     }
 
     pub(crate) fn ticket_close(&self) -> TimeDelta {

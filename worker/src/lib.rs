@@ -9,6 +9,7 @@ mod compute;
 mod config;
 mod engine;
 mod iam;
+pub mod notifications;
 mod object_sweep;
 mod reconciler;
 mod support;

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::engine::context::Shared;
 use crate::engine::probe::Probe;
 use crate::engine::registry::{Dispatcher, Registry};
-use crate::{compute, engine, iam, object_sweep, support, tenant_life};
+use crate::{compute, engine, iam, notifications, object_sweep, support, tenant_life};
 
 /// What the worker needs from outside.
 pub struct Deps {
@@ -57,6 +57,7 @@ fn registry(config: &Config) -> Registry {
     iam::register(&mut registry, config);
     compute::register(&mut registry, config);
     support::register(&mut registry, config);
+    notifications::register(&mut registry, config);
     object_sweep::register(&mut registry, config);
     tenant_life::register(&mut registry, config);
     registry
@@ -135,6 +136,8 @@ mod tests {
             ("desk_sync", "tasks"),
             ("invitation_mail", "mail"),
             ("job_cleanup", "tasks"),
+            ("notification_mail", "mail"),
+            ("notify", "tasks"),
             ("object_sweep", "tasks"),
             ("password_reset_cleanup", "tasks"),
             ("password_reset_mail", "mail"),

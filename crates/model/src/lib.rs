@@ -8,6 +8,7 @@ pub mod error;
 pub mod filter;
 pub mod id;
 pub mod jobs;
+pub mod language;
 pub mod log;
 pub mod name;
 pub mod operation;
@@ -19,5 +20,7 @@ pub mod iam;
 pub mod compute;
 
 pub mod support;
+
+pub mod notifications;
 
 pub use error::{Error, Result};

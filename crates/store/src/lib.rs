@@ -19,6 +19,8 @@ pub mod compute;
 
 pub mod support;
 
+pub mod notifications;
+
 mod targets;
 pub mod tenant_life;
 

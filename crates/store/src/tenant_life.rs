@@ -134,6 +134,11 @@ pub async fn forget_history(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> 
 /// Tables whose rows go with a tenant; a table comes before those that it refers to. A test holds them against the schema.
 /// The audit log stays, and so do the accounts of members.
 pub const PURGED: &[&str] = &[
+    "notifications.notices",
+    "notifications.mails",
+    "notifications.preferences",
+    "notifications.cursors",
+    "notifications.quota_marks",
     "support.desk_items",
     "support.desk_tickets",
     "support.internal_attachments",

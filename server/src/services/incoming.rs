@@ -107,6 +107,12 @@ pub(crate) fn expect_only_bytes<const N: usize>(said: [(&str, bool); N]) -> Resu
     if violations.is_empty() { Ok(()) } else { Err(Error::invalid_all(violations)) }
 }
 
+/// Whether bytes were refused for good, so that no row can refer to their objects. Of any other error that is not known: the sweep finds
+/// them where none does.
+pub(super) fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::QuotaExceeded { .. } | Error::ResourceExhausted { .. } | Error::FailedPrecondition { .. })
+}
+
 /// Removes objects that no row refers to. What is left of them is swept.
 pub(crate) async fn remove(objects: &Objects, keys: &[Key]) {
     if let Err(fault) = objects.delete(keys).await {

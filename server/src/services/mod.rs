@@ -5,6 +5,7 @@ mod health;
 mod iam;
 mod incoming;
 mod mutations;
+mod notifications;
 mod operations;
 pub(crate) mod parts;
 mod registry;
@@ -33,6 +34,7 @@ use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceSer
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
+use crate::generated::virtualstack::notifications::v1::notification_service_server::NotificationServiceServer;
 use crate::generated::virtualstack::support::v1::tenant_ticket_attachment_service_server::TenantTicketAttachmentServiceServer;
 use crate::generated::virtualstack::support::v1::tenant_ticket_service_server::TenantTicketServiceServer;
 use crate::generated::virtualstack::support::v1::ticket_attachment_service_server::TicketAttachmentServiceServer;
@@ -83,6 +85,10 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         };
         TicketAttachmentServiceServer: support::attachments::OfTenant(attachments.clone());
         TenantTicketAttachmentServiceServer: support::tenant_attachments::OfStaff { files: attachments, journal: journal.clone() };
+        NotificationServiceServer: notifications::notices::Notices {
+            store: store.clone(),
+            master_key: parts.master_key.clone(),
+        };
         OperationsServer: operations::Operations {
             store: store.clone(),
             master_key: parts.master_key.clone(),

@@ -237,6 +237,14 @@ async fn a_ticket_keeps_what_was_known_of_what_it_is_about() {
         "operation.reason": "HYPERVISOR_FULL", "operation.error": "no room", "operation.requestId": request,
     });
     assert_eq!((&ticket["facts"], &ticket["vm"], &ticket["operation"]), (&facts, &json!(vm), &json!(operation)));
+    // Who may not read them learns nothing of them by a ticket.
+    let key = json!({"displayName": "writes only", "permissions": ["ticket:create", "ticket:read"]});
+    let key = call(&rest, "POST", "apiKeys", key).await;
+    let by_key = Rest::with_key(&plane.http, key["secret"].as_str().expect("a secret"));
+    for (field, value, reason) in [("vm", &vm, "VM_NOT_FOUND"), ("operation", &operation, "OPERATION_NOT_FOUND")] {
+        let body = json!({"subject": "x", "description": "x", field: value});
+        refused(&by_key.call("POST", "/v1/tickets", Some(body)).await, 404, "NOT_FOUND", reason);
+    }
     for (field, value) in [("vm", "vms"), ("operation", "operations")] {
         let about = json!({"subject": "Help", "description": "x", field: format!("{value}/{}", uuid::Uuid::now_v7())});
         let reply = rest.call("POST", "/v1/tickets", Some(about)).await;
@@ -315,6 +323,28 @@ async fn a_tenant_has_a_bound_of_tickets_and_comments() {
     let reply = rest.call("POST", &format!("/v1/{comments}"), Some(json!({"body": "more"}))).await;
     refused(&reply, 429, "RESOURCE_EXHAUSTED", "TOO_MANY_COMMENTS");
     call(&staff, "POST", &format!("{}/comments", long(&tenant, &second)), json!({"body": "enough"})).await;
+}
+
+/// Who closes each ticket at once meets a bound, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_writes_so_many_tickets_an_hour() {
+    let config = Config { tickets_per_tenant_per_hour: 3, ticket_comments_per_tenant_per_hour: 5, ..Config::default() };
+    let plane = ControlPlane::start_with(config).await;
+    let rest = plane.tenant("acme").await.rest();
+    let mut last = json!({});
+    for _ in 0..3 {
+        last = written(&rest, "again").await;
+        call(&rest, "POST", &format!("{}:close", name(&last)), json!({})).await;
+    }
+    let body = json!({"subject": "again", "description": "x"});
+    let reply = rest.call("POST", "/v1/tickets", Some(body)).await;
+    refused(&reply, 429, "RESOURCE_EXHAUSTED", "TOO_MANY_NEW_TICKETS");
+    call(&rest, "POST", &format!("{}:reopen", name(&last)), json!({})).await;
+    // However many come at once.
+    let path = format!("/v1/{}/comments", name(&last));
+    let comment = || rest.call("POST", &path, Some(json!({"body": "at once"})));
+    let replies = futures::future::join_all(std::iter::repeat_with(comment).take(20)).await;
+    assert_eq!(replies.iter().filter(|(status, _)| *status == 200).count(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 pub(crate) mod cleanup;
 pub(crate) mod context;
+pub(crate) mod mailing;
 pub(crate) mod probe;
 pub(crate) mod registry;
 pub(crate) mod run;

@@ -68,6 +68,11 @@ impl TaskContext<'_> {
         self.lease.clock.now()
     }
 
+    /// Whether the worker stops, or another one has the job: a task of many parts begins none.
+    pub(crate) fn ends(&self) -> bool {
+        self.shared.stop.is_cancelled() || self.lost.is_cancelled()
+    }
+
     /// Calls the outside. No transaction is open meanwhile.
     pub(crate) async fn call<T>(&self, step: &str, call: impl Future<Output = T>) -> T {
         let label = self.label(step);

@@ -1,14 +1,17 @@
 //! The mail of an invitation.
 
+use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::InvitationMail;
+use virtualstack_model::language::Language;
 use virtualstack_model::name::quoted;
 use virtualstack_store::iam::invitations::{self, MailContent};
 use virtualstack_store::iam::mail_tokens::MailToken;
 
-use crate::adapters::mail::Message;
+use crate::adapters::mail::{Letter, Message, Words};
+use crate::engine::mailing::SEND;
 use crate::engine::task::{Next, TaskContext};
-use crate::iam::token_mail::{MINT, SEND, TokenMail, link, moment, ways};
+use crate::iam::token_mail::{MINT, TokenMail, link, ways};
 
 impl TokenMail for InvitationMail {
     const PREFIX: &'static str = "vsi_";
@@ -17,7 +20,12 @@ impl TokenMail for InvitationMail {
         let id = self.invitation;
         let set = async |tx: &mut _| invitations::set_token(tx, id, token.digest()).await;
         let content = context.commit_in_tenant(MINT, set).await?;
-        Ok(content.map(|content| (message(content, &link(context.shared, "accept-invitation"), &token), token)))
+        Ok(content.map(|content| {
+            (
+                message(Words::of(Language::default()), content, &link(context.shared, "accept-invitation"), &token),
+                token,
+            )
+        }))
     }
 
     async fn sent(&self, context: &TaskContext<'_>, token: &MailToken) -> Result<Next> {
@@ -27,20 +35,21 @@ impl TokenMail for InvitationMail {
     }
 }
 
-fn message(letter: MailContent, link: &str, token: &MailToken) -> Message {
-    let tenant = quoted(&letter.tenant);
-    let invites = match &letter.inviter {
-        Some(inviter) => format!("{} invites you to {tenant}.", quoted(inviter)),
-        None => format!("You are invited to {tenant}."),
+pub(crate) fn message(words: &'static Words, content: MailContent, link: &str, token: &MailToken) -> Message {
+    let tenant = quoted(&content.tenant);
+    let invites = match &content.inviter {
+        Some(inviter) => {
+            words.say("invitation-by", &[("inviter", quoted(inviter).into()), ("tenant", tenant.clone().into())])
+        }
+        None => words.say("invitation-by-nobody", &[("tenant", tenant.clone().into())]),
     };
-    let text = format!(
-        "Hello,\n\n{invites}\n\nTo accept, open this link:\n\n{}\n\
-         The invitation ends on {}. It is for you alone: please do not forward this mail. If you did not expect it, you \
-         need not do anything.\n",
-        ways(link, token),
-        moment(letter.expires_at),
-    );
-    Message { to: letter.email, subject: format!("Invitation to {tenant}"), text }
+    let letter = Letter::new(words, words.say("invitation-subject", &[("tenant", tenant.into())]))
+        .text(words.say("hello", &[]))
+        .text(invites)
+        .text(words.say("invitation-link", &[]));
+    ways(letter, words, link, token)
+        .text(words.say("invitation-end", &[("time", words.moment(content.expires_at).into())]))
+        .to(content.email, None, Uuid::now_v7())
 }
 
 #[cfg(test)]
@@ -51,6 +60,7 @@ mod tests {
 
     #[test]
     fn a_mail_says_who_invites_to_what_and_until_when() {
+        let words = Words::of(Language::English);
         let token = MailToken::mint(InvitationMail::PREFIX).expect("a token");
         let letter = MailContent {
             email: "ada@example.com".to_owned(),
@@ -58,14 +68,14 @@ mod tests {
             inviter: Some("Bob\nthe Boss".to_owned()),
             expires_at: DateTime::from_timestamp(1_800_000_000, 0).expect("a time"),
         };
-        let mail = message(letter.clone(), "https://example.com/accept-invitation", &token);
+        let mail = message(words, letter.clone(), "https://example.com/accept-invitation", &token);
         assert_eq!(mail.subject, "Invitation to “Acme Inc.”");
         let lines: Vec<_> = mail.text.lines().collect();
         assert!(lines.contains(&"“Bob the Boss” invites you to “Acme Inc.”."), "{}", mail.text);
         assert!(lines.contains(&&*format!("https://example.com/accept-invitation#token={}", token.text())));
         assert!(lines.contains(&token.text()));
         assert!(mail.text.contains("ends on 15 January 2027, 08:00 UTC."), "{}", mail.text);
-        let mail = message(MailContent { inviter: None, ..letter }, "", &token);
+        let mail = message(words, MailContent { inviter: None, ..letter }, "", &token);
         assert!(mail.text.contains("You are invited to “Acme Inc.”."), "{}", mail.text);
     }
 }

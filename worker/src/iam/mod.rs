@@ -1,8 +1,8 @@
 //! Identity and access: mails with a token, and what is forgotten.
 
 mod cleanup;
-mod invitation_mail;
-mod password_reset_mail;
+pub(crate) mod invitation_mail;
+pub(crate) mod password_reset_mail;
 mod token_mail;
 
 use virtualstack_model::iam::jobs::{

@@ -1,15 +1,18 @@
 //! The mail to who has forgotten their password.
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::iam::jobs::PasswordResetMail;
+use virtualstack_model::language::Language;
 use virtualstack_model::name::quoted;
 use virtualstack_store::iam::mail_tokens::MailToken;
 use virtualstack_store::iam::password_resets::{self, Holder, Right};
 
-use crate::adapters::mail::Message;
+use crate::adapters::mail::{Letter, Message, Words};
+use crate::engine::mailing::SEND;
 use crate::engine::task::{Next, TaskContext};
-use crate::iam::token_mail::{MINT, SEND, TokenMail, link, moment, ways};
+use crate::iam::token_mail::{MINT, TokenMail, link, ways};
 
 impl TokenMail for PasswordResetMail {
     const PREFIX: &'static str = "vsp_";
@@ -19,7 +22,10 @@ impl TokenMail for PasswordResetMail {
         let begin = async |tx: &mut _| password_resets::begin(tx, account, key, &new).await;
         let begun = context.commit(MINT, begin).await?;
         Ok(begun.map(|Right { holder, token, ends }| {
-            (message(holder, ends, &link(context.shared, "reset-password"), &token), token)
+            (
+                message(Words::of(Language::default()), holder, ends, &link(context.shared, "reset-password"), &token),
+                token,
+            )
         }))
     }
 
@@ -28,15 +34,20 @@ impl TokenMail for PasswordResetMail {
     }
 }
 
-fn message(holder: Holder, ends: DateTime<Utc>, link: &str, token: &MailToken) -> Message {
-    let text = format!(
-        "Hello {},\n\nsomebody, hopefully you, asked for a new password for this address.\n\nTo choose one, open this \
-         link:\n\n{}\n\
-         This works once, until {}. If it was not you who asked, you need not do anything: your password stays as it \
-         is.\n",
-        quoted(&holder.display_name),
-        ways(link, token),
-        moment(ends),
-    );
-    Message { to: holder.email, subject: "Your new password".to_owned(), text }
+pub(crate) fn message(
+    words: &'static Words,
+    holder: Holder,
+    ends: DateTime<Utc>,
+    link: &str,
+    token: &MailToken,
+) -> Message {
+    let letter = Letter::new(words, words.say("password-reset-subject", &[]))
+        .text(words.say("hello-name", &[("name", quoted(&holder.display_name).into())]))
+        .text(words.say("password-reset-asked", &[]))
+        .text(words.say("password-reset-link", &[]));
+    ways(letter, words, link, token).text(words.say("password-reset-end", &[("time", words.moment(ends).into())])).to(
+        holder.email,
+        None,
+        Uuid::now_v7(),
+    )
 }

@@ -4,13 +4,13 @@
 
 use std::future::Future;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use virtualstack_model::Result;
 use virtualstack_model::jobs::Job;
 use virtualstack_store::iam::mail_tokens::MailToken;
 
-use crate::adapters::mail::Message;
+use crate::adapters::mail::{Letter, Message, Words};
 use crate::engine::context::Shared;
+use crate::engine::mailing::hand_over;
 use crate::engine::task::{Next, Task, TaskContext};
 
 /// A task that sends one.
@@ -30,59 +30,28 @@ pub(super) trait TokenMail: Job {
     fn sent(&self, context: &TaskContext<'_>, token: &MailToken) -> impl Future<Output = Result<Next>> + Send;
 }
 
-/// Steps of such a task.
+/// The step in which the token is made.
 pub(super) const MINT: &str = "mint";
-pub(super) const SEND: &str = "send";
 
 impl<M: TokenMail> Task for M {
     async fn run(&self, context: &TaskContext<'_>) -> Result<Next> {
         let new = MailToken::mint(M::PREFIX)?;
         let Some((message, token)) = self.mint(context, new).await? else { return Ok(Next::Done) };
-        match context.call(SEND, context.shared.mailer.send(message)).await {
+        match hand_over(context, message).await {
             Ok(()) => self.sent(context, &token).await,
-            Err(fault) => {
-                tracing::warn!(%fault, again = fault.retry, "the mail was not handed over");
-                let error = fault.message;
-                Ok(match fault.retry {
-                    true => Next::Retry { error, after: Some(patience(context.attempt())) },
-                    false => Next::DeadLetter { error },
-                })
-            }
+            Err(next) => Ok(next),
         }
     }
 }
 
-/// How long after a try the next one is. Relays are away for minutes, and make strangers wait as long; ten tries are an
-/// hour.
-fn patience(attempt: i32) -> TimeDelta {
-    let exponent = u32::try_from(attempt).unwrap_or_default().min(7);
-    TimeDelta::seconds(3_i64.pow(exponent)).min(TimeDelta::minutes(15))
-}
-
-/// What stands where a reader is to use a token: a link, and the token by itself.
-pub(super) fn ways(link: &str, token: &MailToken) -> String {
+/// Says how a reader uses a token: by a link, or by itself.
+pub(super) fn ways(letter: Letter, words: &Words, link: &str, token: &MailToken) -> Letter {
     let token = token.text();
     // Behind a #, it is in no request, and so in no log on the way.
-    format!("{link}#token={token}\n\nOr give this token where you are asked for it:\n\n{token}\n")
+    letter.link(format!("{link}#token={token}")).text(words.say("token", &[])).code(token.to_owned())
 }
 
 /// A page of the console.
 pub(super) fn link(shared: &Shared, page: &str) -> String {
     format!("{}/{page}", shared.link_base.trim_end_matches('/'))
-}
-
-pub(super) fn moment(time: DateTime<Utc>) -> String {
-    time.format("%-d %B %Y, %H:%M UTC").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ten_tries_are_an_hour() {
-        assert_eq!(patience(1), TimeDelta::seconds(3));
-        let all: TimeDelta = (1..10).map(patience).sum();
-        assert!((TimeDelta::minutes(55)..TimeDelta::minutes(70)).contains(&all), "{all}");
-    }
 }

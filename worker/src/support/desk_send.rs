@@ -2,8 +2,9 @@
 //!
 //! - What it does: it puts a ticket there, changes what differs from what both had last, and says what was said since; in turns of
 //!   the tenants, and of each ticket in order.
-//! - What it must never do: put anything there twice, though replies are lost and workers die. So a try is written down before its
-//!   first call; a later one looks for our id before it puts anything.
+//! - What it must never do: put anything there twice, though replies are lost and workers die; undo what was done there later. So a try
+//!   is written down before its call, and one that stays without an answer is looked for before the next; and a ticket is read before
+//!   it is changed.
 //!
 //! It is a part of [`super::desk_sync`].
 
@@ -13,14 +14,14 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use futures::TryStreamExt as _;
 use uuid::Uuid;
-use virtualstack_model::id::TenantId;
 use virtualstack_model::support::attachment;
-use virtualstack_model::support::id::TicketId;
 use virtualstack_model::{Error, Result};
 use virtualstack_store::SystemTx;
-use virtualstack_store::support::desk::{self as store, Outgoing, Twin};
+use virtualstack_store::support::desk::{self as store, Outgoing, TwinKey};
 use virtualstack_store::support::staff_files::StaffAttachment;
 
+use super::desk_follow::follow;
+use super::desk_poll::DELETED;
 use super::desk_problem::Problem;
 use crate::adapters::desk::{Change, Class, Desk, Fault, NewComment, NewFile, NewTicket, Remote};
 use crate::engine::task::TaskContext;
@@ -38,22 +39,34 @@ const IN_A_ROW: u32 = 3;
 
 /// Sends what is due.
 pub(super) async fn run(context: &TaskContext<'_>, desk: &dyn Desk) -> Result<(), Problem> {
-    let due = async |tx: &mut _| store::to_send(tx, TICKETS).await;
+    let due = async |tx: &mut SystemTx| store::to_send(tx, desk.name(), TICKETS).await;
     let mut failures = 0;
     for (tenant, ticket) in context.store().system(reconciler(), due).await? {
-        let mut sending = Sending::begin(context, desk, tenant, ticket).await?;
-        let fault = match sending.run().await {
-            Ok(()) => {
-                failures = 0;
+        if context.ends() {
+            return Ok(());
+        }
+        if let Some(pause) = desk.pause() {
+            let message = "the desk wants fewer calls".to_owned();
+            return Err(Problem::Desk(Fault { class: Class::Busy(pause), message }));
+        }
+        let mut sending = Sending::begin(context, desk, TwinKey { desk: desk.name(), tenant, ticket }).await?;
+        let Err(problem) = sending.run().await else {
+            failures = 0;
+            continue;
+        };
+        let fault = match problem.of_one() {
+            Ok(fault) => fault,
+            Err(Problem::Early(after)) => {
+                sending.wait(after).await?;
                 continue;
             }
-            Err(Problem::Desk(fault)) if !matches!(fault.class, Class::Busy(_)) => fault,
             Err(problem) => return Err(problem),
         };
         tracing::warn!(%ticket, error = %fault, "the desk does not take a ticket");
         sending.put_off(&fault).await?;
         failures += 1;
-        if failures == IN_A_ROW {
+        // What it refuses says that it works.
+        if failures == IN_A_ROW && fault.class == Class::Retry {
             return Err(Problem::Desk(fault));
         }
     }
@@ -64,95 +77,129 @@ pub(super) async fn run(context: &TaskContext<'_>, desk: &dyn Desk) -> Result<()
 struct Sending<'a> {
     context: &'a TaskContext<'a>,
     desk: &'a dyn Desk,
-    tenant: TenantId,
-    id: TicketId,
+    key: TwinKey<'a>,
     out: Outgoing,
-    /// Whether a try before this one may have put something there.
-    again: bool,
+    /// What the desk has refused, and whether the tenant sees that.
+    refused: Option<(bool, String)>,
 }
 
 impl<'a> Sending<'a> {
-    async fn begin(context: &'a TaskContext<'a>, desk: &'a dyn Desk, tenant: TenantId, id: TicketId) -> Result<Self> {
-        let read = async |tx: &mut SystemTx| store::outgoing(tx, tenant, id).await;
-        let out = context.commit("read", read).await?;
-        let again = out.twin.attempts > 0;
-        Ok(Self { context, desk, tenant, id, out, again })
+    async fn begin(context: &'a TaskContext<'a>, desk: &'a dyn Desk, key: TwinKey<'a>) -> Result<Self> {
+        let out = Self::read_out(context, key).await?;
+        Ok(Self { context, desk, key, out, refused: None })
+    }
+
+    async fn read_out(context: &TaskContext<'_>, key: TwinKey<'_>) -> Result<Outgoing> {
+        context.commit("read", async |tx: &mut SystemTx| store::outgoing(tx, key).await).await
     }
 
     async fn run(&mut self) -> Result<(), Problem> {
-        let remote_id = self.ensure_there().await?;
+        let remote_id = match self.out.twin.remote_id.clone() {
+            Some(remote_id) => {
+                self.look(&remote_id).await?;
+                remote_id
+            }
+            None => self.put_there().await?,
+        };
         self.change(&remote_id).await?;
         self.say(&remote_id).await?;
-        self.out.twin.attempts = 0;
-        self.out.twin.retry_at = Some(self.context.now());
-        let (tenant, id, out) = (self.tenant, self.id, &self.out);
+        if self.out.is_part() {
+            // The rest is due as before.
+            return Ok(());
+        }
+        let (key, out, refused) = (self.key, &self.out, &self.refused);
         let synced = async |tx: &mut SystemTx| {
-            store::save(tx, tenant, id, &out.twin).await?;
-            store::synced(tx, out).await
+            store::synced(tx, key, out).await?;
+            match refused {
+                Some((is_public, why)) => store::failed(tx, key.tenant, key.ticket, *is_public, why).await,
+                None => Ok(()),
+            }
         };
         Ok(self.context.commit("synced", synced).await?)
     }
 
-    /// Writes what is known of the twin.
-    async fn save(&self, step: &str) -> Result<()> {
-        let (tenant, id, twin) = (self.tenant, self.id, &self.out.twin);
-        let save = async |tx: &mut SystemTx| store::save(tx, tenant, id, twin).await;
-        self.context.commit(step, save).await
-    }
-
-    /// Writes down that something is about to be put there.
-    async fn begin_try(&mut self) -> Result<()> {
-        if self.out.twin.attempts == 0 {
-            self.out.twin.attempts = 1;
-            self.save("try").await?;
+    /// Reads the ticket there, and takes over what has changed: what is sent then is later.
+    async fn look(&mut self, remote_id: &str) -> Result<(), Problem> {
+        let remote = self.context.call("look", self.desk.read(remote_id)).await?;
+        if remote.deleted {
+            return Err(Problem::Desk(Fault { class: Class::Missing, message: DELETED.to_owned() }));
         }
+        follow(self.context, self.desk, self.key, &remote).await?;
+        self.out = Self::read_out(self.context, self.key).await?;
         Ok(())
     }
 
-    /// The number of the ticket there, which is put there if it is not.
-    async fn ensure_there(&mut self) -> Result<String, Problem> {
-        if let Some(id) = &self.out.twin.remote_id {
-            return Ok(id.clone());
+    /// Writes what is known of the twin.
+    async fn save(&self, step: &str) -> Result<()> {
+        let (key, twin) = (self.key, &self.out.twin);
+        self.context.commit(step, async |tx: &mut SystemTx| store::save(tx, key, twin).await).await
+    }
+
+    /// Puts something there, once that is written down.
+    async fn put<T>(&mut self, step: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Problem> {
+        (self.out.twin.open_try, self.out.twin.begun_at) = (true, self.context.now());
+        self.save("try").await?;
+        let put = self.context.call(step, call).await;
+        // Any other answer says whether it is there.
+        if !matches!(&put, Err(Fault { class: Class::Retry, .. })) {
+            self.out.twin.open_try = false;
         }
-        let found = if self.again { self.context.call("find", self.desk.find(self.id)).await? } else { None };
+        if put.is_err() {
+            self.save("failed").await?;
+        }
+        Ok(put?)
+    }
+
+    /// Waits until what a try without an answer has put there would be found.
+    fn expect_settled(&self) -> Result<(), Problem> {
+        let wait = self.out.twin.begun_at + self.desk.settles_after() - self.context.now();
+        if self.out.twin.open_try && wait > TimeDelta::zero() { Err(Problem::Early(wait)) } else { Ok(()) }
+    }
+
+    /// Puts the ticket there, if no try before has; its number there.
+    async fn put_there(&mut self) -> Result<String, Problem> {
+        self.expect_settled()?;
+        let desk = self.desk;
+        let found = match self.out.twin.open_try {
+            true => self.context.call("find", desk.find(self.key.ticket)).await?,
+            false => None,
+        };
         let is_found = found.is_some();
         let remote = match found {
             Some(remote) => remote,
-            None => self.create().await?,
+            None => {
+                let (twin, ticket) = (&mut self.out.twin, &self.out.ticket);
+                twin.subject.clone_from(&ticket.subject);
+                twin.description.clone_from(&ticket.description);
+                (twin.state, twin.priority) = (ticket.state.to_string(), ticket.priority.to_string());
+                let new = self.new_ticket();
+                self.put("create", desk.create(&new)).await?
+            }
         };
-        let (twin, ticket) = (&mut self.out.twin, &self.out.ticket);
-        twin.remote_id = Some(remote.id.clone());
-        (twin.state, twin.priority) = (ticket.state.to_string(), ticket.priority.to_string());
-        // What an earlier try has sent may be older than what it is now; and staff may have changed the state of it.
-        if !is_found {
-            twin.subject.clone_from(&ticket.subject);
-            twin.description.clone_from(&ticket.description);
+        let twin = &mut self.out.twin;
+        (twin.remote_id, twin.open_try) = (Some(remote.id.clone()), false);
+        // What was sent is what both have; where the desk has another state, that was given to it since.
+        if remote.state.is_some_and(|state| state.as_str() == twin.state) {
             twin.remote_state.clone_from(&remote.raw_state);
         }
-        self.save("created").await?;
-        Ok(remote.id)
-    }
-
-    /// Puts the ticket there, once that is written down.
-    async fn create(&mut self) -> Result<Remote, Problem> {
-        // What a lost reply has put there may not be found yet.
-        let waits = self.out.twin.begun_at + self.context.shared.config.desk_search_delay() - self.context.now();
-        if self.again && waits > TimeDelta::zero() {
-            return Err(Problem::Desk(Fault {
-                class: Class::Retry,
-                message: "whether an earlier try has put the ticket there is not known yet".to_owned(),
-            }));
+        let (key, twin, remote_id) = (self.key, &self.out.twin, &remote.id);
+        let created = async |tx: &mut SystemTx| {
+            store::number(tx, key.tenant, key.ticket, remote_id).await?;
+            store::save(tx, key, twin).await?;
+            // What was done there before we knew of it was passed over.
+            if is_found { store::read_again(tx, key).await } else { Ok(()) }
+        };
+        self.context.commit("created", created).await?;
+        if is_found {
+            self.look(&remote.id).await?;
         }
-        self.out.twin.begun_at = self.context.now();
-        self.out.twin.attempts += 1;
-        self.save("try").await?;
-        Ok(self.context.call("create", self.desk.create(&self.new_ticket())).await?)
+        Ok(remote.id)
     }
 
     fn new_ticket(&self) -> NewTicket {
         let ticket = &self.out.ticket;
         NewTicket {
-            id: self.id,
+            id: self.key.ticket,
             subject: ticket.subject.clone(),
             description: ticket.description.clone(),
             facts: self.facts(),
@@ -169,7 +216,7 @@ impl<'a> Sending<'a> {
         let ours = [
             ("tenant", self.out.tenant_name.clone()),
             ("requester", self.out.requester_name.clone()),
-            ("ticket", format!("{} (number {})", self.id.name_in(self.tenant), self.out.ticket.number)),
+            ("ticket", format!("{} (number {})", self.key.ticket.name_in(self.key.tenant), self.out.ticket.number)),
             ("category", self.out.ticket.category.to_string()),
         ];
         ours.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(facts).collect()
@@ -227,25 +274,41 @@ impl<'a> Sending<'a> {
         }
         // Ids sort by the time they were made.
         unsaid.sort_by_key(|(said, _)| said.id);
-        let there: HashMap<Uuid, String> = if self.again {
-            let said = self.context.call("said", self.desk.comments(remote_id)).await?;
+        self.expect_settled()?;
+        let there: HashMap<Uuid, String> = if self.out.twin.open_try {
+            let said = self.context.call("said", self.desk.comments(remote_id, 0)).await?;
             said.into_iter().filter_map(|comment| Some((comment.ours?, comment.id))).collect()
         } else {
             HashMap::new()
         };
-        self.begin_try().await?;
+        let (key, desk) = (self.key, self.desk);
         for (mut said, file) in unsaid {
-            let remote = match there.get(&said.id) {
-                Some(remote) => remote.clone(),
+            let put = match there.get(&said.id) {
+                Some(remote) => Ok(remote.clone()),
                 None => {
                     if let Some(file) = file {
                         said.file = Some(self.read(&file).await?);
                     }
-                    self.context.call("say", self.desk.comment(remote_id, &said)).await?
+                    self.put("say", desk.comment(remote_id, &said)).await
                 }
             };
-            let (tenant, id) = (self.tenant, self.id);
-            let pair = async |tx: &mut SystemTx| store::pair(tx, (tenant, id), said.id, &remote).await;
+            self.out.twin.open_try = false;
+            let (remote, twin) = match put {
+                Ok(remote) => (Some(remote), &self.out.twin),
+                Err(Problem::Desk(Fault { class: Class::Refused, message })) => {
+                    let is_public = !said.internal || self.refused.as_ref().is_some_and(|(is_public, _)| *is_public);
+                    self.refused = Some((is_public, message));
+                    (None, &self.out.twin)
+                }
+                Err(problem) => return Err(problem),
+            };
+            let pair = async |tx: &mut SystemTx| {
+                store::save(tx, key, twin).await?;
+                match &remote {
+                    Some(remote) => store::pair(tx, key, said.id, remote).await.map(|_| ()),
+                    None => store::refuse(tx, key, said.id).await,
+                }
+            };
             self.context.commit("said", pair).await?;
         }
         Ok(())
@@ -269,16 +332,22 @@ impl<'a> Sending<'a> {
 
     /// Writes down that a try has failed, and when the next one is due: never, where the desk would refuse it again.
     async fn put_off(&mut self, fault: &Fault) -> Result<()> {
-        let twin: &mut Twin = &mut self.out.twin;
-        let final_ = matches!(fault.class, Class::Refused | Class::Missing);
-        twin.attempts = twin.attempts.max(1) + 1;
-        let pause = FIRST_PAUSE * 2_i32.saturating_pow(u32::try_from(twin.attempts.min(12)).unwrap_or_default());
-        twin.retry_at = (!final_).then(|| self.context.now() + pause.min(LONGEST_PAUSE));
-        let (tenant, id, twin, message) = (self.tenant, self.id, &self.out.twin, &fault.message);
+        let is_final = matches!(fault.class, Class::Refused | Class::Missing);
+        let attempts = self.out.twin.attempts + 1;
+        let pause = FIRST_PAUSE * 2_i32.saturating_pow(u32::try_from(attempts.min(12)).unwrap_or_default());
+        let retry_at = (!is_final).then(|| self.context.now() + pause.min(LONGEST_PAUSE));
+        let (key, twin, message) = (self.key, &self.out.twin, &fault.message);
         let failed = async |tx: &mut SystemTx| {
-            store::save(tx, tenant, id, twin).await?;
-            if final_ { store::failed(tx, tenant, id, message).await } else { Ok(()) }
+            let is_put_off = store::put_off(tx, key, twin, attempts, retry_at).await?;
+            if is_put_off && is_final { store::failed(tx, key.tenant, key.ticket, true, message).await } else { Ok(()) }
         };
         self.context.commit("failed", failed).await
+    }
+
+    /// Has the ticket wait, which is no failure.
+    async fn wait(&self, after: TimeDelta) -> Result<()> {
+        let (key, twin, at) = (self.key, &self.out.twin, Some(self.context.now() + after));
+        let wait = async |tx: &mut SystemTx| store::put_off(tx, key, twin, twin.attempts, at).await.map(|_| ());
+        self.context.commit("early", wait).await
     }
 }

@@ -1,5 +1,7 @@
 //! What is done with tickets by itself.
 
+mod desk_files;
+mod desk_follow;
 mod desk_poll;
 mod desk_problem;
 mod desk_send;

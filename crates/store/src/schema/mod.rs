@@ -4,10 +4,12 @@ mod audit;
 mod compute;
 mod iam;
 pub mod migrate;
+mod notifications;
 pub mod reach;
 mod support;
 
 pub use audit::*;
 pub use compute::*;
 pub use iam::*;
+pub use notifications::*;
 pub use support::*;

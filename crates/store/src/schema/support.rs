@@ -60,6 +60,7 @@ table! {
         internal_comments -> Integer,
         desk_error -> Text,
         version -> BigInt,
+        unsent -> Integer,
     }
 }
 
@@ -135,28 +136,34 @@ table! {
 }
 
 table! {
-    support.desk_tickets (tenant_id, ticket_id) {
+    support.desk_tickets (tenant_id, ticket_id, desk) {
         tenant_id -> Uuid,
         ticket_id -> Uuid,
+        desk -> Text,
         remote_id -> Nullable<Text>,
+        open_try -> Bool,
         begun_at -> Timestamptz,
         state -> Text,
         remote_state -> Text,
         priority -> Text,
         subject -> Text,
         description -> Text,
-        remote_updated_at -> Nullable<Timestamptz>,
         retry_at -> Nullable<Timestamptz>,
         attempts -> Integer,
+        remote_updated_at -> Nullable<Timestamptz>,
+        deleted -> Bool,
+        read_at -> Nullable<Timestamptz>,
+        read_failures -> Integer,
     }
 }
 
 table! {
-    support.desk_items (tenant_id, id) {
+    support.desk_items (tenant_id, id, desk) {
         tenant_id -> Uuid,
         id -> Uuid,
         ticket_id -> Uuid,
-        remote_id -> Text,
+        desk -> Text,
+        remote_id -> Nullable<Text>,
     }
 }
 
@@ -165,6 +172,7 @@ table! {
         desk -> Text,
         read_until -> Timestamptz,
         polled_at -> Timestamptz,
+        cut -> Bool,
     }
 }
 

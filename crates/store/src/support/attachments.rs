@@ -135,8 +135,10 @@ pub async fn known(tx: &mut SystemTx, objects: &[String]) -> Result<Vec<String>>
         object: String,
     }
     let rows: Vec<Row> = diesel::sql_query(
-        "SELECT object FROM unnest($1) AS said (object) JOIN support.all_attachments a \
-         ON a.tenant_id::text = split_part(object, '/', 2) AND a.id::text = split_part(object, '/', 3)",
+        "WITH said AS MATERIALIZED ( \
+            SELECT object, split_part(object, '/', 2)::uuid AS tenant_id, split_part(object, '/', 3)::uuid AS id \
+            FROM unnest($1) AS all_said (object) WHERE object ~ '^[a-z]+/[0-9a-f-]{36}/[0-9a-f-]{36}/' \
+         ) SELECT object FROM said JOIN support.all_attachments a USING (tenant_id, id)",
     )
     .bind::<Array<Text>, _>(objects)
     .load(tx.connection()?)

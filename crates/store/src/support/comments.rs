@@ -14,6 +14,7 @@ use crate::iam::users;
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::ticket_comments as table;
 use crate::support::tickets::{self, Bounds, Event, Visible};
+use crate::support::usage;
 use crate::tx::error::from_diesel;
 use crate::tx::reader::TenantReader;
 use crate::tx::{TenantTx, Write};
@@ -111,6 +112,7 @@ pub(super) async fn insert(tx: &mut TenantTx<Write>, comment: &Comment) -> Resul
 
 /// Refuses one more comment of a tenant that has written many. Those of the provider do not count.
 async fn check_rate(tx: &mut TenantTx<Write>, most: i64) -> Result<()> {
+    usage::lock(tx).await?;
     let written: i64 = table::table
         .filter(table::tenant_id.eq(tx.tenant()).and(table::author_id.is_not_null()))
         .filter(sql::<Bool>("created_at > now() - interval '1 hour'"))

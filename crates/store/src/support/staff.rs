@@ -202,6 +202,8 @@ pub async fn name_of(tx: &mut SystemTx, provider: TenantId, operator: UserId) ->
 
 /// Changes the staff's side of a ticket.
 pub(super) async fn change_staff(tx: &mut SystemTx, work: &Work<'_>, f: impl FnOnce(&mut Staff)) -> Result<()> {
+    // The ticket first, as everybody else does.
+    lock(tx, work.tenant, work.ticket).await?;
     let key = (staff::tenant_id.eq(work.tenant), staff::ticket_id.eq(work.ticket));
     let make = diesel::insert_into(staff::table).values(key).on_conflict_do_nothing();
     make.execute(tx.connection()?).await.map_err(from_diesel)?;
@@ -210,7 +212,33 @@ pub(super) async fn change_staff(tx: &mut SystemTx, work: &Work<'_>, f: impl FnO
     let mut now: Staff = locked.map_err(from_diesel)?;
     f(&mut now);
     now.version += 1;
-    diesel::update(row()).set(&now).execute(tx.connection()?).await.map_err(from_diesel)?;
     // Another desk is to have it, too.
-    tickets::unsent(tx, work.tenant, work.ticket).await
+    let change = (&now, staff::unsent.eq(staff::unsent + 1));
+    diesel::update(row()).set(change).execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
+}
+
+/// Something came that only staff see, and some comments with it.
+pub(super) async fn seen_by_staff(tx: &mut SystemTx, tenant: TenantId, id: TicketId, comments: i32) -> Result<()> {
+    diesel::insert_into(staff::table)
+        .values((staff::tenant_id.eq(tenant), staff::ticket_id.eq(id), staff::internal_comments.eq(comments)))
+        .on_conflict((staff::tenant_id, staff::ticket_id))
+        .do_update()
+        .set((staff::internal_comments.eq(staff::internal_comments + comments), staff::version.eq(staff::version + 1)))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+        .map(|_| ())
+}
+
+/// Tells operators what is in the way of a ticket, or that nothing is.
+pub(super) async fn set_desk_error(tx: &mut SystemTx, tenant: TenantId, id: TicketId, error: &str) -> Result<()> {
+    diesel::insert_into(staff::table)
+        .values((staff::tenant_id.eq(tenant), staff::ticket_id.eq(id), staff::desk_error.eq(error)))
+        .on_conflict((staff::tenant_id, staff::ticket_id))
+        .do_update()
+        .set(staff::desk_error.eq(error))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+        .map(|_| ())
 }

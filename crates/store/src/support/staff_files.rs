@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use virtualstack_model::Result;
 use virtualstack_model::id::{TenantId, UserId};
+use virtualstack_model::log::Audit;
 use virtualstack_model::support::id::{TicketAttachmentId, TicketId};
 
 use crate::listing::{Field, ListRequest, Listed, Listing};
@@ -109,11 +110,19 @@ pub async fn add(tx: &mut SystemTx, work: &Work<'_>, file: &StaffAttachment) -> 
     // Others who add one to the ticket wait.
     staff::lock(tx, work.tenant, work.ticket).await?;
     expect_room(tx, work.tenant, work.ticket, file.internal).await?;
-    let StaffAttachment { tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_name, .. } =
-        file.clone();
-    let created_at = file.created_at;
+    put(tx, work.audit, file).await?;
     if !file.internal {
-        let author_id = None;
+        return Ok(());
+    }
+    change_staff(tx, work, |_| {}).await?;
+    tx.audit(Some(work.provider), work.audit).await
+}
+
+/// Writes the row of a file, in its tenant where that sees it.
+pub(super) async fn put(tx: &mut SystemTx, audit: &Audit, file: &StaffAttachment) -> Result<()> {
+    let StaffAttachment { tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, .. } = file.clone();
+    let StaffAttachment { author_id, author_name, created_at, .. } = file.clone();
+    if !file.internal {
         let attachment = Attachment {
             tenant_id,
             id,
@@ -127,7 +136,7 @@ pub async fn add(tx: &mut SystemTx, work: &Work<'_>, file: &StaffAttachment) -> 
             created_at,
         };
         let add = async |inside: &mut TenantTx<Write>| attachments::add(inside, Visible::All, &attachment, None).await;
-        return tx.enter(work.tenant, work.audit, add).await;
+        return tx.enter(tenant_id, audit, add).await;
     }
     diesel::insert_into(internal::table)
         .values((
@@ -143,9 +152,8 @@ pub async fn add(tx: &mut SystemTx, work: &Work<'_>, file: &StaffAttachment) -> 
         ))
         .execute(tx.connection()?)
         .await
-        .map_err(from_diesel)?;
-    change_staff(tx, work, |_| {}).await?;
-    tx.audit(Some(work.provider), work.audit).await
+        .map_err(from_diesel)
+        .map(|_| ())
 }
 
 /// Removes a file.

@@ -1,7 +1,9 @@
 //! Tickets, as their tenant sees them.
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -134,6 +136,8 @@ impl Visible {
 pub struct Bounds {
     /// Tickets that are not closed.
     pub open_tickets: i32,
+    /// Tickets in an hour.
+    pub tickets_per_hour: i64,
     /// Comments in an hour.
     pub comments_per_hour: i64,
     /// Whether tickets are answered here, and no other desk is to have them.
@@ -219,11 +223,13 @@ pub struct NewTicket {
 /// Writes a new ticket, with what is known of what it is about.
 pub async fn insert(tx: &mut TenantTx<Write>, new: NewTicket, bounds: Bounds) -> Result<Ticket> {
     let facts = facts::of(tx, new.vm, new.operation).await?;
-    let now = Utc::now();
+    let number = usage::take_number(tx, bounds.open_tickets).await?;
+    check_rate(tx, bounds.tickets_per_hour).await?;
+    let created_at = Utc::now();
     let ticket = Ticket {
         tenant_id: tx.tenant(),
         id: TicketId::new(),
-        number: usage::take_number(tx, bounds.open_tickets).await?,
+        number,
         subject: new.subject,
         description: new.description,
         category: new.category,
@@ -238,8 +244,8 @@ pub async fn insert(tx: &mut TenantTx<Write>, new: NewTicket, bounds: Bounds) ->
         desk_state: if bounds.desk_is_local { DeskState::Local } else { DeskState::Pending },
         desk_ticket: String::new(),
         desk_synced_at: None,
-        created_at: now,
-        updated_at: now,
+        created_at,
+        updated_at: created_at,
         resolved_at: None,
         closed_at: None,
         version: 1,
@@ -249,6 +255,23 @@ pub async fn insert(tx: &mut TenantTx<Write>, new: NewTicket, bounds: Bounds) ->
     let change = ticket.changed(Event::new("TICKET_CREATED", "The ticket was written"), ChangeKind::Created, fields)?;
     tx.change(change);
     Ok(ticket)
+}
+
+/// Refuses one more ticket of a tenant that has written many, and closed them again. The number that it takes has others wait.
+async fn check_rate(tx: &mut TenantTx<Write>, most: i64) -> Result<()> {
+    let written: i64 = table::table
+        .filter(table::tenant_id.eq(tx.tenant()))
+        .filter(sql::<Bool>("created_at > now() - interval '1 hour'"))
+        .count()
+        .get_result(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    if written < most {
+        return Ok(());
+    }
+    let message = format!("the tenant has written {written} tickets within an hour, the most that it may write");
+    let retry_after = Some(std::time::Duration::from_secs(60));
+    Err(Error::ResourceExhausted { reason: "TOO_MANY_NEW_TICKETS", message, retry_after })
 }
 
 /// Writes a ticket that has changed, with the change that says why. `most_open` is for who opens it again.

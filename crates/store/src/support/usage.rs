@@ -8,6 +8,12 @@ use crate::schema::ticket_usage as table;
 use crate::tx::error::from_diesel;
 use crate::tx::{TenantTx, Write};
 
+/// Has others wait who write in the tenant's tickets, until the commit: what is counted before does not change meanwhile.
+pub(super) async fn lock(tx: &mut TenantTx<Write>) -> Result<()> {
+    let row = table::table.find(tx.tenant()).select(table::last_number).for_update();
+    row.execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
+}
+
 /// Takes the number of a new ticket, which is open. Others who write one wait until the commit.
 pub(super) async fn take_number(tx: &mut TenantTx<Write>, most_open: i32) -> Result<i32> {
     let tenant = tx.tenant();

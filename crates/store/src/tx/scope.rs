@@ -118,6 +118,8 @@ pub enum SystemPurpose {
     KeyUse,
     /// Set a new password by a token from a mail.
     ResetPassword,
+    /// End mails of a kind by a token from a mail.
+    Unsubscribe,
     /// Write down who was turned away.
     Audit,
     /// Operators at work on the platform; the access is checked again as for a tenant's.
@@ -142,6 +144,7 @@ impl SystemPurpose {
             Self::AcceptInvitation => "accept_invitation",
             Self::KeyUse => "key_use",
             Self::ResetPassword => "reset_password",
+            Self::Unsubscribe => "unsubscribe",
             Self::Audit => "audit",
             Self::Platform(_) => "platform",
             Self::Bootstrap => "bootstrap",

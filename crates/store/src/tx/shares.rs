@@ -52,7 +52,8 @@ impl Shares {
             SystemPurpose::Authenticate
             | SystemPurpose::RateLimit
             | SystemPurpose::AcceptInvitation
-            | SystemPurpose::ResetPassword => self.wait([Holder { id: STRANGERS, most: self.part(2) }]).await.map(Some),
+            | SystemPurpose::ResetPassword
+            | SystemPurpose::Unsubscribe => self.wait([Holder { id: STRANGERS, most: self.part(2) }]).await.map(Some),
             SystemPurpose::SigningKeys
             | SystemPurpose::KeyUse
             | SystemPurpose::Audit

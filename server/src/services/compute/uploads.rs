@@ -200,7 +200,7 @@ impl Writer {
         let part = Part { first_byte: self.there, size_bytes, object: key.to_string() };
         let append = async |tx: &mut TenantTx<Write>| template_uploads::append(tx, id, token, &part, bounds).await;
         if let Err(error) = self.write(append).await {
-            if is_beyond_a_bound(&error) {
+            if incoming::is_refused(&error) {
                 remove(&self.objects, &[part]).await;
             }
             return Err(error);
@@ -247,11 +247,6 @@ impl Writer {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether a piece was refused for good, so that no row can refer to its object. Of any other error that is not known.
-fn is_beyond_a_bound(error: &Error) -> bool {
-    matches!(error, Error::QuotaExceeded { .. } | Error::ResourceExhausted { .. } | Error::FailedPrecondition { .. })
 }
 
 /// Removes objects that no row refers to.

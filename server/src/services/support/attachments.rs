@@ -245,14 +245,15 @@ impl Attachments {
         let mut writer = Writer::new(self.objects.clone(), sender.tenant());
         let work = async move {
             let _place = place;
-            let taken = match writer.receive(first, incoming, rest, said.length).await {
-                Ok(()) => sender.add(writer.file(&said)).await,
-                Err(error) => Err(error),
-            };
-            if taken.is_err() {
+            if let Err(error) = writer.receive(first, incoming, rest, said.length).await {
+                incoming::remove(&writer.objects, &writer.put).await;
+                return Err(error);
+            }
+            let added = sender.add(writer.file(&said)).await;
+            if added.as_ref().is_err_and(incoming::is_refused) {
                 incoming::remove(&writer.objects, &writer.put).await;
             }
-            taken
+            added
         };
         let work = tokio::spawn(work.in_current_span());
         // A call that is given up drops this.

@@ -9,6 +9,7 @@ use virtualstack_store::iam::tenants::{self, Key};
 use virtualstack_store::support::staff::Work;
 use virtualstack_store::support::tickets::Visible;
 
+use crate::auth::journal::{Journal, Whose};
 use crate::call::{PlatformCall, TenantCall};
 
 /// What the caller sees.
@@ -41,6 +42,18 @@ pub(super) fn attachment_id(field: &str, name: &str) -> Result<(TicketId, Ticket
 /// An operator at work on a ticket.
 pub(super) fn work<'a, R>(call: &PlatformCall<R>, tenant: TenantId, ticket: TicketId, audit: &'a Audit) -> Work<'a> {
     Work { tenant, ticket, audit, operator: call.user(), provider: call.tenant_id() }
+}
+
+/// Writes down that an operator has read something of a ticket: in the tenant's log; in the provider's where the tenant does not see it,
+/// whose log shall not tell that there is something.
+pub(super) fn read_in<R>(
+    journal: &Journal,
+    call: &PlatformCall<R>,
+    (tenant, ticket): (TenantId, TicketId),
+    internal: bool,
+) {
+    let (whose, name) = if internal { (call.tenant_id(), ticket.name_in(tenant)) } else { (tenant, ticket.name()) };
+    journal.record(Whose::Tenant(whose), call.audit(name));
 }
 
 /// The tenant that a name says; "current" is the operator's own.

@@ -15,7 +15,7 @@ use virtualstack_store::{Store, SystemTx};
 use super::attachments::{Attachments, Coming, Said, Sender};
 use super::download;
 use super::messages::staff_attachment_message;
-use super::names::{find_attachment, find_ticket, work};
+use super::names::{find_attachment, find_ticket, read_in, work};
 use crate::auth::journal::{Journal, Whose};
 use crate::call::caller::PlatformCaller;
 use crate::call::list::{List as _, page};
@@ -117,8 +117,7 @@ impl OfStaff {
             staff_files::get(tx, (tenant, ticket), id).await
         };
         let file = self.files.store.system(call.platform(), get).await?;
-        // The tenant is told which ticket was read, and nothing of a file that it does not see.
-        self.journal.record(Whose::Tenant(file.tenant_id), call.audit(file.ticket_id.name()));
+        read_in(&self.journal, call, (file.tenant_id, file.ticket_id), file.internal);
         Ok(file)
     }
 }

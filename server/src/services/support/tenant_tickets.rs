@@ -11,7 +11,7 @@ use virtualstack_store::support::tickets::Ticket;
 use virtualstack_store::{Store, SystemTx};
 
 use super::messages::{priority_of, staff_comment_message, staff_message, state_of};
-use super::names::{find_comment, find_tenant, find_ticket, work};
+use super::names::{find_comment, find_tenant, find_ticket, read_in, work};
 use crate::auth::journal::{Journal, Whose};
 use crate::call::PlatformCall;
 use crate::call::list::{List as _, page};
@@ -149,8 +149,7 @@ impl TenantTicketService for TenantTickets {
             staff_comments::get(tx, (tenant, ticket), id).await
         };
         let row = self.store.system(call.platform(), get).await?;
-        // The tenant is told which ticket was read: the name of a comment would say that there is one it does not see.
-        self.journal.record(Whose::Tenant(row.tenant_id), call.audit(row.ticket_id.name()));
+        read_in(&self.journal, &call, (row.tenant_id, row.ticket_id), row.internal);
         Ok(staff_comment_message(row))
     }
 

@@ -35,6 +35,7 @@ impl Tickets {
     pub(crate) fn new(store: Store, config: &Config) -> Self {
         let bounds = Bounds {
             open_tickets: config.max_open_tickets_per_tenant,
+            tickets_per_hour: config.tickets_per_tenant_per_hour,
             comments_per_hour: config.ticket_comments_per_tenant_per_hour,
             desk_is_local: config.desk_is_local,
         };
@@ -223,13 +224,22 @@ fn new_ticket<R>(call: &TenantCall<R>, desired: &proto::Ticket) -> Result<NewTic
         }
     }
     let named = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
+    let vm = named(&desired.vm).map(|name| VmId::parse("ticket.vm", &name)).transpose()?;
+    let operation = named(&desired.operation).map(|name| OperationId::parse("ticket.operation", &name)).transpose()?;
+    // What is known of them is kept with the ticket: who may not read it learns nothing of it here.
+    if let Some(vm) = vm.filter(|_| !call.access().allows("vm:read")) {
+        return Err(Error::not_found("VM_NOT_FOUND", vm.name()));
+    }
+    if let Some(operation) = operation.filter(|_| !call.access().allows("operation:read")) {
+        return Err(Error::not_found("OPERATION_NOT_FOUND", operation.name()));
+    }
     Ok(NewTicket {
         subject: desired.subject.clone(),
         description: desired.description.clone(),
         category: category_of(desired.category()).unwrap_or(TicketCategory::Question),
         priority: priority_of(desired.priority()).unwrap_or(TicketPriority::Medium),
         requester: call.user(),
-        vm: named(&desired.vm).map(|name| VmId::parse("ticket.vm", &name)).transpose()?,
-        operation: named(&desired.operation).map(|name| OperationId::parse("ticket.operation", &name)).transpose()?,
+        vm,
+        operation,
     })
 }

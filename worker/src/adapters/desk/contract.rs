@@ -25,14 +25,24 @@ pub trait Desk: Send + Sync + 'static {
     /// Changes what is set.
     async fn update(&self, id: &str, change: &Change) -> Result<Remote, Fault>;
 
-    /// All that was said of a ticket, oldest first.
-    async fn comments(&self, id: &str) -> Result<Vec<RemoteComment>, Fault>;
+    /// What was said of a ticket, oldest first; as many as `known` of the first may be left out.
+    async fn comments(&self, id: &str, known: usize) -> Result<Vec<RemoteComment>, Fault>;
 
     /// Says something of a ticket; its id there.
     async fn comment(&self, id: &str, comment: &NewComment) -> Result<String, Fault>;
 
-    /// Tickets that have changed since a time of the desk's clock, oldest change first, deleted ones among them.
-    async fn changed_since(&self, since: DateTime<Utc>) -> Result<Vec<Remote>, Fault>;
+    /// The bytes of a file, if they are no more than so many.
+    async fn fetch(&self, file: &RemoteFile, most: u64) -> Result<Bytes, Fault>;
+
+    /// Tickets that have changed since a time of the desk's clock, oldest change first, a page of them: those that are deleted, or
+    /// those that are not.
+    async fn changed_since(&self, since: DateTime<Utc>, page: usize, deleted: bool) -> Result<Changed, Fault>;
+
+    /// How long after a call has begun everybody finds what it has done, if it has done something.
+    fn settles_after(&self) -> TimeDelta;
+
+    /// How long it wants not to be called.
+    fn pause(&self) -> Option<TimeDelta>;
 
     /// How far the desk's clock is ahead of ours, as far as is known.
     fn skew(&self) -> TimeDelta;
@@ -68,9 +78,19 @@ pub struct Remote {
     pub state: Option<TicketState>,
     pub raw_state: String,
     pub priority: Option<TicketPriority>,
+    /// Whose it is there.
+    pub requester: String,
     /// By the desk's clock.
     pub updated_at: DateTime<Utc>,
     pub deleted: bool,
+}
+
+/// A page of tickets that have changed.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    pub tickets: Vec<Remote>,
+    /// Whether there may be more.
+    pub is_full: bool,
 }
 
 /// Something to say of a ticket, maybe with a file.
@@ -101,8 +121,24 @@ pub struct RemoteComment {
     /// Plain text.
     pub body: String,
     pub internal: bool,
-    /// Whether the requester says it.
-    pub by_requester: bool,
+    pub by: By,
+    pub files: Vec<RemoteFile>,
+}
+
+/// Who says something in a desk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    Staff,
+    /// Somebody by mail, by the desk's id of them.
+    Mail(String),
+}
+
+/// A file that came with something that was said.
+#[derive(Clone, Debug)]
+pub struct RemoteFile {
+    pub id: String,
+    pub name: String,
+    pub url: String,
 }
 
 /// Why a desk did not do something.

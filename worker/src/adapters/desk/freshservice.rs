@@ -4,7 +4,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::TryStreamExt as _;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
@@ -15,15 +17,17 @@ use virtualstack_model::support::id::TicketId;
 use virtualstack_model::support::ticket::{TicketPriority, TicketState};
 
 use super::config::{Config, ConfigError};
-use super::contract::{Change, Class, Desk, Fault, NewComment, NewTicket, Remote, RemoteComment};
+use super::contract::{
+    By, Change, Changed, Class, Desk, Fault, NewComment, NewTicket, Remote, RemoteComment, RemoteFile,
+};
 use super::html;
 use crate::adapters::tls;
 
 /// Rows of a page: as many as there may be.
 const PAGE: usize = 100;
 
-/// Pages of one list, at most: the rest is read from where it ended.
-const PAGES: usize = 10;
+/// Bytes of a reply, at most.
+const MOST: usize = 32 << 20;
 
 /// Tickets that are put there come from a portal, as far as the desk is concerned.
 const SOURCE: u32 = 2;
@@ -55,6 +59,8 @@ struct Ticket {
     priority: u32,
     updated_at: DateTime<Utc>,
     #[serde(default)]
+    requester_id: Option<u64>,
+    #[serde(default)]
     deleted: bool,
 }
 
@@ -63,10 +69,22 @@ struct Conversation {
     id: u64,
     #[serde(default)]
     body: Option<String>,
+    // What does not say that it is for the requester is not.
     #[serde(default)]
-    private: bool,
+    private: Option<bool>,
     #[serde(default)]
     incoming: bool,
+    #[serde(default)]
+    user_id: Option<u64>,
+    #[serde(default)]
+    attachments: Vec<Attachment>,
+}
+
+#[derive(Deserialize)]
+struct Attachment {
+    id: u64,
+    name: String,
+    attachment_url: String,
 }
 
 impl Freshservice {
@@ -81,7 +99,8 @@ impl Freshservice {
             .timeout(Duration::from_secs(config.timeout_seconds))
             .build()
             .map_err(|error| ConfigError::new("url", error))?;
-        let name = format!("freshservice {}", base.host_str().unwrap_or_default());
+        let port = base.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let name = format!("freshservice {}{port}", base.host_str().unwrap_or_default());
         Ok(Self { config: config.clone(), base, name, http, state: Mutex::default() })
     }
 
@@ -104,8 +123,8 @@ impl Freshservice {
         self.note(response.headers());
         let status = response.status();
         if status.is_success() {
-            let text = response.text().await.map_err(|error| retry(&error.without_url().to_string()))?;
-            return if text.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).map_err(unreadable) };
+            let bytes = read(response, MOST).await?;
+            return if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes).map_err(unreadable) };
         }
         Err(self.fault(status, response).await)
     }
@@ -140,8 +159,7 @@ impl Freshservice {
         if status == StatusCode::TOO_MANY_REQUESTS {
             return busy(self.wait().unwrap_or(TimeDelta::seconds(15)));
         }
-        let text = response.text().await.unwrap_or_default();
-        let told = told(&text);
+        let told = told(&read(response, MOST).await.unwrap_or_default());
         let message = format!("the desk answers {}: {told}", status.as_u16());
         match status {
             StatusCode::NOT_FOUND => Fault { class: Class::Missing, message },
@@ -157,6 +175,7 @@ impl Freshservice {
             state: self.state_of(ticket.status),
             raw_state: ticket.status.to_string(),
             priority: priority_of(ticket.priority),
+            requester: user(ticket.requester_id),
             updated_at: ticket.updated_at,
             deleted: ticket.deleted,
         }
@@ -173,24 +192,6 @@ impl Freshservice {
             5 => Some(TicketState::Closed),
             _ => None,
         }
-    }
-
-    /// A page of tickets after another, until there are no more or enough.
-    async fn list(&self, query: &[(&str, &str)]) -> Result<Vec<Ticket>, Fault> {
-        let mut all = Vec::new();
-        for page in 1..=PAGES {
-            let (page, size) = (page.to_string(), PAGE.to_string());
-            let mut query = query.to_vec();
-            query.extend([("page", &*page), ("per_page", &*size)]);
-            let reply = self.call(Method::GET, "tickets", &query, |request| request).await?;
-            let tickets: Vec<Ticket> = field(reply, "tickets")?;
-            let full = tickets.len() == PAGE;
-            all.extend(tickets);
-            if !full {
-                break;
-            }
-        }
-        Ok(all)
     }
 }
 
@@ -248,30 +249,27 @@ impl Desk for Freshservice {
         Ok(self.remote(&ticket))
     }
 
-    async fn comments(&self, id: &str) -> Result<Vec<RemoteComment>, Fault> {
-        let mut all = Vec::new();
-        for page in 1.. {
-            let (page, size) = (page.to_string(), PAGE.to_string());
-            let query = [("page", &*page), ("per_page", &*size)];
-            let path = format!("tickets/{id}/conversations");
+    async fn comments(&self, id: &str, known: usize) -> Result<Vec<RemoteComment>, Fault> {
+        let path = format!("tickets/{id}/conversations");
+        // The last page of those that are known is read once more; all of them, where so many were deleted that it is gone.
+        let first = (known / PAGE).max(1);
+        let (mut page, mut all) = (first, Vec::new());
+        loop {
+            let (number, size) = (page.to_string(), PAGE.to_string());
+            let query = [("page", &*number), ("per_page", &*size)];
             let reply = self.call(Method::GET, &path, &query, |request| request).await?;
             let said: Vec<Conversation> = field(reply, "conversations")?;
-            let full = said.len() == PAGE;
-            all.extend(said.into_iter().map(|said| {
-                let (body, ours) = html::to_text(said.body.as_deref().unwrap_or_default());
-                RemoteComment {
-                    id: said.id.to_string(),
-                    ours,
-                    body,
-                    internal: said.private,
-                    by_requester: said.incoming,
-                }
-            }));
-            if !full {
-                break;
+            if said.is_empty() && page == first && page > 1 {
+                page = 1;
+                continue;
             }
+            let is_full = said.len() == PAGE;
+            all.extend(said.into_iter().map(heard));
+            if !is_full {
+                return Ok(all);
+            }
+            page += 1;
         }
-        Ok(all)
     }
 
     async fn comment(&self, id: &str, comment: &NewComment) -> Result<String, Fault> {
@@ -299,20 +297,85 @@ impl Desk for Freshservice {
         Ok(said.id.to_string())
     }
 
-    async fn changed_since(&self, since: DateTime<Utc>) -> Result<Vec<Remote>, Fault> {
+    async fn fetch(&self, file: &RemoteFile, most: u64) -> Result<Bytes, Fault> {
+        let url = Url::parse(&file.url).map_err(|error| refused(&error.to_string()))?;
+        // Files may lie elsewhere, where our key is none of anybody's business; but not in the clear.
+        if url.scheme() != "https" && url.origin() != self.base.origin() {
+            return Err(refused("a file of the desk's is not behind https"));
+        }
+        let reply = self.http.get(url).send().await.map_err(|error| retry(&error.without_url().to_string()))?;
+        let status = reply.status();
+        match status {
+            status if status.is_success() => {}
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                return Err(retry(&format!("the storage of the desk's files answers {}", status.as_u16())));
+            }
+            // Its address was told just now: another try would be refused, too.
+            status if status.is_client_error() || status.is_redirection() => {
+                return Err(refused(&format!("the storage of the desk's files answers {}", status.as_u16())));
+            }
+            status => return Err(retry(&format!("the storage of the desk's files answers {}", status.as_u16()))),
+        }
+        read(reply, usize::try_from(most).unwrap_or(usize::MAX)).await.map(Bytes::from)
+    }
+
+    async fn changed_since(&self, since: DateTime<Utc>, page: usize, deleted: bool) -> Result<Changed, Fault> {
         let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let order = [("updated_since", &*since), ("order_by", "updated_at"), ("order_type", "asc")];
-        let mut tickets = self.list(&order).await?;
-        // The list leaves deleted ones out.
-        let deleted = [order[0], order[1], order[2], ("filter", "deleted")];
-        tickets.extend(self.list(&deleted).await?);
-        tickets.sort_by_key(|ticket| (ticket.updated_at, ticket.id));
-        Ok(tickets.iter().map(|ticket| self.remote(ticket)).collect())
+        let (page, size) = (page.to_string(), PAGE.to_string());
+        let mut query = vec![("updated_since", &*since), ("order_by", "updated_at"), ("order_type", "asc")];
+        query.extend([("page", &*page), ("per_page", &*size)]);
+        // A list leaves deleted ones out.
+        query.extend(deleted.then_some(("filter", "deleted")));
+        let reply = self.call(Method::GET, "tickets", &query, |request| request).await?;
+        let tickets: Vec<Ticket> = field(reply, "tickets")?;
+        let is_full = tickets.len() == PAGE;
+        Ok(Changed { tickets: tickets.iter().map(|ticket| self.remote(ticket)).collect(), is_full })
+    }
+
+    fn settles_after(&self) -> TimeDelta {
+        let Config { timeout_seconds, search_delay_seconds, .. } = &self.config;
+        let timeout = i64::try_from(*timeout_seconds).unwrap_or(i64::MAX / 2000);
+        TimeDelta::seconds(timeout + i64::from(*search_delay_seconds))
+    }
+
+    fn pause(&self) -> Option<TimeDelta> {
+        self.wait()
     }
 
     fn skew(&self) -> TimeDelta {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).skew
     }
+}
+
+/// What was said, as we take it over.
+fn heard(said: Conversation) -> RemoteComment {
+    let (body, ours) = html::to_text(said.body.as_deref().unwrap_or_default());
+    let file = |file: Attachment| RemoteFile { id: file.id.to_string(), name: file.name, url: file.attachment_url };
+    RemoteComment {
+        id: said.id.to_string(),
+        ours,
+        body,
+        internal: said.private != Some(false),
+        by: if said.incoming { By::Mail(user(said.user_id)) } else { By::Staff },
+        files: said.attachments.into_iter().map(file).collect(),
+    }
+}
+
+/// Somebody, by their number.
+fn user(id: Option<u64>) -> String {
+    id.map(|id| id.to_string()).unwrap_or_default()
+}
+
+/// The body of a reply, if it is no longer than it may be.
+async fn read(reply: Response, most: usize) -> Result<Vec<u8>, Fault> {
+    let (mut stream, mut bytes) = (reply.bytes_stream(), Vec::new());
+    while let Some(piece) = stream.try_next().await.map_err(|error| retry(&error.without_url().to_string()))? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > most {
+            return Err(refused(&format!("the desk sends more than {most} bytes")));
+        }
+    }
+    Ok(bytes)
 }
 
 /// The tag that a ticket of ours bears.
@@ -361,8 +424,8 @@ fn field<T: for<'de> Deserialize<'de>>(mut reply: Value, name: &str) -> Result<T
 }
 
 /// What an error says, field by field, where it does.
-fn told(text: &str) -> String {
-    let error: Value = serde_json::from_str(text).unwrap_or_default();
+fn told(text: &[u8]) -> String {
+    let error: Value = serde_json::from_slice(text).unwrap_or_default();
     let part = |of: &Value, name: &str| of[name].as_str().unwrap_or_default().to_owned();
     let mut told = vec![part(&error, "description"), part(&error, "message")];
     for wrong in error["errors"].as_array().into_iter().flatten() {

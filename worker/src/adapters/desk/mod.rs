@@ -11,7 +11,9 @@ mod html;
 use std::sync::Arc;
 
 pub use config::{Config, ConfigError, Kind};
-pub use contract::{Change, Class, Desk, Fault, NewComment, NewFile, NewTicket, Remote, RemoteComment};
+pub use contract::{
+    By, Change, Changed, Class, Desk, Fault, NewComment, NewFile, NewTicket, Remote, RemoteComment, RemoteFile,
+};
 pub use freshservice::Freshservice;
 
 /// The desk of checked settings; None where tickets are answered here.

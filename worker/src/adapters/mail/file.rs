@@ -30,8 +30,8 @@ impl File {
 #[async_trait]
 impl Mailer for File {
     async fn send(&self, message: Message) -> Result<(), Fault> {
-        let id = Uuid::now_v7();
-        let mail = format(message, &self.from, id)?.formatted();
+        let id = message.id;
+        let mail = format(message, &self.from)?.formatted();
         let folder = self.folder.clone();
         let written = tokio::task::spawn_blocking(move || write(&folder, id, &mail)).await;
         written
@@ -60,9 +60,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::adapters::mail::mailer;
 
     fn message(text: &str) -> Message {
-        Message { to: "ada@example.com".to_owned(), subject: "Hi".to_owned(), text: text.to_owned() }
+        mailer::message("ada@example.com", "Hi", text)
     }
 
     #[tokio::test]
@@ -82,7 +83,7 @@ mod tests {
         for (file, text) in files.iter().zip(["first\r\n", "second\r\n"]) {
             assert_eq!(file.extension().expect("a suffix"), "eml");
             assert_eq!(mode(file), 0o600);
-            assert!(fs::read_to_string(file).expect("a mail").ends_with(text));
+            assert!(fs::read_to_string(file).expect("a mail").contains(&format!("\r\n\r\n{text}")));
         }
     }
 

@@ -8,13 +8,17 @@ use std::sync::Arc;
 
 mod config;
 mod file;
+mod letter;
 mod mailer;
 mod smtp;
+mod words;
 
 pub use config::{Config, ConfigError, Kind, Security};
 pub use file::File;
+pub use letter::Letter;
 pub use mailer::{Fault, Mailer, Message};
 pub use smtp::Smtp;
+pub use words::Words;
 
 /// The mailer of checked settings; `folder` is that of [`Kind::File`] where the settings name none.
 pub fn connect(config: &Config, folder: &Path) -> Result<Arc<dyn Mailer>, ConfigError> {

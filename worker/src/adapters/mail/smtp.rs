@@ -8,7 +8,6 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::transport::smtp::{Error, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
-use uuid::Uuid;
 
 use super::config::{Config, ConfigError, Security};
 use super::mailer::{Fault, Mailer, Message, format};
@@ -53,7 +52,7 @@ impl Smtp {
 #[async_trait]
 impl Mailer for Smtp {
     async fn send(&self, message: Message) -> Result<(), Fault> {
-        let mail = format(message, &self.from, Uuid::now_v7())?;
+        let mail = format(message, &self.from)?;
         let transport = self.transport().map_err(|error| Fault { retry: true, message: error.to_string() })?;
         // Over all of it: the library's own time-out is that of connecting.
         let limit = Duration::from_secs(self.config.timeout_seconds);
@@ -88,6 +87,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::Password;
+    use crate::adapters::mail::mailer;
 
     /// A relay that takes one connection. `replies` are what it answers to lines that begin so, instead of "250 OK". What
     /// it was told comes back, line by line.
@@ -129,8 +129,7 @@ mod tests {
     }
 
     fn message() -> Message {
-        let text = "Hello Ada,\n.\nhttps://example.com/x?token=a_b-c\n".to_owned();
-        Message { to: "ada@example.com".to_owned(), subject: "Hi".to_owned(), text }
+        mailer::message("ada@example.com", "Hi", "Hello Ada,\n.\nhttps://example.com/x?token=a_b-c\n")
     }
 
     #[tokio::test]

@@ -1,0 +1,131 @@
+//! Mails that tell of notifications: one of a member and a kind for all that has come since the one before.
+
+use chrono::Utc;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+use virtualstack_model::Result;
+use virtualstack_model::iam::user::MembershipState;
+use virtualstack_model::id::{TenantId, UserId};
+use virtualstack_model::language::Language;
+use virtualstack_model::notifications::jobs::NotificationMail;
+use virtualstack_model::notifications::kind::{Channel, NotificationKind};
+
+use crate::notifications::preferences;
+use crate::schema::{mails as table, memberships, notices, tenants};
+use crate::tx::SystemTx;
+use crate::tx::error::from_diesel;
+
+/// Notifications that one mail tells of in full.
+const ITEMS: i64 = 50;
+
+/// Makes mails of what is due, for members who got none of the kind within `pause_seconds`: no more than `limit`.
+pub async fn begin(tx: &mut SystemTx, pause_seconds: i64, limit: i64) -> Result<()> {
+    #[derive(QueryableByName)]
+    struct Due {
+        #[diesel(sql_type = SqlUuid)]
+        tenant_id: Uuid,
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+        #[diesel(sql_type = Text)]
+        kind: String,
+    }
+    let due: Vec<Due> = diesel::sql_query(
+        "SELECT DISTINCT tenant_id, user_id, kind FROM notifications.notices n WHERE mail_due AND NOT EXISTS ( \
+            SELECT FROM notifications.mails m WHERE m.tenant_id = n.tenant_id AND m.user_id = n.user_id AND m.kind = n.kind \
+            AND m.created_at > now() - $1 * interval '1 second') LIMIT $2",
+    )
+    .bind::<BigInt, _>(pause_seconds)
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await
+    .map_err(from_diesel)?;
+    for Due { tenant_id, user_id, kind } in due {
+        let mail = Uuid::now_v7();
+        let of = (table::tenant_id.eq(tenant_id), table::user_id.eq(user_id), table::kind.eq(&kind));
+        let new = diesel::insert_into(table::table).values((table::id.eq(mail), of));
+        new.execute(tx.connection()?).await.map_err(from_diesel)?;
+        let of_member = notices::tenant_id.eq(TenantId(tenant_id)).and(notices::user_id.eq(UserId(user_id)));
+        let taken = notices::table.filter(of_member.and(notices::kind.eq(&kind)).and(notices::mail_due));
+        diesel::update(taken)
+            .set((notices::mail_due.eq(false), notices::mail_id.eq(mail)))
+            .execute(tx.connection()?)
+            .await
+            .map_err(from_diesel)?;
+        tx.enqueue(&NotificationMail { mail }, None).await?;
+    }
+    Ok(())
+}
+
+/// What a mail is to say.
+#[derive(Clone, Debug)]
+pub struct Content {
+    pub email: String,
+    pub tenant: TenantId,
+    pub tenant_name: String,
+    pub user: UserId,
+    pub language: Language,
+    pub kind: NotificationKind,
+    /// The latest ones, newest last.
+    pub items: Vec<Item>,
+    /// How many there are in all.
+    pub count: i64,
+}
+
+/// A notification as a mail tells it.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = notices)]
+pub struct Item {
+    pub title: String,
+    pub body: String,
+}
+
+/// What a mail is to say; none where nobody is to get it any more, or all of it was read meanwhile.
+pub async fn content(tx: &mut SystemTx, mail: Uuid) -> Result<Option<Content>> {
+    let unsent = table::table.filter(table::id.eq(mail).and(table::sent_at.is_null()));
+    let unsent = unsent.select((table::tenant_id, table::user_id, table::kind)).first(tx.connection()?).await;
+    let found: Option<(TenantId, UserId, NotificationKind)> = unsent.optional().map_err(from_diesel)?;
+    let Some((tenant, user, kind)) = found else { return Ok(None) };
+    let email: Option<String> = memberships::table
+        .filter(memberships::tenant_id.eq(tenant.0).and(memberships::id.eq(user)))
+        .filter(memberships::state.eq(MembershipState::Active.as_str()))
+        .select(memberships::email)
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?;
+    let Some(email) = email else { return Ok(None) };
+    let preferences = preferences::of(tx, tenant, user).await?;
+    if !preferences.wants(kind, Channel::Email) {
+        return Ok(None);
+    }
+    let tenant_name: String = tenants::table
+        .filter(tenants::id.eq(tenant))
+        .select(tenants::display_name)
+        .first(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    let unread = || notices::table.filter(notices::mail_id.eq(mail)).filter(notices::read_at.is_null());
+    let count: i64 = unread().count().get_result(tx.connection()?).await.map_err(from_diesel)?;
+    let mut items: Vec<Item> = unread()
+        .order(notices::id.desc())
+        .limit(ITEMS)
+        .select(Item::as_select())
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    items.reverse();
+    let language = preferences.language;
+    Ok((count > 0).then_some(Content { email, tenant, tenant_name, user, language, kind, items, count }))
+}
+
+/// Remembers that a mail was handed over.
+pub async fn sent(tx: &mut SystemTx, mail: Uuid) -> Result<()> {
+    diesel::update(table::table.find(mail))
+        .set(table::sent_at.eq(Some(Utc::now())))
+        .execute(tx.connection()?)
+        .await
+        .map_err(from_diesel)
+        .map(|_| ())
+}

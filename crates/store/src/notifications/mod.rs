@@ -1,0 +1,7 @@
+//! What members are told personally.
+
+pub mod mails;
+pub mod notices;
+pub mod preferences;
+pub mod sources;
+pub mod unsubscribe;

@@ -1,0 +1,52 @@
+//! Notifications as clients see them.
+
+use virtualstack_model::notifications::kind::{NotificationKind, Severity};
+use virtualstack_proto::virtualstack::notifications::v1 as proto;
+use virtualstack_proto::virtualstack::notifications::v1::notification;
+use virtualstack_store::notifications::notices::Notification;
+
+use crate::call::message::time;
+
+pub(super) fn notification_message(row: Notification) -> proto::Notification {
+    let severity = match row.severity {
+        Severity::Info => notification::Severity::Info,
+        Severity::Warning => notification::Severity::Warning,
+    };
+    proto::Notification {
+        name: row.id.name(),
+        uid: row.id.to_string(),
+        kind: kind_message(row.kind).into(),
+        title: row.title,
+        body: row.body,
+        severity: severity.into(),
+        resource: row.resource,
+        link: String::new(),
+        read_time: row.read_at.map(time),
+        dismiss_time: row.dismissed_at.map(time),
+        create_time: Some(time(row.created_at)),
+    }
+}
+
+pub(super) const fn kind_message(kind: NotificationKind) -> notification::Kind {
+    match kind {
+        NotificationKind::Broadcast => notification::Kind::Broadcast,
+        NotificationKind::OperationFailed => notification::Kind::OperationFailed,
+        NotificationKind::QuotaNearlyUsed => notification::Kind::QuotaNearlyUsed,
+        NotificationKind::TicketAnswered => notification::Kind::TicketAnswered,
+        NotificationKind::InvitationAccepted => notification::Kind::InvitationAccepted,
+        NotificationKind::KeyExpiring => notification::Kind::KeyExpiring,
+    }
+}
+
+/// The kind that a request says, if it says one.
+pub(super) const fn kind_of(said: notification::Kind) -> Option<NotificationKind> {
+    match said {
+        notification::Kind::Unspecified => None,
+        notification::Kind::Broadcast => Some(NotificationKind::Broadcast),
+        notification::Kind::OperationFailed => Some(NotificationKind::OperationFailed),
+        notification::Kind::QuotaNearlyUsed => Some(NotificationKind::QuotaNearlyUsed),
+        notification::Kind::TicketAnswered => Some(NotificationKind::TicketAnswered),
+        notification::Kind::InvitationAccepted => Some(NotificationKind::InvitationAccepted),
+        notification::Kind::KeyExpiring => Some(NotificationKind::KeyExpiring),
+    }
+}

@@ -1,0 +1,6 @@
+//! What members are told.
+
+mod messages;
+pub(crate) mod notices;
+mod preferences;
+mod unsubscribe;
