@@ -4,6 +4,7 @@ mod bad_input;
 pub(crate) mod compute;
 mod full_disk;
 mod iam;
+mod notifications;
 mod operations;
 mod story;
 mod support;

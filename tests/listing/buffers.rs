@@ -9,13 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use virtualstack_model::compute::id::VmId;
-use virtualstack_model::id::TenantId;
 use virtualstack_store::compute::vms;
 use virtualstack_store::{ListRequest, Store, SystemPurpose};
 
 use super::{Fixture, TEMPLATE};
+use crate::support::plans::buffers;
 use crate::support::system;
-use crate::tenancy::calls::texts;
 
 const FEW: i32 = 10_000;
 const MANY: i32 = 1_000_000;
@@ -151,23 +150,19 @@ impl Fixture {
             .unwrap_or_else(|error| panic!("{}: {error}", question.filter))
     }
 
-    /// Where the log of PostgreSQL is, and ends.
-    async fn end_of_log(&self) -> i64 {
-        self.database.count("SELECT size FROM pg_stat_file('server.log')").await
-    }
-
     /// The plan of the list's statement among what was logged since, with the buffers that it touched.
     async fn plan(&self, question: &Question, since: i64) -> (i64, String) {
         let relation = if question.of == List::Vms { "virtual_machines" } else { "changes" };
+        let is_page = |text: &str, plan: &Value| {
+            let of_tenant = text.contains(&self.tenant.to_string());
+            of_tenant && text.contains(&format!("\"Relation Name\": \"{relation}\"")) && plan["Node Type"] == "Limit"
+        };
         let began = Instant::now();
         loop {
-            let log = format!("SELECT pg_read_file('server.log', {since}, 100000000)");
-            let log = texts(&self.database, &log).await.concat();
-            if let Some(plan) = plans(&log, self.tenant, relation).pop() {
-                let sum = ["Shared Hit Blocks", "Shared Read Blocks"].map(|key| plan[key].as_i64().expect("buffers"));
-                return (sum.iter().sum(), scans(&plan));
+            if let Some(plan) = self.database.plans(since, is_page).await.pop() {
+                return (buffers(&plan), scans(&plan));
             }
-            assert!(began.elapsed() < Duration::from_secs(30), "no plan of {} is logged:\n{log}", question.filter);
+            assert!(began.elapsed() < Duration::from_secs(30), "no plan of {} is logged", question.filter);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -177,7 +172,7 @@ impl Fixture {
     async fn touched(&self, store: &Store, question: &Question, size: i32) -> [(i64, String); 2] {
         let mut least = [(i64::MAX, String::new()), (i64::MAX, String::new())];
         for _ in 0..3 {
-            let since = self.end_of_log().await;
+            let since = self.database.end_of_log().await;
             let (rows, token) = self.page(store, question, String::new()).await;
             assert_eq!(rows, question.rows, "{} {}", question.filter, question.order_by);
             least[0] = self.plan(question, since).await.min(std::mem::take(&mut least[0]));
@@ -188,28 +183,13 @@ impl Fixture {
             let mut token: Value =
                 serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token).expect("base64")).expect("JSON");
             token["k"] = (question.keys)(size / 2);
-            let since = self.end_of_log().await;
+            let since = self.database.end_of_log().await;
             let (rows, _) = self.page(store, question, URL_SAFE_NO_PAD.encode(token.to_string())).await;
             assert_eq!(rows, 10, "{} {}", question.filter, question.order_by);
             least[1] = self.plan(question, since).await.min(std::mem::take(&mut least[1]));
         }
         least
     }
-}
-
-/// The plans of a relation's statements for a tenant, from PostgreSQL's log.
-fn plans(log: &str, tenant: TenantId, relation: &str) -> Vec<Value> {
-    let blocks = log.split("  plan:\n").skip(1);
-    let block = |block: &str| -> String { block.lines().take_while(|line| line.starts_with('\t')).collect() };
-    blocks
-        .map(block)
-        .filter(|text| {
-            text.contains(&tenant.to_string()) && text.contains(&format!("\"Relation Name\": \"{relation}\""))
-        })
-        .filter_map(|text| serde_json::from_str::<Value>(&text).ok())
-        .map(|mut plan| plan["Plan"].take())
-        .filter(|plan| plan["Node Type"] == "Limit")
-        .collect()
 }
 
 /// The ways that a plan reads tables.
@@ -223,18 +203,7 @@ fn scans(plan: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_a_million_touches_what_one_of_ten_thousand_does() {
     let fixture = Fixture::new().await;
-    fixture
-        .database
-        .execute(
-            "LOAD 'auto_explain'; \
-             DO $$ DECLARE setting text; BEGIN \
-                 FOREACH setting IN ARRAY ARRAY['session_preload_libraries = auto_explain', 'auto_explain.log_min_duration = 0', \
-                     'auto_explain.log_analyze = on', 'auto_explain.log_buffers = on', 'auto_explain.log_timing = off', \
-                     'auto_explain.log_format = json'] \
-                 LOOP EXECUTE format('ALTER DATABASE %I SET %s', current_database(), setting); END LOOP; \
-             END $$",
-        )
-        .await;
+    fixture.database.explain().await;
     // Where the tenant itself came from.
     fixture.database.execute("DELETE FROM audit.changes").await;
     let mut seen = Vec::new();
@@ -269,7 +238,7 @@ async fn a_page_of_a_million_touches_what_one_of_ten_thousand_does() {
 
     // What no index serves is seen to read on and on.
     let store = Store::new(&fixture.database.config).expect("a store");
-    let since = fixture.end_of_log().await;
+    let since = fixture.database.end_of_log().await;
     let all = Question { rows: 0, ..vms("description = nowhere", "", |n| json!([id(n)])) };
     fixture.page(&store, &all, String::new()).await;
     let (touched, plan) = fixture.plan(&all, since).await;

@@ -210,6 +210,18 @@ const SAMPLES: &[(&str, Who, Request, Request)] = &[
         |it| json!({"providerTemplate": {"name": of_provider(it), "audience": "TENANTS", "tenants": ["tenants/nowhere"]}}),
     ),
     (
+        "notifications.v1.BroadcastService.CreateBroadcast",
+        Operator,
+        |it| json!({"broadcast": {"title": "Work", "body": "It will be slow.", "audience": {"tenants": [it.tenant]}}}),
+        |_| json!({"broadcast": {"title": "Work", "body": "It will be slow.", "audience": {"tenants": ["tenants/nowhere"]}}}),
+    ),
+    (
+        "notifications.v1.TenantBroadcastService.CreateTenantBroadcast",
+        Admin,
+        |it| json!({"broadcast": {"title": "Work", "body": "It will be slow.", "audience": {"users": [it.user]}}}),
+        |it| json!({"broadcast": {"title": "Work", "body": "It will be slow.", "audience": {"tenants": [it.tenant]}}}),
+    ),
+    (
         "iam.v1.ApiKeyService.CreateApiKey",
         Admin,
         |_| json!({"apiKey": {"displayName": "ci", "permissions": ["vm:read"]}}),

@@ -75,7 +75,7 @@ fn sql_type(of: &str) -> String {
 }
 
 /// Views, of whose columns PostgreSQL does not know that they are never null. Each query selects all of them.
-const VIEWS: [&str; 3] = ["compute.templates", "support.all_attachments", "support.all_comments"];
+const VIEWS: [&str; 4] = ["compute.templates", "notifications.told", "support.all_attachments", "support.all_comments"];
 
 async fn migrated(database: &Database) -> BTreeMap<String, Table> {
     #[derive(QueryableByName)]

@@ -32,6 +32,7 @@ const NOT_PURGED: &[(&str, &str)] = &[
 const WITHOUT_ROW: &[(&str, &str)] = &[
     ("providerTemplates", "they are of no tenant; whether one may use them is told of templates"),
     ("notifications", "they belong to accounts, who see them all"),
+    ("broadcasts", "they are of the provider, whose operators see them all"),
     ("users/notificationPreferences", "everybody has their own, and nobody another's"),
     ("sessions", "they belong to accounts and are looked for there"),
     ("tenants/tickets", "operators name a tenant's so, which are looked for within it"),
@@ -71,6 +72,9 @@ const UNIQUE_UNTOLD: &[(&str, &str)] = &[
     ("signing_keys_pkey", "made by us"),
     ("tenant_role_permissions_pkey", "put by ON CONFLICT"),
     ("user_tenant_roles_pkey", "put by ON CONFLICT"),
+    ("broadcast_marks_pkey", "put by ON CONFLICT"),
+    ("broadcasts_notice", "of an id made by us"),
+    ("mails_of_broadcast", "put by ON CONFLICT"),
     ("desk_cursors_pkey", "put by ON CONFLICT"),
     ("desk_items_pkey", "put by ON CONFLICT"),
     ("desk_items_remote", "put by ON CONFLICT"),

@@ -7,6 +7,7 @@ mod desk;
 mod first_admin;
 mod intercepted;
 mod mails;
+pub(crate) mod plans;
 mod probes;
 mod scopes;
 mod seed;

@@ -60,6 +60,8 @@ const TABLES: &[(&str, Class, &str)] = &[
     ("iam.tenants", Tenant, "id"),
     ("iam.user_tenant_roles", Tenant, "tenant_id"),
     ("iam.users", Account, "id"),
+    ("notifications.broadcast_marks", Account, "account_id"),
+    ("notifications.broadcasts", Tenant, "tenant_id"),
     ("notifications.cursors", Provider, "tenant_id"),
     ("notifications.mails", Provider, "tenant_id"),
     ("notifications.notices", Account, "account_id"),
@@ -384,7 +386,9 @@ async fn a_tenants_transaction_sees_no_rows_but_its_own() {
              INSERT INTO support.ticket_comments (tenant_id, id, ticket_id, author_id, author_name, body, source) \
                 SELECT tenant_id, id, id, requester_id, 'me', 'mine', 'API' FROM support.tickets; \
              INSERT INTO support.ticket_attachments (tenant_id, id, ticket_id, file_name, size_bytes, content_type, sha256, author_name) \
-                SELECT tenant_id, id, id, 'mine', 1, 'text/plain', '', 'me' FROM support.tickets",
+                SELECT tenant_id, id, id, 'mine', 1, 'text/plain', '', 'me' FROM support.tickets; \
+             INSERT INTO notifications.broadcasts (tenant_id, id, platform, title, body, severity, audience) \
+                SELECT tenant_id, id, false, 'mine', 'mine', 'INFO', 'ALL' FROM compute.virtual_machines",
         )
         .await;
     let id = |name: &str| name.strip_prefix("tenants/").expect("a full name").to_owned();

@@ -46,6 +46,10 @@ struct Ids {
     comment: String,
     attachment: String,
     notification: String,
+    /// A draft of the tenant's, and one of the provider's.
+    draft: String,
+    /// A broadcast of the tenant's that is active, and one of the provider's.
+    broadcast: String,
     invitation: String,
     /// Of the invitation.
     invitation_token: String,
@@ -78,6 +82,8 @@ impl Ids {
             comment: id(),
             attachment: id(),
             notification: id(),
+            draft: id(),
+            broadcast: id(),
             ..self.clone()
         }
     }
@@ -91,30 +97,14 @@ impl Ids {
         Self { doomed_tenant, deleted_tenant, ..callers }
     }
 
-    fn named(&self) -> [&str; 17] {
+    fn named(&self) -> Vec<&str> {
         let Self { tenant, vm, user, role, operation, open_operation, snapshot, deleted_vm, .. } = self;
-        let Self {
-            api_key,
-            session,
-            invitation,
-            user_template,
-            ticket,
-            closed_ticket,
-            comment,
-            attachment,
-            notification,
-            ..
-        } = self;
-        let of_compute = [vm, operation, open_operation, snapshot, deleted_vm, user_template];
+        let Self { api_key, session, invitation, user_template, ticket, closed_ticket, comment, attachment, .. } = self;
+        let Self { notification, draft, broadcast, .. } = self;
         let of_iam = [tenant, user, role, api_key, session, invitation];
-        std::array::from_fn(|index| {
-            of_compute
-                .iter()
-                .chain(&of_iam)
-                .chain(&[ticket, closed_ticket, comment, attachment, notification])
-                .nth(index)
-                .map_or("", |id| id.as_str())
-        })
+        let of_compute = [vm, operation, open_operation, snapshot, deleted_vm, user_template];
+        let of_others = [ticket, closed_ticket, comment, attachment, notification, draft, broadcast];
+        of_iam.into_iter().chain(of_compute).chain(of_others).map(String::as_str).collect()
     }
 }
 
@@ -272,6 +262,67 @@ const SAMPLES: &[(&str, Sample)] = &[
     (
         "virtualstack.support.v1.TenantTicketAttachmentService.DeleteTenantTicketAttachment",
         NotByTenantId(OPERATORS, tenant_attachment),
+    ),
+    (
+        "virtualstack.notifications.v1.BroadcastService.ListBroadcasts",
+        NotByTenantId(OPERATORS, |ids| json!({"filter": format!("name = \"{}\"", broadcast_name(ids))})),
+    ),
+    (
+        "virtualstack.notifications.v1.BroadcastService.GetBroadcast",
+        NotByTenantId(OPERATORS, |ids| json!({"name": broadcast_name(ids)})),
+    ),
+    (
+        "virtualstack.notifications.v1.BroadcastService.CreateBroadcast",
+        NotByTenantId(OPERATORS, |ids| json!({"broadcast": new_broadcast(json!({"tenants": [tenant_name(ids)]}))})),
+    ),
+    (
+        "virtualstack.notifications.v1.BroadcastService.UpdateBroadcast",
+        NotByTenantId(OPERATORS, |ids| json!({"broadcast": {"name": broadcast_name(ids), "title": "changed"}})),
+    ),
+    (
+        "virtualstack.notifications.v1.BroadcastService.ActivateBroadcast",
+        NotByTenantId(OPERATORS, |ids| json!({"name": format!("broadcasts/{}", ids.draft)})),
+    ),
+    (
+        "virtualstack.notifications.v1.BroadcastService.DeactivateBroadcast",
+        NotByTenantId(OPERATORS, |ids| json!({"name": broadcast_name(ids)})),
+    ),
+    (
+        "virtualstack.notifications.v1.BroadcastService.PreviewBroadcast",
+        NotByTenantId(OPERATORS, |ids| json!({"name": broadcast_name(ids)})),
+    ),
+    (
+        "virtualstack.notifications.v1.BroadcastService.DeleteBroadcast",
+        NotByTenantId(OPERATORS, |ids| json!({"name": broadcast_name(ids)})),
+    ),
+    ("virtualstack.notifications.v1.TenantBroadcastService.ListTenantBroadcasts", List(|_| json!({}))),
+    (
+        "virtualstack.notifications.v1.TenantBroadcastService.GetTenantBroadcast",
+        ById(|ids| json!({"name": format!("tenants/current/{}", broadcast_name(ids))})),
+    ),
+    (
+        "virtualstack.notifications.v1.TenantBroadcastService.CreateTenantBroadcast",
+        ById(|ids| json!({"broadcast": new_broadcast(json!({"users": [user_name(ids)]}))})),
+    ),
+    (
+        "virtualstack.notifications.v1.TenantBroadcastService.UpdateTenantBroadcast",
+        ById(|ids| json!({"broadcast": {"name": tenant_broadcast_name(ids), "title": "changed"}})),
+    ),
+    (
+        "virtualstack.notifications.v1.TenantBroadcastService.ActivateTenantBroadcast",
+        ById(|ids| json!({"name": format!("{}/broadcasts/{}", tenant_name(ids), ids.draft)})),
+    ),
+    (
+        "virtualstack.notifications.v1.TenantBroadcastService.DeactivateTenantBroadcast",
+        ById(|ids| json!({"name": tenant_broadcast_name(ids)})),
+    ),
+    (
+        "virtualstack.notifications.v1.TenantBroadcastService.PreviewTenantBroadcast",
+        ById(|ids| json!({"name": tenant_broadcast_name(ids)})),
+    ),
+    (
+        "virtualstack.notifications.v1.TenantBroadcastService.DeleteTenantBroadcast",
+        ById(|ids| json!({"name": tenant_broadcast_name(ids)})),
     ),
     ("virtualstack.notifications.v1.NotificationService.ListNotifications", List(|_| json!({}))),
     ("virtualstack.notifications.v1.NotificationService.GetNotification", ById(notification)),
@@ -494,8 +545,9 @@ const SAMPLES: &[(&str, Sample)] = &[
 const JOBS: &str = "background_jobs.jobs";
 
 /// Machinery with rows of tenants, and the column that says whose.
-const MACHINERY: [(&str, &str); 4] = [
+const MACHINERY: [(&str, &str); 5] = [
     (JOBS, "group_key"),
+    ("notifications.broadcast_marks", "tenant_id"),
     ("iam.refresh_tokens", "tenant_id"),
     ("notifications.notices", "tenant_id"),
     ("notifications.preferences", "tenant_id"),
@@ -549,6 +601,18 @@ fn unsubscribe_token(ids: &Ids) -> String {
     let id = |text: &str| text.parse().expect("an id");
     let (tenant, user) = (TenantId(id(&ids.tenant)), UserId(id(&ids.user)));
     unsubscribe::token(&master_key(), tenant, user, NotificationKind::TicketAnswered).expect("a token")
+}
+
+fn broadcast_name(ids: &Ids) -> String {
+    format!("broadcasts/{}", ids.broadcast)
+}
+
+fn tenant_broadcast_name(ids: &Ids) -> String {
+    format!("{}/{}", tenant_name(ids), broadcast_name(ids))
+}
+
+fn new_broadcast(audience: Value) -> Value {
+    json!({"title": "Work on the storage", "body": "It will be slow.", "audience": audience})
 }
 
 fn notification(ids: &Ids) -> Value {
@@ -737,6 +801,17 @@ impl World {
         let email = format!("admin@{slug}.example.com");
         let member = format!("m.tenant_id = '{tenant}' AND m.email = '{email}'");
         let notification = Uuid::now_v7().to_string();
+        let (draft, broadcast) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+        let (own_notice, notice) = (Uuid::now_v7(), Uuid::now_v7());
+        let broadcasts = format!(
+            "INSERT INTO notifications.broadcasts (tenant_id, id, platform, title, body, severity, audience, audience_ids, active, \
+                notice_id, told_at) SELECT o.tenant_id, b.id, o.platform, 'pattern', 'pattern', 'INFO', 'TENANTS', \
+                '{{{tenant}}}', b.active, CASE WHEN b.active THEN o.notice_id END, b.at \
+                FROM (SELECT '{tenant}'::uuid AS tenant_id, false AS platform, '{own_notice}'::uuid AS notice_id \
+                    UNION SELECT id, true, '{notice}' FROM iam.tenants WHERE slug = 'provider') o, \
+                (VALUES ('{draft}'::uuid, false, NULL), ('{broadcast}', true, now())) b (id, active, at)"
+        );
+        self.plane.database.execute(&broadcasts).await;
         let (api_key, session_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
         let made = format!(
             "INSERT INTO iam.api_keys (tenant_id, id, owner_id, display_name, public_id, permissions, digest) \
@@ -790,6 +865,8 @@ impl World {
             comment: comment.to_string(),
             attachment: attachment.to_string(),
             notification,
+            draft,
+            broadcast,
             invitation,
             invitation_token,
             reset_token,

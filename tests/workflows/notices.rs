@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use virtualstack_model::notifications::jobs::Notify;
-use virtualstack_store::SystemPurpose;
+use virtualstack_store::notifications::mails::begin_broadcasts;
+use virtualstack_store::{SystemPurpose, SystemTx};
 use virtualstack_worker::NoProbe;
 use virtualstack_worker::adapters::hypervisor::FaultClass;
 
@@ -293,4 +294,54 @@ async fn mails_tell_of_it_until_their_reader_wants_no_more() {
     becomes(&plane, &count("TICKET_ANSWERED"), 7).await;
     run_again(&plane).await;
     assert_eq!(plane.mail_to("user@example.com").len(), 2, "no more of them");
+}
+
+/// A broadcast comes by mail where it is to: once an account, in its reader's language, and not after it was taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_is_mailed_once_an_account() {
+    let plane = ControlPlane::without_worker().await;
+    let worker = plane.work(Arc::new(NoProbe)).await;
+    let member = plane.member("user@example.com", DEMO, "user").await;
+    let deaf = plane.member("deaf@example.com", DEMO, "user").await;
+    let (rest, staff) = (member.rest(), plane.operator().await.rest());
+    let path = "/v1/users/me/notificationPreferences";
+    assert_eq!(rest.call("PATCH", path, Some(json!({"language": "de"}))).await.0, 200);
+    let off = json!({"preferences": [{"kind": "BROADCAST", "channels": ["IN_APP"]}]});
+    assert_eq!(deaf.rest().call("PATCH", path, Some(off)).await.0, 200);
+    let text = json!({"title": "Work <tonight>", "body": "It will be slow.", "link": "https://status.example.com/1",
+        "audience": {"all": true}, "channels": ["EMAIL"]});
+    let draft = post(&staff, "broadcasts", text.clone()).await;
+    let name = draft["name"].as_str().expect("a name");
+    assert_eq!(draft["channels"], json!(["IN_APP", "EMAIL"]));
+    post(&staff, &format!("{name}:activate"), json!({})).await;
+    let mail = plane.next_mail_to("user@example.com").await;
+    for said in
+        ["Guten Tag", "* Work <tonight>\n  It will be slow.\n  https://status.example.com/1\n", ":unsubscribe?token="]
+    {
+        assert!(mail.contains(said), "{said}: {mail}");
+    }
+    // The admin is a member of two tenants.
+    plane.next_mail_to(ADMIN).await;
+    post(&staff, &format!("{name}:deactivate"), json!({})).await;
+    post(&staff, &format!("{name}:activate"), json!({})).await;
+    run_again(&plane).await;
+    plane.mailed().await;
+    let mails = |address: &str| plane.mail_to(address).len();
+    assert_eq!((mails("user@example.com"), mails(ADMIN), mails("deaf@example.com")), (1, 1, 0));
+    let (_, told) = staff.call("GET", &format!("/v1/{name}"), None).await;
+    assert_eq!(told["reach"]["mailed"], 2, "{told}");
+
+    // What is taken back while its mails wait is not mailed any more.
+    let second = post(&staff, "broadcasts", text).await;
+    let name = second["name"].as_str().expect("a name");
+    worker.drain().await;
+    post(&staff, &format!("{name}:activate"), json!({})).await;
+    let begin = async |tx: &mut SystemTx| begin_broadcasts(tx, 100).await;
+    plane.store.system(system(SystemPurpose::Reconcile), begin).await.expect("begun");
+    let waiting = "SELECT count(*) FROM notifications.mails WHERE kind = 'BROADCAST' AND sent_at IS NULL";
+    assert!(plane.database.count(waiting).await > 2);
+    post(&staff, &format!("{name}:deactivate"), json!({})).await;
+    plane.work(Arc::new(NoProbe)).await.detach();
+    plane.mailed().await;
+    assert_eq!((mails("user@example.com"), mails(ADMIN)), (1, 1));
 }

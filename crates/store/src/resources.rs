@@ -15,9 +15,10 @@ const SNAPSHOTS: &str = "vms/snapshots";
 const QUOTA: &str = "tenants/quota";
 const COMMENTS: &str = "tickets/comments";
 const ATTACHMENTS: &str = "tickets/attachments";
+const BROADCASTS: &str = "tenants/broadcasts";
 
 /// Each collection, and the rows of it that have the id `$2`, or key `$3`, in the tenant `$1`. Snapshots have the id and the
-/// VM `$3`, comments and files the ticket. A test holds them against the resources of the contract.
+/// VM `$3`, comments and files the ticket, broadcasts the tenant. A test holds them against the resources of the contract.
 pub const ROWS: &[(&str, &str)] = &[
     ("apiKeys", "iam.api_keys WHERE tenant_id = $1 AND id = $2"),
     ("invitations", "iam.invitations WHERE tenant_id = $1 AND id = $2"),
@@ -29,6 +30,10 @@ pub const ROWS: &[(&str, &str)] = &[
     (COMMENTS, "support.ticket_comments WHERE tenant_id = $1 AND id = $2 AND ticket_id::text = lower($3)"),
     ("tickets", "support.tickets WHERE tenant_id = $1 AND id = $2"),
     ("users", "iam.memberships WHERE tenant_id = $1 AND id = $2 AND state <> 'REMOVED'"),
+    (
+        BROADCASTS,
+        "notifications.broadcasts WHERE tenant_id = $1 AND id = $2 AND NOT platform AND tenant_id::text = lower($3)",
+    ),
     (QUOTA, "iam.tenants WHERE id = $1 AND (id = $2 OR slug = $3)"),
     (SNAPSHOTS, "compute.snapshots WHERE tenant_id = $1 AND id = $2 AND vm_id::text = lower($3)"),
     ("vms", "compute.virtual_machines WHERE tenant_id = $1 AND id = $2"),
@@ -51,6 +56,7 @@ pub async fn exists<M: Mode>(tx: &mut TenantTx<M>, account: AccountId, name: &st
         ["tickets", ticket, "comments", id] => (COMMENTS, id, ticket),
         ["tickets", ticket, "attachments", id] => (ATTACHMENTS, id, ticket),
         [TenantId::COLLECTION, tenant, "quota"] => (QUOTA, tenant, tenant),
+        [TenantId::COLLECTION, tenant, "broadcasts", id] => (BROADCASTS, id, tenant),
         [collection, id] => (collection, id, id),
         _ => return Ok(false),
     };

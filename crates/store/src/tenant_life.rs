@@ -136,6 +136,8 @@ pub async fn forget_history(tx: &mut SystemTx, tenant: TenantId, limit: i64) -> 
 pub const PURGED: &[&str] = &[
     "notifications.notices",
     "notifications.mails",
+    "notifications.broadcast_marks",
+    "notifications.broadcasts",
     "notifications.preferences",
     "notifications.cursors",
     "notifications.quota_marks",

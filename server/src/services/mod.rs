@@ -34,7 +34,9 @@ use crate::generated::virtualstack::iam::v1::role_service_server::RoleServiceSer
 use crate::generated::virtualstack::iam::v1::session_service_server::SessionServiceServer;
 use crate::generated::virtualstack::iam::v1::tenant_service_server::TenantServiceServer;
 use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceServer;
+use crate::generated::virtualstack::notifications::v1::broadcast_service_server::BroadcastServiceServer;
 use crate::generated::virtualstack::notifications::v1::notification_service_server::NotificationServiceServer;
+use crate::generated::virtualstack::notifications::v1::tenant_broadcast_service_server::TenantBroadcastServiceServer;
 use crate::generated::virtualstack::support::v1::tenant_ticket_attachment_service_server::TenantTicketAttachmentServiceServer;
 use crate::generated::virtualstack::support::v1::tenant_ticket_service_server::TenantTicketServiceServer;
 use crate::generated::virtualstack::support::v1::ticket_attachment_service_server::TicketAttachmentServiceServer;
@@ -85,6 +87,8 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
         };
         TicketAttachmentServiceServer: support::attachments::OfTenant(attachments.clone());
         TenantTicketAttachmentServiceServer: support::tenant_attachments::OfStaff { files: attachments, journal: journal.clone() };
+        BroadcastServiceServer: notifications::broadcasts::Broadcasts { store: store.clone() };
+        TenantBroadcastServiceServer: notifications::tenant_broadcasts::TenantBroadcasts { store: store.clone() };
         NotificationServiceServer: notifications::notices::Notices {
             store: store.clone(),
             master_key: parts.master_key.clone(),

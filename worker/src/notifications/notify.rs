@@ -65,7 +65,11 @@ impl Task for Notify {
         };
         context.commit("quotas", quotas).await?;
         let pause = context.shared.config.mail_pause_seconds.into();
-        context.commit("mails", async |tx: &mut SystemTx| mails::begin(tx, pause, MAILS).await).await?;
+        let begin = async |tx: &mut SystemTx| {
+            mails::begin(tx, pause, MAILS).await?;
+            mails::begin_broadcasts(tx, MAILS).await
+        };
+        context.commit("mails", begin).await?;
         let forget = async |tx: &mut SystemTx| sources::forget(tx, KEPT_DAYS, OLD).await;
         context.commit("forget", forget).await?;
         Ok(Next::Done)

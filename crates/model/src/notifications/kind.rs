@@ -19,6 +19,8 @@ text_enum! {
     Severity {
         Info = "INFO",
         Warning = "WARNING",
+        Critical = "CRITICAL",
+        Maintenance = "MAINTENANCE",
     }
 }
 

@@ -108,6 +108,36 @@ pub async fn find_any(tx: &mut SystemTx, key: &Key) -> Result<Option<Tenant>> {
     found.select(Tenant::as_select()).first(tx.connection()?).await.optional().map_err(from_diesel)
 }
 
+/// The tenants of these names, each once; one that is not there is told by where it stands in `field`.
+pub async fn find_all(tx: &mut SystemTx, field: &str, names: &[String]) -> Result<Vec<TenantId>> {
+    let keys: Vec<_> = names.iter().map(|name| Key::parse(name)).collect();
+    let slugs = keys.iter().filter(|key| key.is_text()).filter_map(|key| match key {
+        Key::Slug(slug) => Some(slug),
+        Key::Id(_) => None,
+    });
+    let ids = keys.iter().filter_map(|key| match key {
+        Key::Id(id) => Some(*id),
+        Key::Slug(_) => None,
+    });
+    let named = table::id.eq_any(ids.collect::<Vec<_>>()).or(table::slug.eq_any(slugs.collect::<Vec<_>>()));
+    let found: Vec<(TenantId, String)> = table::table
+        .filter(table::state.ne(TenantState::Purged.as_str()).and(named))
+        .select((table::id, table::slug))
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    let is_there = |key: &&Key| {
+        found.iter().any(|(id, slug)| match key {
+            Key::Id(named) => named == id,
+            Key::Slug(named) => named == slug,
+        })
+    };
+    if let Some(index) = keys.iter().position(|key| !is_there(&key)) {
+        return Err(Error::invalid(format!("{field}[{index}]"), format!("there is no {}", names[index])));
+    }
+    Ok(found.into_iter().map(|(id, _)| id).collect())
+}
+
 /// Reads any tenant and locks it until the end of the transaction.
 pub async fn lock_any(tx: &mut SystemTx, key: &Key) -> Result<Option<Tenant>> {
     let Some(found) = find_any(tx, key).await? else { return Ok(None) };

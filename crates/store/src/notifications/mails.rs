@@ -9,11 +9,12 @@ use virtualstack_model::Result;
 use virtualstack_model::iam::user::MembershipState;
 use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::language::Language;
+use virtualstack_model::notifications::id::{BroadcastId, NotificationId};
 use virtualstack_model::notifications::jobs::NotificationMail;
 use virtualstack_model::notifications::kind::{Channel, NotificationKind};
 
 use crate::notifications::preferences;
-use crate::schema::{mails as table, memberships, notices, tenants};
+use crate::schema::{broadcasts, mails as table, memberships, notices, tenants, told};
 use crate::tx::SystemTx;
 use crate::tx::error::from_diesel;
 
@@ -53,7 +54,60 @@ pub async fn begin(tx: &mut SystemTx, pause_seconds: i64, limit: i64) -> Result<
             .execute(tx.connection()?)
             .await
             .map_err(from_diesel)?;
-        tx.enqueue(&NotificationMail { mail }, None).await?;
+        tx.enqueue_for(TenantId(tenant_id), &NotificationMail { mail }).await?;
+    }
+    Ok(())
+}
+
+/// Makes mails of broadcasts that are told now and by mail: for `limit` members of each, once an account. Who joins later is
+/// among them, since ids grow.
+pub async fn begin_broadcasts(tx: &mut SystemTx, limit: i64) -> Result<()> {
+    #[derive(QueryableByName)]
+    struct Addressed {
+        #[diesel(sql_type = SqlUuid)]
+        owner_id: Uuid,
+        #[diesel(sql_type = SqlUuid)]
+        broadcast_id: Uuid,
+        #[diesel(sql_type = SqlUuid)]
+        tenant_id: Uuid,
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+        #[diesel(sql_type = SqlUuid)]
+        account_id: Uuid,
+    }
+    let addressed: Vec<Addressed> = diesel::sql_query(
+        "SELECT a.owner_id, a.broadcast_id, a.tenant_id, a.user_id, a.account_id FROM notifications.broadcasts b \
+         CROSS JOIN LATERAL (SELECT * FROM notifications.addressed a WHERE a.owner_id = b.tenant_id AND a.broadcast_id = b.id \
+            AND a.user_id > coalesce(b.mailed_until, '00000000-0000-0000-0000-000000000000') ORDER BY a.user_id LIMIT $1) a \
+         WHERE b.active AND b.by_mail AND coalesce(b.end_time, 'infinity') > now() \
+            AND coalesce(b.start_time, '-infinity') <= now() ORDER BY b.id, a.user_id",
+    )
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await
+    .map_err(from_diesel)?;
+    for of_one in addressed.chunk_by(|one, next| one.broadcast_id == next.broadcast_id) {
+        let Some(Addressed { owner_id, broadcast_id, user_id: last, .. }) = of_one.last() else { continue };
+        let owner = TenantId(*owner_id);
+        let rows: Vec<_> = of_one
+            .iter()
+            .map(|to| {
+                let of = (table::tenant_id.eq(to.tenant_id), table::user_id.eq(to.user_id));
+                let what = (table::kind.eq(NotificationKind::Broadcast), table::broadcast_id.eq(to.broadcast_id));
+                (table::id.eq(Uuid::now_v7()), of, what, table::account_id.eq(to.account_id))
+            })
+            .collect();
+        let new = diesel::insert_into(table::table).values(rows).on_conflict_do_nothing().returning(table::id);
+        let made: Vec<Uuid> = new.get_results(tx.connection()?).await.map_err(from_diesel)?;
+        for mail in made {
+            // In turns of those who tell, so that it holds up nobody else's mails.
+            tx.enqueue_for(owner, &NotificationMail { mail }).await?;
+        }
+        diesel::update(broadcasts::table.find((owner, BroadcastId(*broadcast_id))))
+            .set(broadcasts::mailed_until.eq(last))
+            .execute(tx.connection()?)
+            .await
+            .map_err(from_diesel)?;
     }
     Ok(())
 }
@@ -84,9 +138,10 @@ pub struct Item {
 /// What a mail is to say; none where nobody is to get it any more, or all of it was read meanwhile.
 pub async fn content(tx: &mut SystemTx, mail: Uuid) -> Result<Option<Content>> {
     let unsent = table::table.filter(table::id.eq(mail).and(table::sent_at.is_null()));
-    let unsent = unsent.select((table::tenant_id, table::user_id, table::kind)).first(tx.connection()?).await;
-    let found: Option<(TenantId, UserId, NotificationKind)> = unsent.optional().map_err(from_diesel)?;
-    let Some((tenant, user, kind)) = found else { return Ok(None) };
+    let unsent = unsent.select((table::tenant_id, table::user_id, table::kind, table::broadcast_id));
+    let unsent = unsent.first(tx.connection()?).await.optional();
+    let found: Option<(TenantId, UserId, NotificationKind, Option<Uuid>)> = unsent.map_err(from_diesel)?;
+    let Some((tenant, user, kind, broadcast)) = found else { return Ok(None) };
     let email: Option<String> = memberships::table
         .filter(memberships::tenant_id.eq(tenant.0).and(memberships::id.eq(user)))
         .filter(memberships::state.eq(MembershipState::Active.as_str()))
@@ -106,6 +161,16 @@ pub async fn content(tx: &mut SystemTx, mail: Uuid) -> Result<Option<Content>> {
         .first(tx.connection()?)
         .await
         .map_err(from_diesel)?;
+    let (items, count) = match broadcast {
+        Some(broadcast) => of_broadcast(tx, user, broadcast).await?,
+        None => of_notices(tx, mail).await?,
+    };
+    let language = preferences.language;
+    Ok((count > 0).then_some(Content { email, tenant, tenant_name, user, language, kind, items, count }))
+}
+
+/// Notifications that a mail is to tell of and that were not read meanwhile: the latest of them, and how many there are.
+async fn of_notices(tx: &mut SystemTx, mail: Uuid) -> Result<(Vec<Item>, i64)> {
     let unread = || notices::table.filter(notices::mail_id.eq(mail)).filter(notices::read_at.is_null());
     let count: i64 = unread().count().get_result(tx.connection()?).await.map_err(from_diesel)?;
     let mut items: Vec<Item> = unread()
@@ -116,8 +181,32 @@ pub async fn content(tx: &mut SystemTx, mail: Uuid) -> Result<Option<Content>> {
         .await
         .map_err(from_diesel)?;
     items.reverse();
-    let language = preferences.language;
-    Ok((count > 0).then_some(Content { email, tenant, tenant_name, user, language, kind, items, count }))
+    Ok((items, count))
+}
+
+/// A broadcast, if it is still told to a member who has not read it.
+async fn of_broadcast(tx: &mut SystemTx, user: UserId, broadcast: Uuid) -> Result<(Vec<Item>, i64)> {
+    let notice: Option<Option<NotificationId>> = broadcasts::table
+        .filter(broadcasts::id.eq(BroadcastId(broadcast)))
+        .select(broadcasts::notice_id)
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?;
+    let Some(notice) = notice.flatten() else { return Ok((Vec::new(), 0)) };
+    let still = told::table.filter(told::id.eq(notice).and(told::user_id.eq(user))).filter(told::read_at.is_null());
+    let told: Option<(String, String, String)> = still
+        .select((told::title, told::body, told::link))
+        .first(tx.connection()?)
+        .await
+        .optional()
+        .map_err(from_diesel)?;
+    let item = told.map(|(title, body, link)| {
+        let body = if link.is_empty() { body } else { format!("{body}\n{link}") };
+        Item { title, body }
+    });
+    let count = i64::from(item.is_some());
+    Ok((item.into_iter().collect(), count))
 }
 
 /// Remembers that a mail was handed over.

@@ -1,5 +1,6 @@
 //! What members are told personally.
 
+pub mod broadcasts;
 pub mod mails;
 pub mod notices;
 pub mod preferences;

@@ -1,33 +1,37 @@
-//! Notifications, as the one sees them whose they are.
+//! Notifications, as the one sees them whose they are: personal ones, and broadcasts that are told now.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
-use virtualstack_model::id::TenantId;
+use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::notifications::id::NotificationId;
 use virtualstack_model::notifications::kind::{NotificationKind, Severity};
 use virtualstack_model::{Error, Result};
 
 use crate::listing::{Field, ListRequest, Listed, Listing};
-use crate::schema::notices as table;
-use crate::tx::AccountTx;
+use crate::schema::{broadcast_marks as marks, notices, told as table};
 use crate::tx::error::from_diesel;
+use crate::tx::{AccountTx, SystemTx};
 
-/// A notification as it is kept.
+/// A notification as its member sees it.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = table)]
 pub struct Notification {
     pub id: NotificationId,
+    user_id: UserId,
     pub kind: NotificationKind,
     pub title: String,
     pub body: String,
     pub severity: Severity,
     pub resource: String,
+    pub link: String,
     pub created_at: DateTime<Utc>,
     pub read_at: Option<DateTime<Utc>>,
     pub dismissed_at: Option<DateTime<Utc>>,
+    dismissible: bool,
+    require_acknowledgement: bool,
 }
 
 /// What filters and orders of notifications may name.
@@ -44,10 +48,10 @@ const LISTING: Listing<table::table> = Listing {
 
 type Query = table::BoxedQuery<'static, diesel::pg::Pg>;
 
-fn of_member(tx: &AccountTx, tenant: TenantId) -> impl Fn() -> Query + Send + Sync + use<> {
+/// What a member is told. The account's role sees no broadcast as such, so that is read as the system: of this account alone.
+fn of_member(tx: &AccountTx, tenant: TenantId) -> impl Fn() -> Query + Send + Sync + Clone + use<> {
     let account = tx.account;
-    let shown = table::tenant_id.eq(tenant).and(table::in_app);
-    move || table::table.filter(table::account_id.eq(account.0).and(shown)).into_boxed()
+    move || table::table.filter(table::account_id.eq(account.0).and(table::tenant_id.eq(tenant))).into_boxed()
 }
 
 /// Lists those of the member in a tenant; without those that were dismissed, unless they are asked for.
@@ -61,50 +65,108 @@ pub async fn list(
     let base = move || {
         if show_dismissed { all() } else { all().filter(table::dismissed_at.is_null()) }
     };
-    LISTING.read(tx, request, &format!("{} {show_dismissed}", tenant.name()), base).await
+    let variant = format!("{} {show_dismissed}", tenant.name());
+    let read = async |tx: &mut SystemTx| LISTING.read(tx, request, &variant, base.clone()).await;
+    tx.as_system(read).await
 }
 
 /// How many the member has not read, nor dismissed.
 pub async fn unread(tx: &mut AccountTx, tenant: TenantId) -> Result<i64> {
-    let unread = of_member(tx, tenant)().filter(table::read_at.is_null().and(table::dismissed_at.is_null()));
-    unread.count().get_result(tx.connection()?).await.map_err(from_diesel)
+    let all = of_member(tx, tenant);
+    let count = async |tx: &mut SystemTx| {
+        let unread = all().filter(table::read_at.is_null().and(table::dismissed_at.is_null()));
+        unread.count().get_result(tx.connection()?).await.map_err(from_diesel)
+    };
+    tx.as_system(count).await
 }
 
 /// Reads one.
 pub async fn get(tx: &mut AccountTx, tenant: TenantId, id: NotificationId) -> Result<Notification> {
-    of_member(tx, tenant)()
-        .filter(table::id.eq(id))
-        .select(Notification::as_select())
-        .first(tx.connection()?)
-        .await
-        .optional()
-        .map_err(from_diesel)?
-        .ok_or_else(|| Error::not_found("NOTIFICATION_NOT_FOUND", id.name()))
+    let all = of_member(tx, tenant);
+    let get = async |tx: &mut SystemTx| {
+        let one = all().filter(table::id.eq(id)).select(Notification::as_select());
+        one.first(tx.connection()?).await.optional().map_err(from_diesel)
+    };
+    tx.as_system(get).await?.ok_or_else(|| Error::not_found("NOTIFICATION_NOT_FOUND", id.name()))
 }
 
-/// Marks one as read, and dismisses it if that is wanted; what it was first stays.
+/// Marks one as read, which acknowledges it, or dismisses it; what it was first stays.
 pub async fn mark(tx: &mut AccountTx, tenant: TenantId, id: NotificationId, dismiss: bool) -> Result<Notification> {
-    get(tx, tenant, id).await?;
-    let account = tx.account;
-    let one = || table::table.filter(table::account_id.eq(account.0).and(table::id.eq(id)));
-    if dismiss {
-        let set = table::dismissed_at.eq(sql::<Nullable<Timestamptz>>("now()"));
-        let open = one().filter(table::dismissed_at.is_null());
-        diesel::update(open).set(set).execute(tx.connection()?).await.map_err(from_diesel)?;
+    let found = get(tx, tenant, id).await?;
+    if dismiss && !found.dismissible {
+        return Err(Error::precondition("NOT_DISMISSIBLE", id.name(), "it stays as long as it is told"));
+    }
+    if dismiss && found.require_acknowledgement && found.read_at.is_none() {
+        let message = "it is to be acknowledged first: mark it as read";
+        return Err(Error::precondition("NOT_ACKNOWLEDGED", id.name(), message));
+    }
+    if found.kind == NotificationKind::Broadcast {
+        mark_broadcasts(tx, tenant, &[found], dismiss).await?;
     } else {
-        let set = table::read_at.eq(sql::<Nullable<Timestamptz>>("now()"));
-        let unread = one().filter(table::read_at.is_null());
-        diesel::update(unread).set(set).execute(tx.connection()?).await.map_err(from_diesel)?;
+        let account = tx.account;
+        let one = || notices::table.filter(notices::account_id.eq(account.0).and(notices::id.eq(id)));
+        let at = || sql::<Nullable<Timestamptz>>("now()");
+        if dismiss {
+            let open = one().filter(notices::dismissed_at.is_null());
+            diesel::update(open)
+                .set(notices::dismissed_at.eq(at()))
+                .execute(tx.connection()?)
+                .await
+                .map_err(from_diesel)?;
+        } else {
+            let unread = one().filter(notices::read_at.is_null());
+            diesel::update(unread)
+                .set(notices::read_at.eq(at()))
+                .execute(tx.connection()?)
+                .await
+                .map_err(from_diesel)?;
+        }
     }
     get(tx, tenant, id).await
 }
 
-/// Marks all as read.
-pub async fn mark_all(tx: &mut AccountTx, tenant: TenantId) -> Result<()> {
+/// Marks broadcasts as read or dismissed, unless they are.
+async fn mark_broadcasts(tx: &mut AccountTx, tenant: TenantId, all: &[Notification], dismiss: bool) -> Result<()> {
     let account = tx.account;
-    let unread = table::account_id.eq(account.0).and(table::tenant_id.eq(tenant)).and(table::read_at.is_null());
-    diesel::update(table::table.filter(unread))
-        .set(table::read_at.eq(sql::<Nullable<Timestamptz>>("now()")))
+    for one in all {
+        let key = (marks::notice_id.eq(one.id), marks::user_id.eq(one.user_id));
+        let whose = (marks::tenant_id.eq(tenant), marks::account_id.eq(account.0));
+        let make = diesel::insert_into(marks::table).values((key, whose)).on_conflict_do_nothing();
+        make.execute(tx.connection()?).await.map_err(from_diesel)?;
+        let row = || marks::table.filter(marks::notice_id.eq(one.id).and(marks::user_id.eq(one.user_id)));
+        let at = || sql::<Nullable<Timestamptz>>("now()");
+        if dismiss {
+            let open = row().filter(marks::dismissed_at.is_null());
+            diesel::update(open)
+                .set(marks::dismissed_at.eq(at()))
+                .execute(tx.connection()?)
+                .await
+                .map_err(from_diesel)?;
+        } else {
+            let unread = row().filter(marks::read_at.is_null());
+            diesel::update(unread).set(marks::read_at.eq(at())).execute(tx.connection()?).await.map_err(from_diesel)?;
+        }
+    }
+    Ok(())
+}
+
+/// Broadcasts that are marked at once, at most: more are told to nobody.
+const MOST: i64 = 1_000;
+
+/// Marks all as read, but those that are to be acknowledged: that is done one by one.
+pub async fn mark_all(tx: &mut AccountTx, tenant: TenantId) -> Result<()> {
+    let all = of_member(tx, tenant);
+    let unread = async |tx: &mut SystemTx| {
+        let broadcasts = all().filter(table::kind.eq(NotificationKind::Broadcast)).filter(table::read_at.is_null());
+        let broadcasts = broadcasts.filter(table::require_acknowledgement.eq(false)).limit(MOST);
+        broadcasts.select(Notification::as_select()).load(tx.connection()?).await.map_err(from_diesel)
+    };
+    let broadcasts: Vec<Notification> = tx.as_system(unread).await?;
+    mark_broadcasts(tx, tenant, &broadcasts, false).await?;
+    let account = tx.account;
+    let unread = notices::account_id.eq(account.0).and(notices::tenant_id.eq(tenant)).and(notices::read_at.is_null());
+    diesel::update(notices::table.filter(unread))
+        .set(notices::read_at.eq(sql::<Nullable<Timestamptz>>("now()")))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)

@@ -31,6 +31,8 @@ table! {
         kind -> Text,
         created_at -> Timestamptz,
         sent_at -> Nullable<Timestamptz>,
+        broadcast_id -> Nullable<Uuid>,
+        account_id -> Nullable<Uuid>,
     }
 }
 
@@ -58,5 +60,63 @@ table! {
         tenant_id -> Uuid,
         amount -> Text,
         since -> Timestamptz,
+    }
+}
+
+table! {
+    notifications.broadcasts (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        platform -> Bool,
+        title -> Text,
+        body -> Text,
+        severity -> Text,
+        link -> Text,
+        audience -> Text,
+        audience_ids -> Array<Uuid>,
+        audience_roles -> Array<Text>,
+        start_time -> Nullable<Timestamptz>,
+        end_time -> Nullable<Timestamptz>,
+        active -> Bool,
+        dismissible -> Bool,
+        require_acknowledgement -> Bool,
+        by_mail -> Bool,
+        notice_id -> Nullable<Uuid>,
+        told_at -> Nullable<Timestamptz>,
+        mailed_until -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> BigInt,
+    }
+}
+
+table! {
+    notifications.broadcast_marks (notice_id, user_id) {
+        notice_id -> Uuid,
+        user_id -> Uuid,
+        tenant_id -> Uuid,
+        account_id -> Uuid,
+        read_at -> Nullable<Timestamptz>,
+        dismissed_at -> Nullable<Timestamptz>,
+    }
+}
+
+table! {
+    notifications.told (user_id, id) {
+        account_id -> Uuid,
+        tenant_id -> Uuid,
+        user_id -> Uuid,
+        id -> Uuid,
+        kind -> Text,
+        title -> Text,
+        body -> Text,
+        severity -> Text,
+        resource -> Text,
+        link -> Text,
+        created_at -> Timestamptz,
+        read_at -> Nullable<Timestamptz>,
+        dismissed_at -> Nullable<Timestamptz>,
+        dismissible -> Bool,
+        require_acknowledgement -> Bool,
     }
 }

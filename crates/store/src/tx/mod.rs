@@ -306,6 +306,12 @@ impl SystemTx {
         virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
     }
 
+    /// Puts a job in that takes turns with other tenants' jobs, as one of this tenant's.
+    pub async fn enqueue_for<J: Job>(&mut self, tenant: TenantId, job: &J) -> Result<()> {
+        let job = NewJob { group_key: tenant.to_string(), ..system_job(job, None)? };
+        virtualstack_queue::insert(self.connection()?, &job).await.map_err(from_diesel)
+    }
+
     /// Does `f` as a tenant in the same transaction, for what somebody from outside does in one, and writes the tenant's
     /// logs.
     pub(crate) async fn enter<T, F>(&mut self, tenant: TenantId, audit: &Audit, f: F) -> Result<T>

@@ -1,7 +1,5 @@
 //! The provider's templates, for its operators.
 
-use std::collections::BTreeSet;
-
 use virtualstack_model::compute::id::ProviderTemplateId;
 use virtualstack_model::compute::template::Audience;
 use virtualstack_model::id::TenantId;
@@ -9,7 +7,7 @@ use virtualstack_model::{Error, Result};
 use virtualstack_proto::virtualstack::compute::v1 as proto;
 use virtualstack_proto::virtualstack::compute::v1::provider_template;
 use virtualstack_store::compute::provider_templates::{self, Described};
-use virtualstack_store::iam::tenants::{self, Key};
+use virtualstack_store::iam::tenants;
 use virtualstack_store::{Store, SystemTx};
 
 use super::messages::{template_kind, template_state};
@@ -90,20 +88,11 @@ async fn granted(
             Err(Error::invalid("provider_template.tenants", "go with the audience TENANTS only"))
         }
         Audience::All => Ok((audience, Vec::new())),
-        Audience::Tenants if named => Ok((audience, find_tenants(tx, &desired.tenants).await?)),
+        Audience::Tenants if named => {
+            Ok((audience, tenants::find_all(tx, "provider_template.tenants", &desired.tenants).await?))
+        }
         Audience::Tenants => Ok((audience, before.tenants.clone())),
     }
-}
-
-/// The tenants of these names, each once.
-async fn find_tenants(tx: &mut SystemTx, names: &[String]) -> Result<Vec<TenantId>> {
-    let mut found = BTreeSet::new();
-    for (index, name) in names.iter().enumerate() {
-        let there = tenants::find_any(tx, &Key::parse(name)).await?;
-        let missing = || Error::invalid(format!("provider_template.tenants[{index}]"), format!("there is no {name}"));
-        found.insert(there.ok_or_else(missing)?.id);
-    }
-    Ok(found.into_iter().collect())
 }
 
 impl Answer<SystemTx> for proto::ProviderTemplate {

@@ -11,6 +11,8 @@ pub(super) fn notification_message(row: Notification) -> proto::Notification {
     let severity = match row.severity {
         Severity::Info => notification::Severity::Info,
         Severity::Warning => notification::Severity::Warning,
+        Severity::Critical => notification::Severity::Critical,
+        Severity::Maintenance => notification::Severity::Maintenance,
     };
     proto::Notification {
         name: row.id.name(),
@@ -20,7 +22,7 @@ pub(super) fn notification_message(row: Notification) -> proto::Notification {
         body: row.body,
         severity: severity.into(),
         resource: row.resource,
-        link: String::new(),
+        link: row.link,
         read_time: row.read_at.map(time),
         dismiss_time: row.dismissed_at.map(time),
         create_time: Some(time(row.created_at)),

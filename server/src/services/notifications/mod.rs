@@ -1,6 +1,10 @@
 //! What members are told.
 
+mod audience;
+mod broadcast_messages;
+pub(crate) mod broadcasts;
 mod messages;
 pub(crate) mod notices;
 mod preferences;
+pub(crate) mod tenant_broadcasts;
 mod unsubscribe;

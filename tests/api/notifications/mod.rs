@@ -1,0 +1,4 @@
+//! The module notifications as clients see it.
+
+mod broadcasts;
+mod reach;
