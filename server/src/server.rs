@@ -112,16 +112,17 @@ pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Resul
     background.spawn(|stop| journal.clone().write(store.clone(), stop));
     let fresh = keys.clone();
     background.spawn(|stop| async move { fresh.keep_fresh(stop).await });
-    let changes = Changes::default();
+    let (changes, told) = (Changes::default(), Changes::default());
     if config.listen_for_access {
         let (store, keys) = (store.clone(), keys.clone());
-        let changes = changes.clone();
+        let (changes, told) = (changes.clone(), told.clone());
         let on = move |heard| match heard {
             Heard::Access(event) => {
                 principals.forget(event);
                 keys.hear(event);
             }
             Heard::Changes(tenant) => changes.hear(tenant),
+            Heard::Told(tenant) => told.hear(tenant),
         };
         background.spawn(|stop| async move { store.listen(stop, on).await });
     }
@@ -161,6 +162,7 @@ pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Resul
         journal,
         authorizer,
         changes,
+        told,
         stopping: stopping.clone(),
     };
     let routes = services::routes(&config, &parts)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);

@@ -352,6 +352,7 @@ const SAMPLES: &[(&str, Sample)] = &[
         NotByTenantId("the member is that of the token", |ids| json!({"token": unsubscribe_token(ids)})),
     ),
     ("virtualstack.watch.v1.WatchService.WatchTickets", List(|_| json!({}))),
+    ("virtualstack.watch.v1.WatchService.WatchNotifications", List(|_| json!({}))),
     ("virtualstack.compute.v1.TemplateService.DeleteTemplate", ById(user_template)),
     ("virtualstack.compute.v1.TemplateService.GetTemplate", ById(user_template)),
     (

@@ -27,6 +27,8 @@ pub(crate) struct Parts {
     pub(crate) journal: Journal,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) changes: Changes,
+    /// Of what members are told.
+    pub(crate) told: Changes,
     /// Cancelled when the server begins to stop.
     pub(crate) stopping: CancellationToken,
 }
