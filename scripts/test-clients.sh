@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Starts the product and lets clients that share no code with it tell the same story (tests/clients/README.md).
-# test-clients.sh [python] [typescript] [grpcurl] [curl]; all of them by default.
+# test-clients.sh [python] [typescript] [grpcurl] [curl] [mail]; all of them by default. The last one has a product and a story of its own.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 cd "$root"
 
-[ $# -gt 0 ] || set -- python typescript grpcurl curl
+[ $# -gt 0 ] || set -- python typescript grpcurl curl mail
 
 scripts/tools.sh clients
 

@@ -14,6 +14,7 @@ set -euo pipefail
 
 BUF=1.75.0
 GRPCURL=v1.9.3
+MAILPIT=v1.33.1
 POSTGRES=15
 VERSITYGW=v1.8.0
 
@@ -128,6 +129,11 @@ install_grpcurl() {
   go_tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
 }
 
+install_mailpit() {
+  need openssl openssl "it makes the certificates of the mail relay"
+  go_tool mailpit github.com/axllent/mailpit "$MAILPIT"
+}
+
 install_python() {
   local python=$root/tests/clients/python
   need python3 python3 "it is one of the clients"
@@ -196,7 +202,7 @@ install() {
     run) install_rust; install_postgres ;;
     test) install run; install_buf; simulator_tool vcsim . ;;
     bench) install run; install_python ;;
-    clients) install run; install_buf; install_grpcurl; install_clients ;;
+    clients) install run; install_buf; install_grpcurl; install_clients; install_mailpit ;;
     parts) install_rust; go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW" ;;
     demo) simulator_tool vcsim .; simulator_tool govc ./govc; install_grpcurl ;;
     all) install test; install clients; install parts; install demo; install_hooks ;;

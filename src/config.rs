@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use virtualstack_server::{DefaultQuota, GatewaySecret, MasterKey, check_email, normalize_email, password};
+use virtualstack_server::{DefaultQuota, MasterKey, Secret, check_email, normalize_email, password};
 use virtualstack_store::schema::reach;
 use virtualstack_worker::adapters::hypervisor::{simulated, vcenter};
 use virtualstack_worker::adapters::{desk, mail};
@@ -184,7 +184,7 @@ impl Config {
     pub(crate) fn gateway_secret(&self) -> Result<Option<String>, Wrong> {
         let (text, file) = (self.gateway_secret.as_deref(), self.gateway_secret_file.as_deref());
         let secret = self.secret("gateway_secret", text, file)?;
-        if let Some(Err(error)) = secret.as_deref().map(GatewaySecret::new) {
+        if let Some(Err(error)) = secret.as_deref().map(|text| Secret::new("gateway_secret", text)) {
             let problem = error.to_string().replacen("gateway_secret: ", "", 1);
             return Err(self.wrong(if file.is_some() { "gateway_secret_file" } else { "gateway_secret" }, problem));
         }

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use virtualstack_objects::Objects;
-use virtualstack_server::{GatewaySecret, HashCost};
+use virtualstack_server::{DeskWebhook, HashCost, Secret};
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_store::schema::migrate;
 use virtualstack_store::{MasterKey, Store};
@@ -25,18 +25,37 @@ use crate::signals::Asked;
 /// The gRPC server.
 pub(crate) async fn server(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     let (database, master_key) = (config.required_database()?.clone(), config.required_master_key()?);
-    let gateway_secret = config.gateway_secret()?.as_deref().map(GatewaySecret::new).transpose()?;
+    let gateway_secret =
+        config.gateway_secret()?.as_deref().map(|text| Secret::new("gateway_secret", text)).transpose()?;
     let (listener, ops) = (listen(&config).await?, ops::bind(&config).await?);
     migrate::check(&database).await?;
     let (store, hash_cost) = (Store::new(&database)?, HashCost::default());
     let objects = objects(&config)?;
-    let deps = virtualstack_server::Deps { store: store.clone(), objects, master_key, hash_cost, gateway_secret };
+    let desk_webhook = desk_webhook(&config)?;
+    let deps = virtualstack_server::Deps {
+        store: store.clone(),
+        objects,
+        master_key,
+        hash_cost,
+        gateway_secret,
+        desk_webhook,
+    };
     let server = virtualstack_server::bind_on(listener, config.server.clone(), deps).await;
     let server = server.map_err(|error| refusal(&config, error))?;
     tracing::info!(address = %server.address(), "serving gRPC");
     let waits_for = format!("calls at work, {} s at most", config.server.drain_seconds);
     let serve = async |stop: CancellationToken| Ok(server.serve(stop.cancelled_owned()).await?);
     alone(ops, metrics, database_ready(store, database), waits_for, serve).await
+}
+
+/// What the desk shows when it says that something has changed there, if it does.
+pub(crate) fn desk_webhook(config: &Config) -> anyhow::Result<Option<DeskWebhook>> {
+    let wrong = |error: desk::ConfigError| config.wrong(&format!("desk.{}", error.key), error.problem);
+    let Some((path, shown)) = config.desk.webhook().map_err(wrong)? else { return Ok(None) };
+    let secret = |secret: &str| Secret::new("desk.webhook_secrets", secret);
+    let header = config.desk.webhook_header.parse();
+    let header = header.map_err(|_| config.wrong("desk.webhook_header", "is not the name of a header"))?;
+    Ok(Some(DeskWebhook { path: secret(&path.0)?, header, secret: secret(&shown.0)? }))
 }
 
 /// The gateway.
@@ -97,7 +116,9 @@ pub(crate) async fn bind_gateway(
 ) -> anyhow::Result<virtualstack_gateway::Gateway> {
     use virtualstack_gateway::Error;
     let secret = secret.map(str::parse).transpose()?;
-    let deps = virtualstack_gateway::Deps { secret, ..Default::default() };
+    let desk_header = config.desk.webhook_header.parse();
+    let desk_header = desk_header.map_err(|_| config.wrong("desk.webhook_header", "is not the name of a header"))?;
+    let deps = virtualstack_gateway::Deps { secret, desk_header: Some(desk_header), ..Default::default() };
     let bound = virtualstack_gateway::bind(settings, deps).await;
     bound.map_err(|error| match error {
         Error::Listen { address, source } => {

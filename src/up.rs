@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use virtualstack_gateway::Gateway;
 use virtualstack_postgres::PrivatePostgres;
-use virtualstack_server::{FirstAdmin, GatewaySecret, HashCost, MasterKey, bootstrap};
+use virtualstack_server::{FirstAdmin, HashCost, MasterKey, Secret, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::schema::migrate;
 use virtualstack_worker::adapters::hypervisor::vcenter::VCenter;
@@ -101,13 +101,14 @@ async fn serve(
     let hash_cost = HashCost::default();
     let first_start = bootstrap(&store, &admin, hash_cost).await?;
 
-    let gateway_secret = Some(GatewaySecret::new(&secret)?);
+    let gateway_secret = Some(Secret::new("gateway_secret", &secret)?);
     let deps = virtualstack_server::Deps {
         store: store.clone(),
         objects: roles::objects(config)?,
         master_key: master_key.clone(),
         hash_cost,
         gateway_secret,
+        desk_webhook: roles::desk_webhook(config)?,
     };
     let server = virtualstack_server::bind_on(grpc, config.server.clone(), deps).await;
     let server = server.map_err(|error| roles::refusal(config, error))?;

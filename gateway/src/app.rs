@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ pub(crate) struct App {
     pub(crate) stopping: CancellationToken,
     /// What the server is shown, so that it believes who the client is.
     pub(crate) secret: Option<HeaderValue>,
+    /// What the provider's desk shows the server.
+    pub(crate) desk_header: Option<HeaderName>,
     /// Requests whose bodies are read, calls, streams and uploads.
     pub(crate) reading: Places,
     pub(crate) calls: Places,
@@ -43,7 +45,7 @@ impl App {
         deadline: Option<Instant>,
         messages: S,
     ) -> tonic::Request<S> {
-        let metadata = headers::to_server(&parts.headers, client, self.secret.as_ref());
+        let metadata = headers::to_server(&parts.headers, client, self.secret.as_ref(), self.desk_header.as_ref());
         let mut call = tonic::Request::from_parts(metadata, tonic::Extensions::new(), messages);
         if let Some(deadline) = deadline {
             call.set_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -95,5 +97,10 @@ fn raw_reply(message: DynamicMessage) -> Reply {
     let media_type = HeaderValue::from_str(&fields::text(&message, "content_type"));
     let media_type = media_type.ok().filter(|value| !value.is_empty());
     let data = message.get_field_by_name("data").and_then(|data| data.as_bytes().cloned()).unwrap_or_default();
+    if media_type.is_none() && data.is_empty() {
+        let mut reply = http::Response::new(body::empty());
+        *reply.status_mut() = StatusCode::NO_CONTENT;
+        return reply;
+    }
     body::reply(StatusCode::OK, media_type.unwrap_or(HeaderValue::from_static("application/octet-stream")), data)
 }

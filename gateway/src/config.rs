@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use prost_reflect::DescriptorPool;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -122,6 +122,8 @@ pub struct Deps {
     pub rules: &'static [HttpRule],
     /// What shows the server that it is a gateway who speaks for a client. Without it the server takes all clients for one.
     pub secret: Option<HeaderValue>,
+    /// The header by which the provider's desk shows the server that it is that, if one does.
+    pub desk_header: Option<HeaderName>,
 }
 
 impl Default for Deps {
@@ -131,6 +133,7 @@ impl Default for Deps {
             descriptors: virtualstack_proto::DESCRIPTOR_POOL.clone(),
             rules: virtualstack_proto::vendored::HTTP_RULES,
             secret: None,
+            desk_header: None,
         }
     }
 }

@@ -41,9 +41,14 @@ const FILLING: [(&str, HeaderName, bool); 3] = [
 ];
 
 /// The metadata of a call.
-pub(crate) fn to_server(headers: &HeaderMap, client: IpAddr, secret: Option<&HeaderValue>) -> MetadataMap {
+pub(crate) fn to_server(
+    headers: &HeaderMap,
+    client: IpAddr,
+    secret: Option<&HeaderValue>,
+    desk: Option<&HeaderName>,
+) -> MetadataMap {
     let mut metadata = HeaderMap::new();
-    for name in PASSED {
+    for name in PASSED.into_iter().chain(desk.cloned()) {
         // All of them: two credentials are for the server to refuse, not for us to choose from.
         for value in headers.get_all(&name) {
             metadata.append(name.clone(), value.clone());
@@ -140,7 +145,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
-    use http::{HeaderMap, HeaderValue, Request};
+    use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
     use super::{REQUEST_ID, identify, timeout, to_server};
 
@@ -161,11 +166,16 @@ mod tests {
             ]),
             "9.9.9.9".parse().expect("an address"),
             None,
+            None,
         )
         .into_headers();
         assert_eq!(metadata.len(), 2);
         assert_eq!(metadata["authorization"], "Bearer x");
         assert_eq!(metadata["x-forwarded-for"], "9.9.9.9");
+        let (desk, client) = (HeaderName::from_static("x-desk-secret"), "9.9.9.9".parse().expect("an address"));
+        let shown = headers(&[("x-desk-secret", "s3cret"), ("x-desk", "other")]);
+        let metadata = to_server(&shown, client, None, Some(&desk)).into_headers();
+        assert_eq!((metadata.len(), &metadata["x-desk-secret"]), (2, &HeaderValue::from_static("s3cret")));
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Gateway, Error> {
         upstream,
         stopping: CancellationToken::new(),
         secret: deps.secret,
+        desk_header: deps.desk_header,
         reading: Places::new(config.max_requests, config.max_requests_per_address),
         calls: Places::new(config.max_requests, config.max_requests_per_address),
         streams: Places::new(config.max_streams, config.max_streams_per_address),

@@ -99,3 +99,26 @@ FROM notifications.addressed a
 LEFT JOIN notifications.broadcast_marks k ON k.notice_id = a.notice_id AND k.user_id = a.user_id
 WHERE a.active AND coalesce(a.end_time, 'infinity') > now() AND coalesce(a.start_time, '-infinity') <= now();
 GRANT SELECT ON notifications.told TO virtualstack_system;
+
+-- Wakes the watches of those who are told something else: of a tenant, or, without one, of any.
+CREATE FUNCTION notifications.wake_watches() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('virtualstack_told', written.tenant_id::text) FROM (SELECT DISTINCT tenant_id FROM changed) written;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER wake_new AFTER INSERT ON notifications.notices
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION notifications.wake_watches();
+CREATE TRIGGER wake_marked AFTER UPDATE ON notifications.notices
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION notifications.wake_watches();
+CREATE TRIGGER wake_marked AFTER UPDATE ON notifications.broadcast_marks
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION notifications.wake_watches();
+CREATE FUNCTION notifications.wake_readers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('virtualstack_told', CASE WHEN NOT OLD.platform THEN OLD.tenant_id::text ELSE '' END);
+    RETURN NULL;
+END
+$$;
+-- A new one is a draft. Mails that are begun change nothing of what it says.
+CREATE TRIGGER wake AFTER DELETE OR UPDATE OF version ON notifications.broadcasts
+    FOR EACH ROW EXECUTE FUNCTION notifications.wake_readers();

@@ -1,4 +1,4 @@
-//! Wakes watches when their tenant's change log has grown: at once by what is heard (LISTEN), and for what was not heard by
+//! Wakes watches when their tenant's change log has grown, or what its members are told is another: at once by what is heard (LISTEN), and for what was not heard by
 //! one look a second at the heads of all logs that are watched. Who follows a log registers first and then reads, so no
 //! change is slept through.
 
@@ -38,7 +38,9 @@ pub(crate) struct Follower {
 impl Changes {
     /// Follows a tenant's log from now on.
     pub(crate) fn follow(&self, tenant: TenantId) -> Follower {
-        let hints = self.lock().entry(tenant).or_insert_with(|| watch::channel(Hint::default()).0).subscribe();
+        let mut logs = self.lock();
+        logs.retain(|_, log| log.receiver_count() > 0);
+        let hints = logs.entry(tenant).or_insert_with(|| watch::channel(Hint::default()).0).subscribe();
         let heard = hints.borrow().heard;
         Follower { hints, heard }
     }
@@ -96,6 +98,11 @@ impl Follower {
     /// Before a read: what is heard from here on is not in it.
     pub(crate) fn reading(&mut self) {
         self.heard = self.hints.borrow_and_update().heard;
+    }
+
+    /// Waits until something is heard. Cancelling it loses nothing.
+    pub(crate) async fn heard(&mut self) {
+        self.grown(i64::MAX).await;
     }
 
     /// Waits until the log has grown beyond `position`, or may have. Cancelling it loses nothing.

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use chrono::TimeDelta;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use virtualstack_model::Error;
 
@@ -14,19 +15,19 @@ pub(crate) fn wrong(key: &str, what: impl std::fmt::Display) -> Error {
     Error::precondition(WRONG_SETTING, key, format!("{key}: {what}"))
 }
 
-/// What only the server and its gateways know, so that the server believes what they say of their clients.
-pub struct GatewaySecret(Vec<u8>);
+/// What only the server and somebody else know, such as its gateways, so that the server believes what they say.
+pub struct Secret(Vec<u8>);
 
-impl GatewaySecret {
+impl Secret {
     /// A secret that is long enough not to be guessed.
     ///
     /// # Errors
     ///
     /// When it is not, or cannot stand in a header.
-    pub fn new(text: &str) -> Result<Self, Error> {
+    pub fn new(key: &str, text: &str) -> Result<Self, Error> {
         let text = text.trim();
         if text.len() < 32 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(wrong("gateway_secret", "must be at least 32 letters, digits or signs of ASCII"));
+            return Err(wrong(key, "must be at least 32 letters, digits or signs of ASCII"));
         }
         Ok(Self(text.as_bytes().to_vec()))
     }
@@ -36,6 +37,21 @@ impl GatewaySecret {
         use sha2::{Digest as _, Sha256};
         use subtle::ConstantTimeEq as _;
         Sha256::digest(&self.0).ct_eq(&Sha256::digest(shown)).into()
+    }
+}
+
+/// What the provider's desk shows when it says that something has changed there: in the path, and in a header.
+pub struct DeskWebhook {
+    pub path: Secret,
+    pub header: HeaderName,
+    pub secret: Secret,
+}
+
+impl DeskWebhook {
+    /// Whether somebody shows both, in a time that tells nothing of them.
+    pub(crate) fn is(&self, path: &str, headers: &HeaderMap) -> bool {
+        let shown = headers.get(&self.header).map_or(&[][..], HeaderValue::as_bytes);
+        self.path.is(path.as_bytes()) & self.secret.is(shown)
     }
 }
 

@@ -17,7 +17,7 @@ mod shares;
 pub use auth::passwords::HashCost;
 pub use auth::signing_keys::rotate_keys;
 pub use bootstrap::{FirstAdmin, bootstrap, reset_password, update_permissions};
-pub use config::{Config, DefaultQuota, GatewaySecret, WRONG_SETTING};
+pub use config::{Config, DefaultQuota, DeskWebhook, Secret, WRONG_SETTING};
 pub use server::{Deps, Server, bind, bind_on, check, listen};
 pub use virtualstack_model::Error;
 pub use virtualstack_model::iam::password;

@@ -34,7 +34,7 @@ use crate::auth::signing_keys::{JWKS_PATH, Keys};
 use crate::auth::tokens::Tokens;
 use crate::call::codec;
 use crate::changes::Changes;
-use crate::config::{Config, GatewaySecret, wrong};
+use crate::config::{Config, DeskWebhook, Secret, wrong};
 use crate::layers::authorize::{self, Authorizer};
 use crate::layers::body::{self, Bodies};
 use crate::layers::recognize::{self, Recognizer};
@@ -53,7 +53,9 @@ pub struct Deps {
     /// What a hash of a password costs.
     pub hash_cost: HashCost,
     /// What gateways show that speak for their clients; nobody is believed without.
-    pub gateway_secret: Option<GatewaySecret>,
+    pub gateway_secret: Option<Secret>,
+    /// None where no desk tells of changes.
+    pub desk_webhook: Option<DeskWebhook>,
 }
 
 /// A server that listens; [`Server::serve`] answers.
@@ -87,7 +89,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Server> {
 
 /// The same where it listens already.
 pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Result<Server> {
-    let Deps { store, objects, master_key, hash_cost, gateway_secret } = deps;
+    let Deps { store, objects, master_key, hash_cost, gateway_secret, desk_webhook } = deps;
     let config = Arc::new(config);
     let store = store.keyed(&master_key)?;
     let address = listener.local_addr().map_err(Error::internal)?;
@@ -112,16 +114,17 @@ pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Resul
     background.spawn(|stop| journal.clone().write(store.clone(), stop));
     let fresh = keys.clone();
     background.spawn(|stop| async move { fresh.keep_fresh(stop).await });
-    let changes = Changes::default();
+    let (changes, told) = (Changes::default(), Changes::default());
     if config.listen_for_access {
         let (store, keys) = (store.clone(), keys.clone());
-        let changes = changes.clone();
+        let (changes, told) = (changes.clone(), told.clone());
         let on = move |heard| match heard {
             Heard::Access(event) => {
                 principals.forget(event);
                 keys.hear(event);
             }
             Heard::Changes(tenant) => changes.hear(tenant),
+            Heard::Told(tenant) => told.hear(tenant),
         };
         background.spawn(|stop| async move { store.listen(stop, on).await });
     }
@@ -161,6 +164,8 @@ pub async fn bind_on(listener: TcpListener, config: Config, deps: Deps) -> Resul
         journal,
         authorizer,
         changes,
+        told,
+        desk_webhook: desk_webhook.map(Arc::new),
         stopping: stopping.clone(),
     };
     let routes = services::routes(&config, &parts)?.into_axum_router().route(JWKS_PATH, jwks).layer(layers);

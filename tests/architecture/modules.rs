@@ -65,7 +65,7 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("virtualstack_server::services::iam::tenants", &["tenant_life"], "the rpcs by which a tenant begins and ends"),
     (
         "virtualstack_server::services::registry",
-        &["compute", "support"],
+        &["compute", "support", "notifications"],
         "lists what each module adds to operations and watches",
     ),
     (
@@ -74,7 +74,7 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
         "holds what jobs of all modules share, hypervisors and the desk among it",
     ),
     ("virtualstack_server::services::watched", &["iam"], "hands on what the caller of a watch may see"),
-    ("virtualstack_server::services::watches", &["iam"], "reads what the caller of a watch may see"),
+    ("virtualstack_server::services::watches::teller", &["iam"], "reads what the caller of a watch may see"),
     ("virtualstack_worker::object_sweep", &["compute", "support"], "asks each module which objects it knows"),
     (
         "virtualstack_worker::worker",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use virtualstack_server::{GatewaySecret, HashCost, MasterKey, bootstrap};
+use virtualstack_server::{HashCost, MasterKey, Secret, bootstrap};
 use virtualstack_store::Store;
 use virtualstack_store::compute::simulated::Simulation;
 use virtualstack_worker::adapters::desk::Desk;
@@ -15,6 +15,7 @@ use virtualstack_worker::adapters::hypervisor::simulated::{self, Simulated};
 use virtualstack_worker::adapters::mail::{self, Mailer};
 use virtualstack_worker::{NoProbe, Probe};
 
+use super::desk::webhook as desk_webhook;
 use super::first_admin::{first_admin, least_cost};
 use super::{Database, Mails};
 
@@ -31,6 +32,8 @@ pub(crate) struct ControlPlane {
     pub(crate) mails: Mails,
     /// How long a claim of its workers holds: so long it takes until somebody goes on where one was killed.
     pub(crate) lease_ms: u32,
+    /// How often its workers read that desk, when it says nothing.
+    pub(crate) desk_poll_seconds: u32,
     /// Where its workers have tickets answered; None where that is here.
     pub(crate) desk: Option<Arc<dyn Desk>>,
     stop: CancellationToken,
@@ -96,18 +99,23 @@ impl ControlPlane {
         bootstrap(&store, &first_admin(), hash_cost).await.expect("a first admin");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = virtualstack_server::Config { listen, ..server };
-        let gateway_secret = Some(GatewaySecret::new(SECRET).expect("a secret"));
+        let gateway_secret = Some(Secret::new("gateway_secret", SECRET).expect("a secret"));
         let deps = virtualstack_server::Deps {
             store: store.clone(),
             objects: database.objects(),
             master_key,
             hash_cost,
             gateway_secret,
+            desk_webhook: Some(desk_webhook()),
         };
         let server = virtualstack_server::bind(config, deps).await.expect("a server");
         let grpc = format!("http://{}", server.address());
         let config = virtualstack_gateway::Config { listen, upstream: grpc.clone(), ..Default::default() };
-        let deps = virtualstack_gateway::Deps { secret: Some(HeaderValue::from_static(SECRET)), ..Default::default() };
+        let deps = virtualstack_gateway::Deps {
+            secret: Some(HeaderValue::from_static(SECRET)),
+            desk_header: Some(desk_webhook().header),
+            ..Default::default()
+        };
         let gateway = virtualstack_gateway::bind(config, deps).await.expect("a gateway");
         let http = format!("http://{}", gateway.local_addr());
         let stop = CancellationToken::new();
@@ -117,7 +125,18 @@ impl ControlPlane {
             tokio::spawn(async move { gateway.serve(gateway_stop.cancelled_owned()).await.expect("served") }),
         ];
         // On a busy machine a worker that lives must not lose its leases all the time.
-        Self { database, store, grpc, http, mails: Mails::new(), lease_ms: 1_000, desk: None, stop, tasks }
+        Self {
+            database,
+            store,
+            grpc,
+            http,
+            mails: Mails::new(),
+            lease_ms: 1_000,
+            desk_poll_seconds: 1,
+            desk: None,
+            stop,
+            tasks,
+        }
     }
 
     /// The simulated hypervisor of this database, as fast as tests want it.
@@ -158,7 +177,7 @@ impl ControlPlane {
             task_poll_ms: 20,
             notify_seconds: 1,
             desk_send_seconds: 1,
-            desk_poll_seconds: 1,
+            desk_poll_seconds: self.desk_poll_seconds,
             address_wait_seconds: 1,
             ..Default::default()
         };

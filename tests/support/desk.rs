@@ -4,14 +4,27 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use virtualstack_server::{DeskWebhook, Secret};
 use virtualstack_worker::adapters::Password;
 use virtualstack_worker::adapters::desk::{Config, Desk, Freshservice, Kind};
 
 /// The key of the agent that we are in the desk.
 const KEY: &str = "a-key";
+
+/// What a desk of tests shows when it says that something has changed: in the path, and in a header.
+pub(crate) const HOOK: (&str, &str, &str) =
+    ("a-path-that-only-the-desk-knows-of", "x-desk-secret", "a-secret-that-only-the-desk-shows");
+
+/// The same, as the server knows it.
+pub(super) fn webhook() -> DeskWebhook {
+    let (path, header, secret) = HOOK;
+    let known = |text: &str| Secret::new("desk.webhook_secrets", text).expect("a secret");
+    DeskWebhook { path: known(path), header: HeaderName::from_static(header), secret: known(secret) }
+}
 
 /// A stand-in for Freshservice.
 pub(crate) struct DeskStandIn {

@@ -17,7 +17,7 @@ mod wire;
 
 pub(crate) use control_plane::{ControlPlane, SECRET, WorkerTask, master_key};
 pub(crate) use database::Database;
-pub(crate) use desk::DeskStandIn;
+pub(crate) use desk::{DeskStandIn, HOOK};
 pub(crate) use first_admin::{ADMIN, DEMO, PASSWORD};
 pub(crate) use intercepted::{Call, Hook, Intercepted, Passing, When, hang, test_fault};
 pub(crate) use mails::Mails;

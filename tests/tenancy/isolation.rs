@@ -351,7 +351,12 @@ const SAMPLES: &[(&str, Sample)] = &[
         "virtualstack.notifications.v1.NotificationService.Unsubscribe",
         NotByTenantId("the member is that of the token", |ids| json!({"token": unsubscribe_token(ids)})),
     ),
+    (
+        "virtualstack.support.v1.DeskWebhookService.ReceiveDeskWebhook",
+        NotByTenantId("it is a hint for the worker, and answers everybody alike", |_| json!({"secret": "a-guess"})),
+    ),
     ("virtualstack.watch.v1.WatchService.WatchTickets", List(|_| json!({}))),
+    ("virtualstack.watch.v1.WatchService.WatchNotifications", List(|_| json!({}))),
     ("virtualstack.compute.v1.TemplateService.DeleteTemplate", ById(user_template)),
     ("virtualstack.compute.v1.TemplateService.GetTemplate", ById(user_template)),
     (

@@ -2,6 +2,7 @@
 
 mod access;
 mod delivery;
+mod notices;
 mod pages;
 mod rest;
 mod stream;

@@ -48,7 +48,7 @@ impl Lines {
     }
 
     /// Id, type and data of the next event.
-    async fn event(&mut self) -> (Option<String>, String, Value) {
+    pub(super) async fn event(&mut self) -> (Option<String>, String, Value) {
         loop {
             let block = self.next("\n\n").await;
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
@@ -65,7 +65,7 @@ impl Lines {
     }
 }
 
-const EVENTS: (&str, &str) = ("accept", "text/event-stream");
+pub(super) const EVENTS: (&str, &str) = ("accept", "text/event-stream");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_and_lines_tell_the_same() {

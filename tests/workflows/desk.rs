@@ -42,9 +42,15 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new(there: bool) -> Self {
+        Self::reading_every(1, there).await
+    }
+
+    /// Where staff work elsewhere, that is read so often.
+    pub(super) async fn reading_every(seconds: u32, there: bool) -> Self {
         let config =
             Config { desk_is_local: !there, calls_per_second: 100_000, calls_burst: 100_000, ..Config::default() };
         let mut plane = ControlPlane::start_with(config).await;
+        plane.desk_poll_seconds = seconds;
         let tenant = plane.tenant("acme").await;
         let staff = if there {
             let desk = DeskStandIn::start(1000, 7).await;

@@ -10,7 +10,7 @@ use virtualstack_worker::NoProbe;
 
 use super::desk::{PLANTED, SOON, Staff, World};
 use super::tasks::becomes;
-use crate::support::{ControlPlane, DeskStandIn, Rest};
+use crate::support::{ControlPlane, DeskStandIn, HOOK, Rest};
 
 impl World {
     fn desk(&self) -> &DeskStandIn {
@@ -235,4 +235,36 @@ async fn another_desk_has_twins_of_its_own() {
     world.tenant_sees(&ticket, |_, said| said == ["from the first", "Thanks", "from the second"]).await;
     let read = "SELECT count(*) FROM support.desk_cursors";
     becomes(&world.plane, read, 2).await;
+}
+
+/// What the desk says is a hint, twice or out of order: with it answers come long before the desk is read by the timer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_comes_when_the_desk_says_so() {
+    let world = World::reading_every(3_600, true).await;
+    let ticket = world.write("It hangs").await;
+    world.theirs(&ticket).await;
+    let (path, header, secret) = HOOK;
+    let url = format!("{}/v1/deskWebhooks/{path}", world.plane.http);
+    let hook =
+        |secret: &str| json!({"url": url, "secret_header": header, "secret": secret, "twice": 1, "reorder": 0.3});
+    // Somebody else's hints are none.
+    world.desk().control("webhook", hook("a-secret-that-somebody-else-shows")).await;
+    world.answer(&ticket, "An answer", false).await;
+    let comments = format!("{ticket}/comments");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(world.get(&comments).await["comments"], json!([]));
+    world.desk().control("webhook", hook(secret)).await;
+    world.answer(&ticket, "Another one", false).await;
+    world.answer(&ticket, "A third one", false).await;
+    let begun = Instant::now();
+    loop {
+        let said = world.get(&comments).await["comments"].clone();
+        let bodies: Vec<_> = said.as_array().expect("comments").iter().map(|one| one["body"].clone()).collect();
+        if bodies.len() == 3 {
+            assert_eq!(bodies, ["A third one", "Another one", "An answer"], "newest first");
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "{bodies:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -179,7 +179,7 @@ async fn rules_that_cannot_be_served_are_refused_at_start() {
         body: "",
     }];
     let listen = || Config { listen: "127.0.0.1:0".parse().expect("valid"), ..Config::default() };
-    let deps = |rules| Deps { descriptors: POOL.clone(), rules, secret: None };
+    let deps = |rules| Deps { descriptors: POOL.clone(), rules, ..Deps::default() };
     match bind(listen(), deps(SAME)).await.err() {
         Some(Error::Conflict { first, second, verb }) => {
             let mut both = [first.as_str(), second.as_str()];

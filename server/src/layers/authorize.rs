@@ -3,6 +3,7 @@
 //! It stands in front of the codec, so whoever is not let in learns nothing from validation either.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +24,12 @@ use virtualstack_proto::Policy;
 use virtualstack_store::iam::principals::Principal;
 use virtualstack_store::tx::error::ACCESS_CHANGED;
 use virtualstack_store::tx::store::TxFn;
-use virtualstack_store::{Ending, Read, Store, TenantTx, Write};
+use virtualstack_store::{Ending, Read, Store, TenantScope, TenantTx, Write};
 
 use crate::auth::journal::{Journal, Whose};
 use crate::auth::last_use::LastUse;
 use crate::auth::principals::{Presented, Principals};
-use crate::call::caller::{CallInfo, Caller, TenantCaller};
+use crate::call::caller::{AccountCaller, CallInfo, Caller, TenantCaller};
 use crate::generated::CLIENT_STREAMS;
 use crate::layers::recognize::{self, Who};
 
@@ -175,27 +176,56 @@ impl Authorizer {
     }
 
     /// The standing of a call that goes on after it was let in: a stream.
-    pub(crate) async fn stream_access(
+    pub(crate) async fn stream_access<C: StreamCaller>(
         self: &Arc<Self>,
-        caller: TenantCaller,
+        caller: C,
         metadata: &MetadataMap,
-    ) -> Result<StreamAccess> {
+    ) -> Result<StreamAccess<C>> {
         let presented = recognize::credential(metadata.as_ref())?.into_owned();
         let expires_at = self.principals.expires_at(&presented).await?;
         Ok(StreamAccess { authorizer: Arc::clone(self), presented, caller, expires_at })
     }
 }
 
+/// Who can make a call that goes on.
+pub(crate) trait StreamCaller: Deref<Target = Caller> + Clone + Send + Sync + 'static {
+    /// The tenant that they read in.
+    fn within(&self) -> TenantScope;
+
+    /// Whom the policy of their call lets in.
+    fn let_in(caller: Caller) -> Result<Self>;
+}
+
+impl StreamCaller for TenantCaller {
+    fn within(&self) -> TenantScope {
+        self.tenant()
+    }
+
+    fn let_in(caller: Caller) -> Result<Self> {
+        Self::let_in(caller)
+    }
+}
+
+impl StreamCaller for AccountCaller {
+    fn within(&self) -> TenantScope {
+        self.own_tenant()
+    }
+
+    fn let_in(caller: Caller) -> Result<Self> {
+        Self::let_in(caller)
+    }
+}
+
 /// Who makes a call that goes on, and whether they still may.
-pub(crate) struct StreamAccess {
+pub(crate) struct StreamAccess<C = TenantCaller> {
     authorizer: Arc<Authorizer>,
     presented: Presented<'static>,
-    pub(crate) caller: TenantCaller,
+    pub(crate) caller: C,
     /// When the credential ends by itself.
     pub(crate) expires_at: Option<DateTime<Utc>>,
 }
 
-impl StreamAccess {
+impl<C: StreamCaller> StreamAccess<C> {
     /// Reads as the caller, of whom the database says that they still may, what is there at one moment. Where their access has changed, it is decided
     /// anew, as for a new call.
     pub(crate) async fn read<T, F>(&mut self, store: &Store, f: F) -> Result<T>
@@ -205,7 +235,7 @@ impl StreamAccess {
     {
         let mut tries = 0;
         loop {
-            match store.read_consistently(&self.caller.tenant(), &f).await {
+            match store.read_consistently(&self.caller.within(), &f).await {
                 Err(error) => self.again(&mut tries, error).await?,
                 done => return done,
             }
@@ -221,7 +251,7 @@ impl StreamAccess {
         let mut tries = 0;
         loop {
             let audit = self.caller.audit(&resource);
-            match store.write(&self.caller.tenant(), audit, ending, &f).await {
+            match store.write(&self.caller.within(), audit, ending, &f).await {
                 Err(error) => self.again(&mut tries, error).await?,
                 done => return done,
             }
@@ -241,7 +271,7 @@ impl StreamAccess {
     async fn decide_again(&mut self) -> Result<()> {
         let Caller { info, policy, .. } = &*self.caller;
         let decided = self.authorizer.decide(None, &self.presented, info, *policy).await;
-        self.caller = TenantCaller::let_in(decided.map_err(|(error, _)| error)?)?;
+        self.caller = C::let_in(decided.map_err(|(error, _)| error)?)?;
         Ok(())
     }
 

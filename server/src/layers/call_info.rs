@@ -16,16 +16,12 @@ use virtualstack_connections::Peer;
 use virtualstack_proto::{GATEWAY_SECRET, code_name};
 
 use crate::call::caller::CallInfo;
-use crate::config::GatewaySecret;
+use crate::config::Secret;
 
 /// Header and metadata key of the request id.
 const REQUEST_ID: &str = "x-request-id";
 
-pub(crate) async fn layer(
-    State(secret): State<Option<Arc<GatewaySecret>>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn layer(State(secret): State<Option<Arc<Secret>>>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let method = known_method(request.uri().path());
     let info = CallInfo {
@@ -82,7 +78,7 @@ fn traceparent(headers: &HeaderMap) -> String {
 }
 
 /// The client's address: that of the socket, or what a gateway says that holds the secret.
-fn client_address(request: &Request, secret: Option<&GatewaySecret>) -> Option<IpAddr> {
+fn client_address(request: &Request, secret: Option<&Secret>) -> Option<IpAddr> {
     let peer = request.extensions().get::<Peer>()?;
     let socket = peer.address().ip().to_canonical();
     let shown = request.headers().get(GATEWAY_SECRET);

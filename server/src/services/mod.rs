@@ -37,6 +37,7 @@ use crate::generated::virtualstack::iam::v1::user_service_server::UserServiceSer
 use crate::generated::virtualstack::notifications::v1::broadcast_service_server::BroadcastServiceServer;
 use crate::generated::virtualstack::notifications::v1::notification_service_server::NotificationServiceServer;
 use crate::generated::virtualstack::notifications::v1::tenant_broadcast_service_server::TenantBroadcastServiceServer;
+use crate::generated::virtualstack::support::v1::desk_webhook_service_server::DeskWebhookServiceServer;
 use crate::generated::virtualstack::support::v1::tenant_ticket_attachment_service_server::TenantTicketAttachmentServiceServer;
 use crate::generated::virtualstack::support::v1::tenant_ticket_service_server::TenantTicketServiceServer;
 use crate::generated::virtualstack::support::v1::ticket_attachment_service_server::TicketAttachmentServiceServer;
@@ -84,6 +85,10 @@ pub(crate) fn routes(config: &Config, parts: &Parts) -> Result<Routes> {
             store: store.clone(),
             journal: journal.clone(),
             desk_is_local: config.desk_is_local,
+        };
+        DeskWebhookServiceServer: support::desk_webhooks::DeskWebhooks {
+            store: store.clone(),
+            webhook: parts.desk_webhook.clone(),
         };
         TicketAttachmentServiceServer: support::attachments::OfTenant(attachments.clone());
         TenantTicketAttachmentServiceServer: support::tenant_attachments::OfStaff { files: attachments, journal: journal.clone() };

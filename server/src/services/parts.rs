@@ -11,6 +11,7 @@ use crate::auth::limits::Limits;
 use crate::auth::passwords::Passwords;
 use crate::auth::tokens::Tokens;
 use crate::changes::Changes;
+use crate::config::DeskWebhook;
 use crate::layers::authorize::Authorizer;
 
 /// What services are made of.
@@ -27,6 +28,9 @@ pub(crate) struct Parts {
     pub(crate) journal: Journal,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) changes: Changes,
+    /// Of what members are told.
+    pub(crate) told: Changes,
+    pub(crate) desk_webhook: Option<Arc<DeskWebhook>>,
     /// Cancelled when the server begins to stop.
     pub(crate) stopping: CancellationToken,
 }

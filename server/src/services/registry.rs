@@ -6,8 +6,9 @@ use virtualstack_store::operations::Operation;
 use virtualstack_store::support::tickets::Ticket;
 
 use super::compute::targets;
+use super::notifications::messages::NOTICES;
 use super::target::Target;
-use super::watched::Collection;
+use super::watched::{Collection, Compared};
 
 /// What operations work on, and what they answer with. The first row that fits is taken.
 pub(crate) static TARGETS: &[Target] = &[targets::CONSOLE, targets::VM, targets::SNAPSHOT, targets::TEMPLATE];
@@ -17,3 +18,4 @@ pub(crate) static OPERATIONS: Collection = Collection::of::<Operation>();
 pub(crate) static VMS: Collection = Collection::of::<Vm>();
 pub(crate) static TEMPLATES: Collection = Collection::of::<Template>();
 pub(crate) static TICKETS: Collection = Collection::of::<Ticket>();
+pub(crate) static NOTIFICATIONS: Compared = NOTICES;

@@ -4,12 +4,16 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_model::iam::access::Access;
 use virtualstack_model::id::UserId;
 use virtualstack_model::log::ChangeKind;
+use virtualstack_proto::virtualstack::watch::v1::WatchMessage;
 use virtualstack_proto::virtualstack::watch::v1::watch_message::Resource;
+use virtualstack_store::changes::seen::Digest;
 use virtualstack_store::changes::watch::{self, Batch, Position, Watched};
 use virtualstack_store::{Read, TenantTx};
 
@@ -50,6 +54,40 @@ pub(crate) struct Collection {
 }
 
 type After = for<'t> fn(&'t mut TenantTx<Read>, &'t Access, Position, Duration) -> BoxFuture<'t, Result<Reported>>;
+
+/// What a member is told, of which there is no log: it is read anew, and compared.
+pub(crate) struct Compared {
+    pub(crate) name: &'static str,
+    /// Reads what there is, by rising ids: of more than `most`, the newest.
+    pub(crate) read: ReadItems,
+    pub(crate) most: usize,
+    /// One that is there no more.
+    pub(crate) gone: fn(Uuid) -> Resource,
+}
+
+type ReadItems = for<'t> fn(&'t mut TenantTx<Read>, &'t Access) -> BoxFuture<'t, Result<Vec<Item>>>;
+
+impl Compared {
+    /// What tokens are bound to, besides the tenant.
+    pub(crate) fn topic(&self, user: UserId) -> String {
+        format!("{} {}", self.name, user.name())
+    }
+}
+
+/// Something that is compared.
+pub(crate) struct Item {
+    pub(crate) id: Uuid,
+    pub(crate) resource: Resource,
+    pub(crate) digest: Digest,
+}
+
+impl Item {
+    pub(crate) fn new(id: Uuid, resource: Resource) -> Self {
+        let told = WatchMessage { resource: Some(resource.clone()), ..Default::default() };
+        let digest = Sha256::digest(told.encode_to_vec());
+        Self { id, resource, digest: std::array::from_fn(|index| digest[index]) }
+    }
+}
 
 /// What can be watched, and how clients see it: as in every other call.
 pub(crate) trait Packed: Watched {

@@ -50,7 +50,7 @@ const BY_MAIL: &str = "By mail";
 /// Reads what has changed since the end of the read before.
 pub(super) async fn run(context: &TaskContext<'_>, desk: &dyn Desk, cursor: Option<Cursor>) -> Result<(), Problem> {
     let (name, begun) = (desk.name(), context.now());
-    let first = Cursor { read_until: begun + desk.skew() - FIRST, polled_at: begun, cut: false };
+    let first = Cursor { read_until: begun + desk.skew() - FIRST, polled_at: begun, cut: false, asked_at: None };
     if cursor.is_none() {
         context.commit("begun", async |tx: &mut SystemTx| store::set_cursor(tx, name, first).await).await?;
     }

@@ -3,7 +3,8 @@
 //! - What it does: from time to time it reads what has changed there, and it sends what has changed here. Both in one task, so that
 //!   neither changes what the other goes by.
 //! - What it must never do: see [`super::desk_send`] and [`super::desk_poll`].
-//! - When it is activated: by its timer, `worker.desk_send_seconds`. It reads every `worker.desk_poll_seconds`.
+//! - When it is activated: by its timer, `worker.desk_send_seconds`, and by a hint of the desk. It reads every
+//!   `worker.desk_poll_seconds`, and sooner after a hint.
 
 use virtualstack_model::Result;
 use virtualstack_model::support::jobs::DeskSync;
@@ -34,8 +35,12 @@ async fn read(context: &TaskContext<'_>, desk: &dyn Desk) -> Result<(), Problem>
     let name = desk.name().to_owned();
     let cursor = async |tx: &mut SystemTx| store::cursor(tx, &name).await;
     let cursor = context.store().system(reconciler(), cursor).await?;
-    let is_early =
-        |cursor: &store::Cursor| !cursor.cut && cursor.polled_at + context.shared.config.desk_poll() > context.now();
+    let is_early = |cursor: &store::Cursor| {
+        let asked = cursor.asked_at.is_some_and(|at| at > cursor.polled_at);
+        // However often the desk says so.
+        let pause = if asked { context.shared.config.desk_send() } else { context.shared.config.desk_poll() };
+        !cursor.cut && cursor.polled_at + pause > context.now()
+    };
     if cursor.as_ref().is_some_and(is_early) {
         return Ok(());
     }

@@ -2,4 +2,5 @@
 
 pub mod events;
 pub mod notify;
+pub mod seen;
 pub mod watch;

@@ -1,5 +1,5 @@
-//! What servers hear: of changed access, hints to forget what they have cached, and of grown change logs, hints for watches
-//! to look. The check that opens each transaction is the truth; without these hints caches are merely wrong more often, and
+//! What servers hear: of changed access, hints to forget what they have cached, and of grown change logs and of what members
+//! are told, hints for watches to look. The check that opens each transaction is the truth; without these hints caches are merely wrong more often, and
 //! found out, and watches a little later.
 
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use crate::tx::store::Store;
 /// Channels that triggers notify.
 const ACCESS: &str = "virtualstack_access";
 const CHANGES: &str = "virtualstack_changes";
+const TOLD: &str = "virtualstack_told";
 
 /// Something that may be cached has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +44,15 @@ pub enum Heard {
     Access(AccessEvent),
     /// A tenant's change log has grown; that of any tenant, where it is not known which.
     Changes(Option<TenantId>),
+    /// Members of a tenant, or of any, are told something else.
+    Told(Option<TenantId>),
 }
 
 impl Heard {
     fn parse(channel: &str, payload: &str) -> Self {
         match channel {
             CHANGES => Self::Changes(payload.parse().ok()),
+            TOLD => Self::Told(payload.parse().ok()),
             _ => Self::Access(AccessEvent::parse(payload)),
         }
     }
@@ -59,9 +63,12 @@ impl Store {
     pub async fn listen(&self, stop: CancellationToken, mut on: impl FnMut(Heard) + Send) {
         let tell = |heard: Option<Notification<'_>>| match heard {
             Some((channel, payload)) => on(Heard::parse(channel, payload)),
-            None => [Heard::Access(AccessEvent::Unknown), Heard::Changes(None)].into_iter().for_each(&mut on),
+            None => {
+                let all = [Heard::Access(AccessEvent::Unknown), Heard::Changes(None), Heard::Told(None)];
+                all.into_iter().for_each(&mut on);
+            }
         };
-        virtualstack_queue::listen(self.listen_url(), &[ACCESS, CHANGES], stop, tell).await;
+        virtualstack_queue::listen(self.listen_url(), &[ACCESS, CHANGES, TOLD], stop, tell).await;
     }
 }
 
@@ -79,6 +86,8 @@ mod tests {
         }
         assert_eq!(Heard::parse(CHANGES, &tenant.to_string()), Heard::Changes(Some(tenant)));
         assert_eq!(Heard::parse(CHANGES, "of whom"), Heard::Changes(None));
+        assert_eq!(Heard::parse(TOLD, &tenant.to_string()), Heard::Told(Some(tenant)));
+        assert_eq!(Heard::parse(TOLD, ""), Heard::Told(None));
         assert_eq!(Heard::parse(ACCESS, "signing_keys"), Heard::Access(AccessEvent::SigningKeys));
     }
 }

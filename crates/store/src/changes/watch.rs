@@ -100,15 +100,15 @@ impl Position {
     }
 }
 
-fn purpose(tenant: TenantId, collection: &str) -> String {
+pub(super) fn purpose(tenant: TenantId, collection: &str) -> String {
     format!("watch.resume_token {tenant} {}", collection)
 }
 
-fn invalid() -> Error {
+pub(super) fn invalid() -> Error {
     refuse("RESUME_TOKEN_INVALID", "is not a token of this watch")
 }
 
-fn expired() -> Error {
+pub(super) fn expired() -> Error {
     refuse("RESUME_TOKEN_EXPIRED", "is too old")
 }
 

@@ -5,7 +5,7 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
-use virtualstack_model::id::{TenantId, UserId};
+use virtualstack_model::id::{AccountId, TenantId, UserId};
 use virtualstack_model::notifications::id::NotificationId;
 use virtualstack_model::notifications::kind::{NotificationKind, Severity};
 use virtualstack_model::{Error, Result};
@@ -13,7 +13,7 @@ use virtualstack_model::{Error, Result};
 use crate::listing::{Field, ListRequest, Listed, Listing};
 use crate::schema::{broadcast_marks as marks, notices, told as table};
 use crate::tx::error::from_diesel;
-use crate::tx::{AccountTx, SystemTx};
+use crate::tx::{AccountTx, Read, SystemTx, TenantTx};
 
 /// A notification as its member sees it.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -67,6 +67,17 @@ pub async fn list(
     };
     let variant = format!("{} {show_dismissed}", tenant.name());
     let read = async |tx: &mut SystemTx| LISTING.read(tx, request, &variant, base.clone()).await;
+    tx.as_system(read).await
+}
+
+/// What a member is told, newest first, without what was dismissed: no more than `most`.
+pub async fn latest(tx: &mut TenantTx<Read>, account: AccountId, most: i64) -> Result<Vec<Notification>> {
+    let tenant = tx.tenant();
+    let read = async |tx: &mut SystemTx| {
+        let own = table::account_id.eq(account.0).and(table::tenant_id.eq(tenant)).and(table::dismissed_at.is_null());
+        let latest = table::table.filter(own).order(table::id.desc()).limit(most).select(Notification::as_select());
+        latest.load(tx.connection()?).await.map_err(from_diesel)
+    };
     tx.as_system(read).await
 }
 

@@ -172,6 +172,7 @@ table! {
         desk -> Text,
         read_until -> Timestamptz,
         polled_at -> Timestamptz,
+        asked_at -> Nullable<Timestamptz>,
         cut -> Bool,
     }
 }

@@ -120,6 +120,8 @@ pub enum SystemPurpose {
     ResetPassword,
     /// End mails of a kind by a token from a mail.
     Unsubscribe,
+    /// Have the desk read, since it says that something has changed there.
+    DeskWebhook,
     /// Write down who was turned away.
     Audit,
     /// Operators at work on the platform; the access is checked again as for a tenant's.
@@ -145,6 +147,7 @@ impl SystemPurpose {
             Self::KeyUse => "key_use",
             Self::ResetPassword => "reset_password",
             Self::Unsubscribe => "unsubscribe",
+            Self::DeskWebhook => "desk_webhook",
             Self::Audit => "audit",
             Self::Platform(_) => "platform",
             Self::Bootstrap => "bootstrap",

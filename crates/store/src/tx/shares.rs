@@ -53,7 +53,8 @@ impl Shares {
             | SystemPurpose::RateLimit
             | SystemPurpose::AcceptInvitation
             | SystemPurpose::ResetPassword
-            | SystemPurpose::Unsubscribe => self.wait([Holder { id: STRANGERS, most: self.part(2) }]).await.map(Some),
+            | SystemPurpose::Unsubscribe
+            | SystemPurpose::DeskWebhook => self.wait([Holder { id: STRANGERS, most: self.part(2) }]).await.map(Some),
             SystemPurpose::SigningKeys
             | SystemPurpose::KeyUse
             | SystemPurpose::Audit

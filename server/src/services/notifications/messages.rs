@@ -1,11 +1,35 @@
 //! Notifications as clients see them.
 
+use virtualstack_model::Error;
+use virtualstack_model::notifications::id::NotificationId;
 use virtualstack_model::notifications::kind::{NotificationKind, Severity};
 use virtualstack_proto::virtualstack::notifications::v1 as proto;
 use virtualstack_proto::virtualstack::notifications::v1::notification;
-use virtualstack_store::notifications::notices::Notification;
+use virtualstack_proto::virtualstack::watch::v1::watch_message::Resource;
+use virtualstack_store::notifications::notices::{self, Notification};
 
 use crate::call::message::time;
+use crate::services::watched::{Compared, Item};
+
+/// Notifications that are watched, at most: a resume token has room for these.
+const MOST: usize = 100;
+
+/// Notifications, as watches tell them.
+pub(crate) const NOTICES: Compared = Compared {
+    name: "notifications",
+    read: |tx, access| {
+        Box::pin(async move {
+            let most = i64::try_from(MOST).map_err(Error::internal)?;
+            let rows = notices::latest(tx, access.account, most).await?.into_iter().rev();
+            Ok(rows.map(|row| Item::new(row.id.0, Resource::Notification(notification_message(row)))).collect())
+        })
+    },
+    most: MOST,
+    gone: |id| {
+        let id = NotificationId(id);
+        Resource::Notification(proto::Notification { name: id.name(), uid: id.to_string(), ..Default::default() })
+    },
+};
 
 pub(super) fn notification_message(row: Notification) -> proto::Notification {
     let severity = match row.severity {

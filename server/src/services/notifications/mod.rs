@@ -3,7 +3,7 @@
 mod audience;
 mod broadcast_messages;
 pub(crate) mod broadcasts;
-mod messages;
+pub(crate) mod messages;
 pub(crate) mod notices;
 mod preferences;
 pub(crate) mod tenant_broadcasts;

@@ -1,6 +1,7 @@
 //! Tickets.
 
 pub(crate) mod attachments;
+pub(crate) mod desk_webhooks;
 mod download;
 mod messages;
 mod names;

@@ -10,6 +10,9 @@ use serde::Deserialize;
 
 use crate::adapters::Password;
 
+/// Headers that say something else, by how they begin.
+const OTHERS_HEADERS: [&str; 4] = ["x-forwarded", "x-virtualstack", "x-api-key", "x-request-id"];
+
 /// Where tickets are answered.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +30,12 @@ pub struct Config {
     pub states: BTreeMap<String, String>,
     /// Who answers, as tenants see it.
     pub staff_name: String,
+    /// Secrets by which the desk says that something has changed there: one in the path, one in the header.
+    pub webhook_secrets: Option<Password>,
+    /// File with both, with a space or a line's end between them.
+    pub webhook_secrets_file: Option<PathBuf>,
+    /// Header of the second one.
+    pub webhook_header: String,
     /// Share of the desk's calls that is left to others, in percent.
     pub headroom_percent: u8,
     /// Seconds to wait where fewer calls than that are left.
@@ -47,6 +56,9 @@ impl Default for Config {
             id_field: None,
             states: BTreeMap::new(),
             staff_name: "Support".to_owned(),
+            webhook_secrets: None,
+            webhook_secrets_file: None,
+            webhook_header: "x-desk-secret".to_owned(),
             headroom_percent: 20,
             pause_seconds: 15,
             timeout_seconds: 30,
@@ -84,10 +96,40 @@ impl Config {
                 ));
             }
         }
+        self.webhook()?;
+        if !self.webhook_header.starts_with("x-")
+            || OTHERS_HEADERS.iter().any(|other| self.webhook_header.starts_with(other))
+        {
+            let problem = "must be a header of its own in lower case, beginning with x-";
+            return Err(ConfigError::new("webhook_header", problem));
+        }
         if self.headroom_percent > 90 {
             return Err(ConfigError::new("headroom_percent", "must be at most 90"));
         }
         Ok(())
+    }
+
+    /// The secrets of the path and of the header, if the desk tells of changes.
+    pub fn webhook(&self) -> Result<Option<(Password, Password)>, ConfigError> {
+        let (key, text) = match (&self.webhook_secrets_file, &self.webhook_secrets) {
+            (Some(file), _) => {
+                let failed = |e| ConfigError::new("webhook_secrets_file", format!("{}: {e}", file.display()));
+                ("webhook_secrets_file", fs::read_to_string(file).map_err(failed)?)
+            }
+            (None, Some(given)) => ("webhook_secrets", given.0.clone()),
+            (None, None) => return Ok(None),
+        };
+        let words: Vec<_> = text.split_whitespace().collect();
+        let is_secret = |word: &&str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            (32..=200).contains(&word.len()) && word.bytes().all(plain)
+        };
+        match words[..] {
+            [path, header] if words.iter().all(is_secret) && path != header => {
+                Ok(Some((Password(path.to_owned()), Password(header.to_owned()))))
+            }
+            _ => Err(ConfigError::new(key, "must hold two different words of 32 to 200 letters, digits, - and _")),
+        }
     }
 
     /// Where the desk is: by https, but on this machine.
@@ -154,9 +196,17 @@ mod tests {
             (Config { api_key: None, ..fresh() }, "api_key_file"),
             (Config { states: states("6", "WAITING"), ..fresh() }, "states"),
             (Config { headroom_percent: 91, ..fresh() }, "headroom_percent"),
+            (Config { webhook_header: "authorization".to_owned(), ..fresh() }, "webhook_header"),
+            (Config { webhook_header: "x-forwarded-for".to_owned(), ..fresh() }, "webhook_header"),
+            (Config { webhook_secrets: Some(Password("a".repeat(40))), ..fresh() }, "webhook_secrets"),
+            (Config { webhook_secrets: Some(Password(["a"; 2].join(" "))), ..fresh() }, "webhook_secrets"),
+            (Config { webhook_secrets_file: Some("/nowhere".into()), ..fresh() }, "webhook_secrets_file"),
         ] {
             assert_eq!(wrong.check().expect_err(key).key, key);
         }
+        let secrets = Some(Password(format!("{}\n{}\n", "a".repeat(32), "b".repeat(32))));
+        let (path, header) = Config { webhook_secrets: secrets, ..fresh() }.webhook().expect("read").expect("given");
+        assert_eq!((path.0, header.0), ("a".repeat(32), "b".repeat(32)));
         assert!(!format!("{:?}", fresh()).contains("\"key\""), "no key is printed");
     }
 }

@@ -26,6 +26,8 @@ pub struct Config {
     pub smtp_port: Option<u16>,
     /// Whether and when TLS starts.
     pub smtp_security: Security,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub smtp_ca_file: Option<PathBuf>,
     /// Account at the relay; none where it asks for none.
     pub smtp_username: Option<String>,
     pub smtp_password: Option<Password>,
@@ -45,6 +47,7 @@ impl Default for Config {
             smtp_host: None,
             smtp_port: None,
             smtp_security: Security::StartTls,
+            smtp_ca_file: None,
             smtp_username: None,
             smtp_password: None,
             smtp_password_file: None,

@@ -5,9 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::{Error, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::config::{Config, ConfigError, Security};
 use super::mailer::{Fault, Mailer, Message, format};
@@ -29,7 +31,7 @@ impl Smtp {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.read_password()?;
         let host = config.host()?.to_owned();
-        let parameters = || TlsParameters::new(host.clone()).map_err(|e| ConfigError::new("smtp_security", e));
+        let parameters = || tls_parameters(config, &host);
         let (port, tls) = match config.smtp_security {
             Security::StartTls => (SUBMISSION_PORT, Tls::Required(parameters()?)),
             Security::Tls => (SUBMISSIONS_PORT, Tls::Wrapper(parameters()?)),
@@ -65,6 +67,21 @@ impl Mailer for Smtp {
             }
         }
     }
+}
+
+/// How to check who the relay is.
+fn tls_parameters(config: &Config, host: &str) -> Result<TlsParameters, ConfigError> {
+    let wrong = |e: &dyn std::fmt::Display| ConfigError::new("smtp_ca_file", e);
+    let Some(file) = &config.smtp_ca_file else {
+        return TlsParameters::new(host.to_owned()).map_err(|e| ConfigError::new("smtp_security", e));
+    };
+    let pem = std::fs::read(file).map_err(|e| wrong(&format_args!("{}: {e}", file.display())))?;
+    if CertificateDer::pem_slice_iter(&pem).next().is_none() {
+        return Err(wrong(&format_args!("{}: holds no certificate", file.display())));
+    }
+    let authorities = Certificate::from_pem(&pem).map_err(|e| wrong(&e))?;
+    let trusting = TlsParameters::builder(host.to_owned()).certificate_store(CertificateStore::None);
+    trusting.add_root_certificate(authorities).build().map_err(|e| wrong(&e))
 }
 
 /// A relay that cannot be reached or does not want the mail now may want it later; one that refuses it will not.
@@ -195,6 +212,22 @@ mod tests {
         assert!(silent.send(message()).await.expect_err("no greeting").retry);
         drop(listener);
         assert!(silent.send(message()).await.expect_err("nobody there").retry);
+    }
+
+    #[test]
+    fn authorities_are_read_when_it_starts() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let config = Config {
+            smtp_host: Some("relay.example.com".to_owned()),
+            smtp_ca_file: Some(file.path().to_owned()),
+            ..Config::default()
+        };
+        for text in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            std::fs::write(&file, text).expect("written");
+            assert_eq!(Smtp::new(&config).err().expect("refused").key, "smtp_ca_file", "{text:?}");
+        }
+        drop(file);
+        assert_eq!(Smtp::new(&config).err().expect("refused").key, "smtp_ca_file");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use virtualstack_model::Result;
+use virtualstack_model::support::jobs::DeskSync;
 
 use crate::schema::desk_cursors as cursors;
 use crate::tx::SystemTx;
@@ -18,6 +19,8 @@ pub struct Cursor {
     pub polled_at: DateTime<Utc>,
     /// Whether more was there to read.
     pub cut: bool,
+    /// When the desk last said that something has changed there.
+    pub asked_at: Option<DateTime<Utc>>,
 }
 
 /// How far a desk was read, if it was.
@@ -28,7 +31,7 @@ pub async fn cursor(tx: &mut SystemTx, desk: &str) -> Result<Option<Cursor>> {
 
 /// Remembers how far a desk was read, and when.
 pub async fn set_cursor(tx: &mut SystemTx, desk: &str, cursor: Cursor) -> Result<()> {
-    let Cursor { read_until, polled_at, cut } = cursor;
+    let Cursor { read_until, polled_at, cut, asked_at: _ } = cursor;
     let now = (cursors::read_until.eq(read_until), cursors::polled_at.eq(polled_at), cursors::cut.eq(cut));
     diesel::insert_into(cursors::table)
         .values((cursors::desk.eq(desk), now))
@@ -39,6 +42,16 @@ pub async fn set_cursor(tx: &mut SystemTx, desk: &str, cursor: Cursor) -> Result
         .await
         .map_err(from_diesel)
         .map(|_| ())
+}
+
+/// Has the desk read before its time. Where that is asked for already, nothing is written.
+pub async fn ask(tx: &mut SystemTx) -> Result<()> {
+    let open = cursors::asked_at.is_null().or(cursors::asked_at.le(cursors::polled_at.nullable()));
+    let asked = diesel::update(cursors::table.filter(open)).set(cursors::asked_at.eq(Some(Utc::now())));
+    if asked.execute(tx.connection()?).await.map_err(from_diesel)? > 0 {
+        tx.activate::<DeskSync>().await?;
+    }
+    Ok(())
 }
 
 /// Remembers when a desk was last asked, whatever it said: where it fails, it is not asked more often for that.

@@ -5,7 +5,7 @@ mod received;
 mod sent;
 mod twin;
 
-pub use cursor::{Cursor, cursor, polled, set_cursor};
+pub use cursor::{Cursor, ask, cursor, polled, set_cursor};
 pub use received::{Author, Received, follow, heard, is_of, known, receive, receive_file, requester};
 pub use sent::{Outgoing, deleted, failed, outgoing, put_off, refuse, send_again, synced, to_send};
 pub use twin::{
