@@ -24,8 +24,8 @@ CREATE TABLE notifications.broadcasts (
     -- Its notification's id and time, since it was first activated: the same for everybody, and for good.
     notice_id uuid,
     told_at timestamptz,
-    -- Members up to this one have got a mail.
-    mailed_until uuid,
+    -- When all whom it is for had a mail.
+    mailed_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     version bigint NOT NULL DEFAULT 1,
@@ -66,7 +66,7 @@ CREATE UNIQUE INDEX mails_of_broadcast ON notifications.mails (broadcast_id, acc
 
 -- Whom a broadcast is for: each active membership of an active tenant once.
 CREATE VIEW notifications.addressed WITH (security_invoker = true) AS
-SELECT p.member_tenant_id AS tenant_id, p.user_id, p.account_id, p.tenant_id AS owner_id, p.id AS broadcast_id, p.title, p.body,
+SELECT p.member_tenant_id AS tenant_id, p.user_id, p.account_id, p.tenant_id AS owner_id, p.id AS broadcast_id, p.platform, p.title, p.body,
     p.severity, p.link, p.start_time, p.end_time, p.active, p.dismissible, p.require_acknowledgement, p.notice_id, p.told_at
 FROM (
     SELECT b.*, m.tenant_id AS member_tenant_id, m.id AS user_id, m.account_id
@@ -93,7 +93,8 @@ SELECT n.account_id, n.tenant_id, n.user_id, n.id, n.kind, n.title, n.body, n.se
     n.read_at, n.dismissed_at, true AS dismissible, false AS require_acknowledgement
 FROM notifications.notices n WHERE n.in_app
 UNION ALL
-SELECT a.account_id, a.tenant_id, a.user_id, a.notice_id, 'BROADCAST', a.title, a.body, a.severity, '', a.link, a.told_at,
+SELECT a.account_id, a.tenant_id, a.user_id, a.notice_id, 'BROADCAST', a.title, a.body, a.severity,
+    CASE WHEN a.platform THEN '' ELSE 'tenants/' || a.owner_id || '/' END || 'broadcasts/' || a.broadcast_id, a.link, a.told_at,
     k.read_at, k.dismissed_at, a.dismissible, a.require_acknowledgement
 FROM notifications.addressed a
 LEFT JOIN notifications.broadcast_marks k ON k.notice_id = a.notice_id AND k.user_id = a.user_id

@@ -26,6 +26,9 @@ const AMOUNTS: i64 = 200;
 const MAILS: i64 = 1_000;
 const OLD: i64 = 1_000;
 
+/// Seconds between looks for those whom a broadcast is for by now and who have no mail of it.
+const AGAIN_SECONDS: i64 = 300;
+
 /// Days before the end of a key at which its owner is told.
 const KEY_DAYS: i64 = 7;
 
@@ -67,7 +70,7 @@ impl Task for Notify {
         let pause = context.shared.config.mail_pause_seconds.into();
         let begin = async |tx: &mut SystemTx| {
             mails::begin(tx, pause, MAILS).await?;
-            mails::begin_broadcasts(tx, MAILS).await
+            mails::begin_broadcasts(tx, AGAIN_SECONDS, MAILS).await
         };
         context.commit("mails", begin).await?;
         let forget = async |tx: &mut SystemTx| sources::forget(tx, KEPT_DAYS, OLD).await;

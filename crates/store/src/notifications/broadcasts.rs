@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use virtualstack_model::iam::user::MembershipState;
 use virtualstack_model::id::TenantId;
 use virtualstack_model::log::{Audit, Change, changed_fields};
 use virtualstack_model::notifications::broadcast::{AudienceKind, Window};
@@ -191,13 +192,19 @@ pub async fn get_own(tx: &mut TenantTx<Read>, id: BroadcastId) -> Result<Broadca
 
 /// Those of these members that there are.
 pub async fn members(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Uuid>> {
-    let found = memberships::table.filter(memberships::id.eq_any(ids)).select(memberships::id);
+    let found = memberships::table
+        .filter(memberships::id.eq_any(ids).and(memberships::state.ne(MembershipState::Removed.as_str())))
+        .select(memberships::id);
     found.load(tx.connection()?).await.map_err(from_diesel)
 }
 
 /// Those of these members that the tenant has.
 pub async fn own_members(tx: &mut TenantTx<Write>, ids: &[Uuid]) -> Result<Vec<Uuid>> {
-    let own = memberships::table.filter(memberships::tenant_id.eq(tx.tenant().0).and(memberships::id.eq_any(ids)));
+    let own = memberships::tenant_id
+        .eq(tx.tenant().0)
+        .and(memberships::id.eq_any(ids))
+        .and(memberships::state.ne(MembershipState::Removed.as_str()));
+    let own = memberships::table.filter(own);
     own.select(memberships::id).load(tx.connection()?).await.map_err(from_diesel)
 }
 
@@ -218,6 +225,7 @@ where
 
 /// Writes a new broadcast: a draft.
 pub async fn insert(tx: &mut TenantTx<Write>, broadcast: &Broadcast) -> Result<()> {
+    alone(tx).await?;
     let drafts = table::tenant_id.eq(broadcast.tenant_id).and(table::platform.eq(broadcast.platform));
     let drafts = table::table.filter(drafts.and(table::notice_id.is_null()));
     let count: i64 = drafts.count().get_result(tx.connection()?).await.map_err(from_diesel)?;
@@ -232,6 +240,13 @@ pub async fn insert(tx: &mut TenantTx<Write>, broadcast: &Broadcast) -> Result<(
 
 fn too_many(message: String) -> Error {
     Error::ResourceExhausted { reason: "TOO_MANY_BROADCASTS", message, retry_after: None }
+}
+
+/// Makes changes of an owner's broadcasts wait for each other, so that what is counted stays so.
+async fn alone(tx: &mut TenantTx<Write>) -> Result<()> {
+    let lock = "SELECT pg_advisory_xact_lock(hashtext('virtualstack.broadcasts'), hashtext($1))";
+    let lock = diesel::sql_query(lock).bind::<Text, _>(tx.tenant().to_string());
+    lock.execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
 }
 
 /// Refuses one more broadcast that is active and not over where there are too many.
@@ -260,8 +275,9 @@ pub async fn update(
     }
     after.updated_at = now.max(before.updated_at);
     after.version = before.version + 1;
+    // Whoever has no mail of it yet is looked for at once.
     diesel::update(table::table.filter(table::tenant_id.eq(after.tenant_id).and(table::id.eq(after.id))))
-        .set(&*after)
+        .set((&*after, table::mailed_at.eq(None::<DateTime<Utc>>)))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
@@ -279,6 +295,7 @@ pub async fn change(
     why: (&'static str, &'static str),
     f: impl Fn(&mut Broadcast) -> Result<()> + Send + Sync,
 ) -> Result<Broadcast> {
+    alone(tx).await?;
     let before = lock(tx, id, platform).await?;
     Error::check_etag(etag, &before.etag())?;
     let mut after = before.clone();
@@ -298,8 +315,7 @@ pub fn activate(broadcast: &mut Broadcast) -> Result<()> {
     }
     broadcast.active = true;
     if broadcast.notice_id.is_none() {
-        let told_at = broadcast.start_time.unwrap_or(now).max(now);
-        (broadcast.notice_id, broadcast.told_at) = (Some(NotificationId::at(told_at)), Some(told_at));
+        (broadcast.notice_id, broadcast.told_at) = (Some(NotificationId::new()), Some(now));
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Mails that tell of notifications: one of a member and a kind for all that has come since the one before.
 
 use chrono::Utc;
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 use virtualstack_model::Result;
@@ -20,6 +21,9 @@ use crate::tx::error::from_diesel;
 
 /// Notifications that one mail tells of in full.
 const ITEMS: i64 = 50;
+
+/// Broadcasts that are looked at at once, at most.
+const BROADCASTS: i64 = 50;
 
 /// Makes mails of what is due, for members who got none of the kind within `pause_seconds`: no more than `limit`.
 pub async fn begin(tx: &mut SystemTx, pause_seconds: i64, limit: i64) -> Result<()> {
@@ -59,15 +63,41 @@ pub async fn begin(tx: &mut SystemTx, pause_seconds: i64, limit: i64) -> Result<
     Ok(())
 }
 
-/// Makes mails of broadcasts that are told now and by mail: for `limit` members of each, once an account. Who joins later is
-/// among them, since ids grow.
-pub async fn begin_broadcasts(tx: &mut SystemTx, limit: i64) -> Result<()> {
+/// Makes mails of broadcasts that are told now and by mail, once an account: no more than `limit`. Who is addressed later is looked for
+/// every `again_seconds`.
+pub async fn begin_broadcasts(tx: &mut SystemTx, again_seconds: i64, mut limit: i64) -> Result<()> {
+    let now = || sql::<Nullable<Timestamptz>>("now()");
+    let again = sql::<Nullable<Timestamptz>>("now() - interval '1 second' * ").bind::<BigInt, _>(again_seconds);
+    let due: Vec<(TenantId, BroadcastId)> = broadcasts::table
+        .filter(broadcasts::active.and(broadcasts::by_mail))
+        .filter(broadcasts::start_time.is_null().or(broadcasts::start_time.le(now())))
+        .filter(broadcasts::end_time.is_null().or(broadcasts::end_time.gt(now())))
+        .filter(broadcasts::mailed_at.is_null().or(broadcasts::mailed_at.lt(again)))
+        .order((broadcasts::mailed_at.asc().nulls_first(), broadcasts::id))
+        .limit(BROADCASTS)
+        .select((broadcasts::tenant_id, broadcasts::id))
+        .load(tx.connection()?)
+        .await
+        .map_err(from_diesel)?;
+    for (owner, broadcast) in due {
+        let made = begin_broadcast(tx, owner, broadcast, limit).await?;
+        limit -= made;
+        if limit <= 0 {
+            break;
+        }
+        diesel::update(broadcasts::table.find((owner, broadcast)))
+            .set(broadcasts::mailed_at.eq(Some(Utc::now())))
+            .execute(tx.connection()?)
+            .await
+            .map_err(from_diesel)?;
+    }
+    Ok(())
+}
+
+/// Makes mails of a broadcast for `limit` accounts that have none of it, and of whose members one wants it; how many.
+async fn begin_broadcast(tx: &mut SystemTx, owner: TenantId, broadcast: BroadcastId, limit: i64) -> Result<i64> {
     #[derive(QueryableByName)]
     struct Addressed {
-        #[diesel(sql_type = SqlUuid)]
-        owner_id: Uuid,
-        #[diesel(sql_type = SqlUuid)]
-        broadcast_id: Uuid,
         #[diesel(sql_type = SqlUuid)]
         tenant_id: Uuid,
         #[diesel(sql_type = SqlUuid)]
@@ -76,40 +106,34 @@ pub async fn begin_broadcasts(tx: &mut SystemTx, limit: i64) -> Result<()> {
         account_id: Uuid,
     }
     let addressed: Vec<Addressed> = diesel::sql_query(
-        "SELECT a.owner_id, a.broadcast_id, a.tenant_id, a.user_id, a.account_id FROM notifications.broadcasts b \
-         CROSS JOIN LATERAL (SELECT * FROM notifications.addressed a WHERE a.owner_id = b.tenant_id AND a.broadcast_id = b.id \
-            AND a.user_id > coalesce(b.mailed_until, '00000000-0000-0000-0000-000000000000') ORDER BY a.user_id LIMIT $1) a \
-         WHERE b.active AND b.by_mail AND coalesce(b.end_time, 'infinity') > now() \
-            AND coalesce(b.start_time, '-infinity') <= now() ORDER BY b.id, a.user_id",
+        "SELECT DISTINCT ON (account_id) tenant_id, user_id, account_id FROM notifications.addressed a \
+         WHERE owner_id = $1 AND broadcast_id = $2 \
+            AND NOT EXISTS (SELECT FROM notifications.mails m WHERE m.broadcast_id = $2 AND m.account_id = a.account_id) \
+            AND NOT EXISTS (SELECT FROM notifications.preferences p WHERE p.tenant_id = a.tenant_id AND p.user_id = a.user_id \
+                AND 'BROADCAST' = ANY (p.not_by_mail)) \
+         ORDER BY account_id, user_id LIMIT $3",
     )
+    .bind::<SqlUuid, _>(owner.0)
+    .bind::<SqlUuid, _>(broadcast.0)
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await
     .map_err(from_diesel)?;
-    for of_one in addressed.chunk_by(|one, next| one.broadcast_id == next.broadcast_id) {
-        let Some(Addressed { owner_id, broadcast_id, user_id: last, .. }) = of_one.last() else { continue };
-        let owner = TenantId(*owner_id);
-        let rows: Vec<_> = of_one
-            .iter()
-            .map(|to| {
-                let of = (table::tenant_id.eq(to.tenant_id), table::user_id.eq(to.user_id));
-                let what = (table::kind.eq(NotificationKind::Broadcast), table::broadcast_id.eq(to.broadcast_id));
-                (table::id.eq(Uuid::now_v7()), of, what, table::account_id.eq(to.account_id))
-            })
-            .collect();
-        let new = diesel::insert_into(table::table).values(rows).on_conflict_do_nothing().returning(table::id);
-        let made: Vec<Uuid> = new.get_results(tx.connection()?).await.map_err(from_diesel)?;
-        for mail in made {
-            // In turns of those who tell, so that it holds up nobody else's mails.
-            tx.enqueue_for(owner, &NotificationMail { mail }).await?;
-        }
-        diesel::update(broadcasts::table.find((owner, BroadcastId(*broadcast_id))))
-            .set(broadcasts::mailed_until.eq(last))
-            .execute(tx.connection()?)
-            .await
-            .map_err(from_diesel)?;
+    let rows: Vec<_> = addressed
+        .iter()
+        .map(|to| {
+            let of = (table::tenant_id.eq(to.tenant_id), table::user_id.eq(to.user_id));
+            let what = (table::kind.eq(NotificationKind::Broadcast), table::broadcast_id.eq(broadcast.0));
+            (table::id.eq(Uuid::now_v7()), of, what, table::account_id.eq(to.account_id))
+        })
+        .collect();
+    let new = diesel::insert_into(table::table).values(rows).on_conflict_do_nothing().returning(table::id);
+    let made: Vec<Uuid> = new.get_results(tx.connection()?).await.map_err(from_diesel)?;
+    for mail in &made {
+        // In turns of those who tell, so that it holds up nobody else's mails.
+        tx.enqueue_for(owner, &NotificationMail { mail: *mail }).await?;
     }
-    Ok(())
+    Ok(i64::try_from(made.len()).unwrap_or(i64::MAX))
 }
 
 /// What a mail is to say.
@@ -121,6 +145,8 @@ pub struct Content {
     pub user: UserId,
     pub language: Language,
     pub kind: NotificationKind,
+    /// Whether it is what a tenant's admins wrote, and not the provider.
+    pub of_tenant: bool,
     /// The latest ones, newest last.
     pub items: Vec<Item>,
     /// How many there are in all.
@@ -161,12 +187,15 @@ pub async fn content(tx: &mut SystemTx, mail: Uuid) -> Result<Option<Content>> {
         .first(tx.connection()?)
         .await
         .map_err(from_diesel)?;
-    let (items, count) = match broadcast {
+    let (of_tenant, items, count) = match broadcast {
         Some(broadcast) => of_broadcast(tx, user, broadcast).await?,
-        None => of_notices(tx, mail).await?,
+        None => {
+            let (items, count) = of_notices(tx, mail).await?;
+            (false, items, count)
+        }
     };
     let language = preferences.language;
-    Ok((count > 0).then_some(Content { email, tenant, tenant_name, user, language, kind, items, count }))
+    Ok((count > 0).then_some(Content { email, tenant, tenant_name, user, language, kind, of_tenant, items, count }))
 }
 
 /// Notifications that a mail is to tell of and that were not read meanwhile: the latest of them, and how many there are.
@@ -184,16 +213,16 @@ async fn of_notices(tx: &mut SystemTx, mail: Uuid) -> Result<(Vec<Item>, i64)> {
     Ok((items, count))
 }
 
-/// A broadcast, if it is still told to a member who has not read it.
-async fn of_broadcast(tx: &mut SystemTx, user: UserId, broadcast: Uuid) -> Result<(Vec<Item>, i64)> {
-    let notice: Option<Option<NotificationId>> = broadcasts::table
+/// A broadcast, if it is still told to a member who has not read it; and whether it is a tenant's own.
+async fn of_broadcast(tx: &mut SystemTx, user: UserId, broadcast: Uuid) -> Result<(bool, Vec<Item>, i64)> {
+    let notice: Option<(bool, Option<NotificationId>)> = broadcasts::table
         .filter(broadcasts::id.eq(BroadcastId(broadcast)))
-        .select(broadcasts::notice_id)
+        .select((broadcasts::platform, broadcasts::notice_id))
         .first(tx.connection()?)
         .await
         .optional()
         .map_err(from_diesel)?;
-    let Some(notice) = notice.flatten() else { return Ok((Vec::new(), 0)) };
+    let Some((platform, Some(notice))) = notice else { return Ok((false, Vec::new(), 0)) };
     let still = told::table.filter(told::id.eq(notice).and(told::user_id.eq(user))).filter(told::read_at.is_null());
     let told: Option<(String, String, String)> = still
         .select((told::title, told::body, told::link))
@@ -206,7 +235,7 @@ async fn of_broadcast(tx: &mut SystemTx, user: UserId, broadcast: Uuid) -> Resul
         Item { title, body }
     });
     let count = i64::from(item.is_some());
-    Ok((item.into_iter().collect(), count))
+    Ok((!platform, item.into_iter().collect(), count))
 }
 
 /// Remembers that a mail was handed over.

@@ -11,7 +11,7 @@ use virtualstack_model::notifications::kind::{NotificationKind, Severity};
 use virtualstack_model::{Error, Result};
 
 use crate::listing::{Field, ListRequest, Listed, Listing};
-use crate::schema::{broadcast_marks as marks, notices, told as table};
+use crate::schema::{broadcast_marks as marks, broadcasts, notices, told as table};
 use crate::tx::error::from_diesel;
 use crate::tx::{AccountTx, Read, SystemTx, TenantTx};
 
@@ -65,7 +65,7 @@ pub async fn list(
     let base = move || {
         if show_dismissed { all() } else { all().filter(table::dismissed_at.is_null()) }
     };
-    let variant = format!("{} {show_dismissed}", tenant.name());
+    let variant = format!("{} {} {show_dismissed}", tenant.name(), tx.account.0);
     let read = async |tx: &mut SystemTx| LISTING.read(tx, request, &variant, base.clone()).await;
     tx.as_system(read).await
 }
@@ -136,10 +136,16 @@ pub async fn mark(tx: &mut AccountTx, tenant: TenantId, id: NotificationId, dism
     get(tx, tenant, id).await
 }
 
-/// Marks broadcasts as read or dismissed, unless they are.
+/// Marks broadcasts as read or dismissed, unless they are, or are deleted meanwhile.
 async fn mark_broadcasts(tx: &mut AccountTx, tenant: TenantId, all: &[Notification], dismiss: bool) -> Result<()> {
     let account = tx.account;
-    for one in all {
+    let ids: Vec<_> = all.iter().map(|one| one.id).collect();
+    let keep = async |tx: &mut SystemTx| {
+        let there = broadcasts::table.filter(broadcasts::notice_id.eq_any(&ids)).select(broadcasts::notice_id);
+        there.for_key_share().load(tx.connection()?).await.map_err(from_diesel)
+    };
+    let there: Vec<Option<NotificationId>> = tx.as_system(keep).await?;
+    for one in all.iter().filter(|one| there.contains(&Some(one.id))) {
         let key = (marks::notice_id.eq(one.id), marks::user_id.eq(one.user_id));
         let whose = (marks::tenant_id.eq(tenant), marks::account_id.eq(account.0));
         let make = diesel::insert_into(marks::table).values((key, whose)).on_conflict_do_nothing();

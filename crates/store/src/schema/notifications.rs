@@ -83,7 +83,7 @@ table! {
         by_mail -> Bool,
         notice_id -> Nullable<Uuid>,
         told_at -> Nullable<Timestamptz>,
-        mailed_until -> Nullable<Uuid>,
+        mailed_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         version -> BigInt,
