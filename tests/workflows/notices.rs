@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use virtualstack_model::notifications::jobs::Notify;
-use virtualstack_store::notifications::mails::begin_broadcasts;
+use virtualstack_store::notifications::mails;
 use virtualstack_store::{SystemPurpose, SystemTx};
 use virtualstack_worker::NoProbe;
 use virtualstack_worker::adapters::hypervisor::FaultClass;
@@ -333,9 +333,9 @@ async fn a_broadcast_is_mailed_once_an_account() {
     post(&staff, &format!("{name}:activate"), json!({})).await;
     run_again(&plane).await;
     plane.mailed().await;
-    let mails = |address: &str| plane.mail_to(address).len();
+    let mailed = |address: &str| plane.mail_to(address).len();
     assert_eq!(
-        (mails("user@example.com"), mails(ADMIN), mails("deaf@example.com"), mails("both@example.com")),
+        (mailed("user@example.com"), mailed(ADMIN), mailed("deaf@example.com"), mailed("both@example.com")),
         (1, 1, 0, 1)
     );
     let (_, told) = staff.call("GET", &format!("/v1/{name}"), None).await;
@@ -357,17 +357,29 @@ async fn a_broadcast_is_mailed_once_an_account() {
     );
     assert!(!mail.contains("evil.example"), "{mail}");
 
-    // What is taken back while its mails wait is not mailed any more.
+    // What is taken back while its mails wait is not mailed; and it is when it is told again.
     let second = post(&staff, "broadcasts", text).await;
     let name = second["name"].as_str().expect("a name");
     worker.drain().await;
     post(&staff, &format!("{name}:activate"), json!({})).await;
-    let begin = async |tx: &mut SystemTx| begin_broadcasts(tx, 0, 100).await;
+    let begin = async |tx: &mut SystemTx| {
+        for (owner, broadcast) in mails::broadcasts_to_mail(tx, 0).await? {
+            mails::begin_broadcast(tx, owner, broadcast, 100).await?;
+        }
+        Ok(())
+    };
     plane.store.system(system(SystemPurpose::Reconcile), begin).await.expect("begun");
     let waiting = "SELECT count(*) FROM notifications.mails WHERE kind = 'BROADCAST' AND sent_at IS NULL";
     assert!(plane.database.count(waiting).await > 2);
     post(&staff, &format!("{name}:deactivate"), json!({})).await;
     plane.work(Arc::new(NoProbe)).await.detach();
     plane.mailed().await;
-    assert_eq!((mails("user@example.com"), mails(ADMIN)), (1, 1));
+    assert_eq!((mailed("user@example.com"), mailed(ADMIN)), (1, 1));
+    post(&staff, &format!("{name}:activate"), json!({})).await;
+    for address in ["user@example.com", ADMIN, "late@example.com", "both@example.com"] {
+        plane.next_mail_to(address).await;
+    }
+    run_again(&plane).await;
+    plane.mailed().await;
+    assert_eq!((mailed("user@example.com"), mailed(ADMIN), mailed("deaf@example.com")), (2, 2, 0));
 }

@@ -235,6 +235,13 @@ async fn each_audience_is_told_and_nobody_else() {
         "they are not active"
     );
 
+    // What is read can be written back, though one of those whom it is for has gone.
+    assert_eq!(admin.rest().call("DELETE", &format!("/v1/{}", name(&user)), None).await.0, 200);
+    let mut whole = get(&staff, name(&one)).await;
+    whole["body"] = json!("It is slow.");
+    let written = call(&staff, "PATCH", name(&one), whole.clone()).await;
+    assert_eq!((&written["body"], &written["audience"]), (&json!("It is slow."), &whole["audience"]));
+
     // A tenant's admins tell their tenant, by its own roles and members.
     let viewers = name(&is("viewer").expect("a role")).to_owned();
     let viewer = plane.member("viewer@example.com", "acme", "viewer").await;

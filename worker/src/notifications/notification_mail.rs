@@ -35,7 +35,7 @@ impl Task for NotificationMail {
 pub(super) fn message(content: Content, stop: String, id: Uuid) -> Message {
     let words = Words::of(content.language);
     let tenant = quoted(&content.tenant_name);
-    // Anybody who has a tenant can write to anybody whose address they know: in the provider's name goes no more of it than this.
+    // It comes from the provider's address, so that its reader would take what it says for the provider's word.
     if content.of_tenant {
         let title = content.items.first().map_or_else(String::new, |item| quoted(&item.title));
         let of = [("tenant", tenant.clone().into()), ("title", title.into())];

@@ -271,12 +271,11 @@ pub async fn inviter(tx: &mut SystemTx, tenant: TenantId, invitation: Uuid) -> R
 
 /// Forgets notifications and mails that are older than days: so many of each.
 pub async fn forget(tx: &mut SystemTx, days: i64, limit: i64) -> Result<()> {
-    // A mail of a broadcast that is active is kept: or it would be sent once more.
-    let of_active = "broadcast_id IN (SELECT id FROM notifications.broadcasts WHERE active)";
-    for (table, key, kept) in [("notices", "account_id, id", "false"), ("mails", "id", of_active)] {
+    // Mails of a broadcast go with it: or they would be sent once more.
+    for (table, key, which) in [("notices", "account_id, id", "true"), ("mails", "id", "notice_id IS NULL")] {
         let forget = format!(
             "DELETE FROM notifications.{table} WHERE ({key}) IN (SELECT {key} FROM notifications.{table} \
-             WHERE created_at < now() - $1 * interval '1 day' AND ({kept}) IS NOT TRUE ORDER BY created_at LIMIT $2)"
+             WHERE created_at < now() - $1 * interval '1 day' AND {which} ORDER BY created_at LIMIT $2)"
         );
         let forget = diesel::sql_query(forget).bind::<BigInt, _>(days).bind::<BigInt, _>(limit);
         forget.execute(tx.connection()?).await.map_err(from_diesel)?;

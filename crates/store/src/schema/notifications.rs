@@ -31,7 +31,7 @@ table! {
         kind -> Text,
         created_at -> Timestamptz,
         sent_at -> Nullable<Timestamptz>,
-        broadcast_id -> Nullable<Uuid>,
+        notice_id -> Nullable<Uuid>,
         account_id -> Nullable<Uuid>,
     }
 }

@@ -48,6 +48,7 @@ impl ByComparison {
                 () = self.follower.heard() => sleep_until(teller.read + PAUSE).await,
                 // What becomes due by itself is heard by nobody.
                 () = sleep_until(teller.read + teller.shared.heartbeat) => {}
+                () = teller.silence() => {}
             }
             self.follower.reading();
             let (read, at) = (self.collection.read, Utc::now());
