@@ -207,7 +207,7 @@ mod tests {
             (Config { webhook_secrets: Some(Password(["a"; 2].join(" "))), ..fresh() }, "webhook_secrets"),
             (Config { webhook_secrets_file: Some("/nowhere".into()), ..fresh() }, "webhook_secrets_file"),
         ] {
-            assert_eq!(wrong.webhook().err().expect(key).key, key);
+            assert_eq!(wrong.webhook().expect_err(key).key, key);
         }
         let secrets = Some(Password(format!("{}\n{}\n", "a".repeat(32), "b".repeat(32))));
         let (path, header) = Config { webhook_secrets: secrets, ..fresh() }.webhook().expect("read").expect("given");
