@@ -68,8 +68,6 @@ CREATE TABLE support.desk_cursors (
     read_until timestamptz NOT NULL,
     -- When that was, by ours.
     polled_at timestamptz NOT NULL,
-    -- When the desk last said that something has changed there.
-    asked_at timestamptz,
     -- Whether more was there to read.
     cut boolean NOT NULL DEFAULT false
 );

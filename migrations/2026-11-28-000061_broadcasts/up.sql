@@ -24,8 +24,8 @@ CREATE TABLE notifications.broadcasts (
     -- Its notification's id and time, since it was first activated: the same for everybody, and for good.
     notice_id uuid,
     told_at timestamptz,
-    -- Members up to this one have got a mail.
-    mailed_until uuid,
+    -- When all whom it is for had a mail.
+    mailed_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     version bigint NOT NULL DEFAULT 1,
@@ -34,14 +34,12 @@ CREATE TABLE notifications.broadcasts (
 );
 CREATE INDEX broadcasts_listed ON notifications.broadcasts (tenant_id, platform, id);
 -- Those that may be told now: old ones, and those of other tenants, cost their readers nothing.
-CREATE INDEX broadcasts_live ON notifications.broadcasts (tenant_id, coalesce(end_time, 'infinity')) WHERE active AND NOT platform;
-CREATE INDEX broadcasts_live_everywhere ON notifications.broadcasts (coalesce(end_time, 'infinity')) WHERE active AND platform;
+CREATE INDEX broadcasts_live ON notifications.broadcasts (tenant_id, platform, coalesce(end_time, 'infinity')) WHERE active;
+-- Whose mails are to be looked for.
+CREATE INDEX broadcasts_mailed ON notifications.broadcasts (mailed_at) WHERE active AND by_mail;
 CREATE UNIQUE INDEX broadcasts_notice ON notifications.broadcasts (notice_id);
 CALL iam.tenant_table('notifications.broadcasts', 'SELECT, INSERT, UPDATE, DELETE');
 CALL iam.system_policy('notifications.broadcasts', 'SELECT, UPDATE, DELETE');
-
--- How many a tenant has activated of late.
-CREATE INDEX changes_activated_broadcasts ON audit.changes (tenant_id, created_at) WHERE reason = 'BROADCAST_ACTIVATED';
 
 -- What members have done with broadcasts.
 CREATE TABLE notifications.broadcast_marks (
@@ -60,17 +58,22 @@ CALL iam.system_policy('notifications.broadcast_marks', 'SELECT, DELETE');
 
 ALTER TABLE notifications.mails
     -- The broadcast that it tells of, once an account.
-    ADD COLUMN broadcast_id uuid,
+    ADD COLUMN notice_id uuid REFERENCES notifications.broadcasts (notice_id) ON DELETE CASCADE,
     ADD COLUMN account_id uuid;
-CREATE UNIQUE INDEX mails_of_broadcast ON notifications.mails (broadcast_id, account_id);
+CREATE UNIQUE INDEX mails_of_broadcast ON notifications.mails (notice_id, account_id);
+-- Others go by their age; those of a broadcast stay as long as that, so that none is sent again.
+DROP INDEX notifications.mails_by_age;
+CREATE INDEX mails_by_age ON notifications.mails (created_at) WHERE notice_id IS NULL;
 
 -- Whom a broadcast is for: each active membership of an active tenant once.
 CREATE VIEW notifications.addressed WITH (security_invoker = true) AS
-SELECT p.member_tenant_id AS tenant_id, p.user_id, p.account_id, p.tenant_id AS owner_id, p.id AS broadcast_id, p.title, p.body,
+SELECT p.member_tenant_id AS tenant_id, p.user_id, p.account_id, p.tenant_id AS owner_id, p.id AS broadcast_id, p.platform, p.title, p.body,
     p.severity, p.link, p.start_time, p.end_time, p.active, p.dismissible, p.require_acknowledgement, p.notice_id, p.told_at
 FROM (
     SELECT b.*, m.tenant_id AS member_tenant_id, m.id AS user_id, m.account_id
-    FROM notifications.broadcasts b CROSS JOIN iam.memberships m WHERE b.platform AND m.state = 'ACTIVE'
+    FROM notifications.broadcasts b CROSS JOIN iam.memberships m
+    -- Nobody but the provider tells other tenants, whatever a row says.
+    WHERE b.platform AND b.tenant_id = (SELECT id FROM iam.tenants WHERE slug = 'provider') AND m.state = 'ACTIVE'
     UNION ALL
     SELECT b.*, m.tenant_id, m.id, m.account_id
     FROM notifications.broadcasts b JOIN iam.memberships m ON m.tenant_id = b.tenant_id WHERE NOT b.platform AND m.state = 'ACTIVE'
@@ -93,7 +96,9 @@ SELECT n.account_id, n.tenant_id, n.user_id, n.id, n.kind, n.title, n.body, n.se
     n.read_at, n.dismissed_at, true AS dismissible, false AS require_acknowledgement
 FROM notifications.notices n WHERE n.in_app
 UNION ALL
-SELECT a.account_id, a.tenant_id, a.user_id, a.notice_id, 'BROADCAST', a.title, a.body, a.severity, '', a.link, a.told_at,
+SELECT a.account_id, a.tenant_id, a.user_id, a.notice_id, 'BROADCAST', a.title, a.body, a.severity,
+    CASE WHEN a.platform THEN '' ELSE 'tenants/' || a.owner_id || '/' END || 'broadcasts/' || a.broadcast_id, a.link,
+    greatest(a.told_at, a.start_time),
     k.read_at, k.dismissed_at, a.dismissible, a.require_acknowledgement
 FROM notifications.addressed a
 LEFT JOIN notifications.broadcast_marks k ON k.notice_id = a.notice_id AND k.user_id = a.user_id
@@ -111,6 +116,8 @@ CREATE TRIGGER wake_new AFTER INSERT ON notifications.notices
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION notifications.wake_watches();
 CREATE TRIGGER wake_marked AFTER UPDATE ON notifications.notices
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION notifications.wake_watches();
+CREATE TRIGGER wake_new AFTER INSERT ON notifications.broadcast_marks
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION notifications.wake_watches();
 CREATE TRIGGER wake_marked AFTER UPDATE ON notifications.broadcast_marks
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION notifications.wake_watches();
 CREATE FUNCTION notifications.wake_readers() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -119,6 +126,8 @@ BEGIN
     RETURN NULL;
 END
 $$;
--- A new one is a draft. Mails that are begun change nothing of what it says.
-CREATE TRIGGER wake AFTER DELETE OR UPDATE OF version ON notifications.broadcasts
-    FOR EACH ROW EXECUTE FUNCTION notifications.wake_readers();
+-- A draft is told to nobody. Mails that are begun change nothing of what it says.
+CREATE TRIGGER wake AFTER UPDATE OF version ON notifications.broadcasts
+    FOR EACH ROW WHEN (OLD.active OR NEW.active) EXECUTE FUNCTION notifications.wake_readers();
+CREATE TRIGGER wake_gone AFTER DELETE ON notifications.broadcasts
+    FOR EACH ROW WHEN (OLD.active) EXECUTE FUNCTION notifications.wake_readers();

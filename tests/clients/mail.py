@@ -16,6 +16,8 @@ from product import EMAIL, PASSWORD, TOOLS, Api, Cluster, Product, Wrong, get, s
 
 ACCOUNT, SECRET = "virtualstack", "a-password-of-the-relay"
 SEED = 12
+# Members who are told by a broadcast.
+MANY = 40
 
 
 def insist(what, met, seconds=60):
@@ -192,11 +194,21 @@ class Run:
         soon = (datetime.now(timezone.utc) + timedelta(days=6)).isoformat()
         api.insist("POST", "/v1/apiKeys", {"displayName": "ci", "permissions": ["vm:read"], "expireTime": soon})
         operator.insist("PATCH", "/v1/tenants/demo/quota", {"limits": {"vms": 1}})
+        # A broadcast to many besides, which is taken back and told again at random.
+        Cluster(self.product.data).run(
+            f"INSERT INTO iam.users (id, email, display_name) SELECT gen_random_uuid(), 'many-' || i || '@example.com', 'Many' "
+            f"FROM generate_series(1, {MANY}) i; "
+            "INSERT INTO iam.memberships (tenant_id, id, account_id, email, display_name, state) SELECT t.id, gen_random_uuid(), u.id, "
+            "u.email, u.display_name, 'ACTIVE' FROM iam.users u JOIN iam.tenants t ON t.slug = 'demo' WHERE u.email LIKE 'many-%'")
+        broadcast = {"title": "Work on storage 7", "body": "It will be slow.", "audience": {"tenants": ["tenants/demo"]},
+                     "channels": ["EMAIL"]}
+        broadcast = operator.insist("POST", "/v1/broadcasts", broadcast).body["name"]
         expected = {
             "OPERATION_FAILED": "failed", "KEY_EXPIRING": "An API key ends soon", "QUOTA_NEARLY_USED": "A quota is nearly used",
         }
         rng, kills = random.Random(SEED), 0
         while True:
+            operator.call("POST", f"/v1/{broadcast}:{rng.choice(['activate', 'deactivate'])}", {})
             time.sleep(rng.uniform(0.1, 1.5))
             self.product.kill()
             kills += 1
@@ -205,11 +217,17 @@ class Run:
                 raise Wrong("it does not start again")
             done = Cluster(self.product.data).query(
                 "SELECT kind FROM notifications.mails WHERE sent_at IS NOT NULL")
-            if {row["kind"] for row in done} >= set(expected) and kills >= 8:
+            if {row["kind"] for row in done} >= set(expected) and kills >= 12:
                 break
             if kills == 60:
                 raise Wrong(f"after {kills} kills only {done} are mailed")
         api.login()
+        operator.call("POST", f"/v1/{broadcast}:activate", {})
+
+        def told_by_mail():
+            return sum(bool(self.relay.mails(f"many-{number}@example.com")) for number in range(1, MANY + 1))
+
+        insist("all are mailed", lambda: told_by_mail() == MANY, 120)
         insist("no mail waits", lambda: Cluster(self.product.data).query(
             "SELECT count(*) AS count FROM background_jobs.jobs WHERE queue = 'mail' AND finished_at IS NULL")[0]["count"] == 0)
         time.sleep(5)
@@ -222,6 +240,12 @@ class Run:
             assert len({mail["MessageID"] for mail in about}) == 1, f"{kind}: {[mail['Subject'] for mail in about]}"
             assert about[0]["ListUnsubscribe"]["Links"], about[0]["ListUnsubscribe"]
             say(f"{kind}: one notification, one mail ({len(about)} handed over), {about[0]['Subject']!r}")
+        handed_over = 0
+        for number in range(1, MANY + 1):
+            mails = self.relay.mails(f"many-{number}@example.com")
+            handed_over += len(mails)
+            assert len({mail["MessageID"] for mail in mails}) == 1, [mail["MessageID"] for mail in mails]
+        say(f"a broadcast to {MANY}, taken back and told again: one mail each ({handed_over} handed over)")
         say(f"killed with -9 {kills} times meanwhile")
 
 

@@ -56,9 +56,12 @@ async fn readyz_says_why_the_database_lets_nobody_in() {
     let mut server = Role::start("server", &database, &[("VIRTUALSTACK_SERVER_LISTEN", "127.0.0.1:0")]);
     let ops = Rest::new(&format!("http://{}", server.address("serving health and metrics").await), None);
     assert_eq!(ops.call("GET", "/readyz", None).await.0, 200);
-    let closed = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 0', current_database()); END $$; \
-        SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let closed = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 0', current_database()); END $$";
+    // First this, in a transaction of its own: or whoever is cut off comes back before it holds.
     database.execute(closed).await;
+    let cut = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    database.execute(cut).await;
     let (status, body) = ops.call("GET", "/readyz", None).await;
     let reason = body["reason"].as_str().expect("a reason");
     assert!(status == 503 && reason.contains("has no connection left"), "{body}");

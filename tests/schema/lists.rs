@@ -101,6 +101,8 @@ const ROWS_STAY: &[(&str, &str)] = &[
 
 /// Other foreign keys that no client runs into, and why.
 const FOREIGN_KEYS_UNTOLD: &[(&str, &str)] = &[
+    ("broadcast_marks_notice_id_fkey", "who marks one has locked it"),
+    ("mails_notice_id_fkey", "it cascades"),
     ("console_tickets_tenant_id_operation_id_fkey", "it cascades"),
     ("guest_customizations_tenant_id_vm_id_fkey", "it cascades"),
     ("provider_template_copies_template_id_fkey", "templates of the provider are not deleted"),

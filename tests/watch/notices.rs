@@ -5,6 +5,7 @@ use tonic::Code;
 use virtualstack_proto::virtualstack::notifications::v1::Notification;
 use virtualstack_proto::virtualstack::watch::v1::watch_message::{Resource, Type};
 use virtualstack_proto::virtualstack::watch::v1::{WatchMessage, WatchNotificationsRequest};
+use virtualstack_server::Config;
 
 use super::rest::{EVENTS, Lines};
 use super::{Watch, client, settings};
@@ -129,7 +130,7 @@ async fn a_member_hears_what_they_are_told() {
     assert_eq!(again.end(super::SOON).await.code(), Code::PermissionDenied);
 }
 
-/// Of more than a hundred, the newest are watched: what is older comes into sight and leaves it untold.
+/// Of more than a hundred, the newest are watched, whichever these are.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_hundred_are_watched() {
     let plane = ControlPlane::start_with(settings()).await;
@@ -155,10 +156,73 @@ async fn the_newest_hundred_are_watched() {
     assert_eq!((titles.len(), &*titles[0], &*titles[99]), (100, "old 20", "old 119"));
     let token = snapshot.last().expect("synced").resume_token.clone();
     told(&staff, "new", json!({})).await;
-    assert_eq!(heard(&mut hears).await.0, ["Created new"], "the oldest is out of sight, and there all the same");
+    assert_eq!(heard(&mut hears).await.0, ["Deleted ", "Created new"], "the oldest is not among them any more");
     let (_, page) = mine.call("GET", "/v1/notifications?pageSize=2", None).await;
     let last = page["notifications"][1]["name"].as_str().expect("a name").to_owned();
     call(&mine, "POST", &format!("{last}:dismiss"), json!({})).await;
-    assert_eq!(heard(&mut hears).await.0, ["Deleted "], "what comes into sight is not new");
+    assert_eq!(heard(&mut hears).await.0, ["Deleted ", "Created old 20"], "and is again");
     assert_eq!(heard(&mut watch(&acme, &token).await.expect("a watch")).await.0, ["Deleted ", "Created new"]);
+    let few = "UPDATE notifications.broadcasts SET active = false, version = version + 1 WHERE title LIKE 'old %' AND title <> 'old 3'";
+    plane.database.execute(few).await;
+    let (lines, _) = heard(&mut hears).await;
+    assert_eq!(lines.iter().filter(|line| *line == "Deleted ").count(), 99, "{lines:?}");
+    assert_eq!(lines.last().map(String::as_str), Some("Created old 3"), "{lines:?}");
+}
+
+/// Without a word from the database, nothing would be heard before the heartbeat, which is far away here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_another_wakes_the_watch() {
+    let plane = ControlPlane::start_with(Config { watch_heartbeat_ms: 60_000, ..settings() }).await;
+    let acme = plane.tenant("acme").await;
+    let (staff, mine) = (plane.operator().await.rest(), acme.rest());
+    let mut hears = watch(&acme, "").await.expect("a watch");
+    assert_eq!(hears.told().await.r#type(), Type::Synced);
+    let mut next = async || {
+        let told = hears.told().await;
+        format!("{:?} {}", told.r#type(), notification(&told).title)
+    };
+    let name = told(&staff, "first", json!({})).await;
+    assert_eq!(next().await, "Created first");
+    let notice = only(&mine).await;
+    call(&mine, "POST", &format!("{notice}:markRead"), json!({})).await;
+    assert_eq!(next().await, "Updated first");
+    call(&staff, "PATCH", &name, json!({"title": "second"})).await;
+    assert_eq!(next().await, "Updated second");
+    assert_eq!(staff.call("DELETE", &format!("/v1/{name}"), None).await.0, 200);
+    assert_eq!(next().await, "Deleted ");
+    plane
+        .database
+        .execute(
+            "INSERT INTO notifications.notices (account_id, id, tenant_id, user_id, kind, source, title, body, severity, resource, in_app, \
+                mail_due) SELECT account_id, gen_random_uuid(), tenant_id, id, 'TICKET_ANSWERED', 'x', 'answered', 'x', 'INFO', 'x', true, \
+                false FROM iam.memberships WHERE email = 'admin@acme.example.com'",
+        )
+        .await;
+    assert_eq!(next().await, "Created answered");
+    let notice = only(&mine).await;
+    call(&mine, "POST", &format!("{notice}:dismiss"), json!({})).await;
+    assert_eq!(next().await, "Deleted ");
+}
+
+/// One that was planned long ago is new when it begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_planned_is_new_when_it_begins() {
+    let plane = ControlPlane::start_with(settings()).await;
+    plane.tenant("acme").await;
+    let member = plane.member("user@example.com", "acme", "user").await;
+    let staff = plane.operator().await.rest();
+    let soon = (chrono::Utc::now() + chrono::TimeDelta::seconds(2)).to_rfc3339();
+    told(&staff, "planned", json!({"startTime": soon})).await;
+    told(&staff, "later", json!({})).await;
+    let mut hears = watch(&member, "").await.expect("a watch");
+    assert_eq!(notification(&hears.told().await).title, "later");
+    assert_eq!(hears.told().await.r#type(), Type::Synced);
+    let began = hears.told().await;
+    assert_eq!((began.r#type(), &*notification(&began).title), (Type::Created, "planned"));
+    let (_, listed) = member.rest().call("GET", "/v1/notifications", None).await;
+    let titles: Vec<_> = listed["notifications"].as_array().expect("some").iter().map(|one| &one["title"]).collect();
+    assert_eq!(titles, ["planned", "later"], "newest first");
+    let created = listed["notifications"][0]["createTime"].as_str().expect("a time");
+    let time = |text: &str| chrono::DateTime::parse_from_rfc3339(text).expect("a time");
+    assert!(time(created) >= time(&soon) - chrono::TimeDelta::milliseconds(1), "{created}");
 }

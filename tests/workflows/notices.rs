@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use virtualstack_model::notifications::jobs::Notify;
-use virtualstack_store::notifications::mails::begin_broadcasts;
+use virtualstack_store::notifications::mails;
 use virtualstack_store::{SystemPurpose, SystemTx};
 use virtualstack_worker::NoProbe;
 use virtualstack_worker::adapters::hypervisor::FaultClass;
@@ -307,7 +307,12 @@ async fn a_broadcast_is_mailed_once_an_account() {
     let path = "/v1/users/me/notificationPreferences";
     assert_eq!(rest.call("PATCH", path, Some(json!({"language": "de"}))).await.0, 200);
     let off = json!({"preferences": [{"kind": "BROADCAST", "channels": ["IN_APP"]}]});
-    assert_eq!(deaf.rest().call("PATCH", path, Some(off)).await.0, 200);
+    assert_eq!(deaf.rest().call("PATCH", path, Some(off.clone())).await.0, 200);
+    // Who wants none in one tenant gets theirs by the other.
+    let acme = plane.tenant("acme").await;
+    let both =
+        [plane.member("both@example.com", DEMO, "user").await, plane.member("both@example.com", "acme", "user").await];
+    assert_eq!(both[1].rest().call("PATCH", path, Some(off.clone())).await.0, 200);
     let text = json!({"title": "Work <tonight>", "body": "It will be slow.", "link": "https://status.example.com/1",
         "audience": {"all": true}, "channels": ["EMAIL"]});
     let draft = post(&staff, "broadcasts", text.clone()).await;
@@ -321,27 +326,60 @@ async fn a_broadcast_is_mailed_once_an_account() {
         assert!(mail.contains(said), "{said}: {mail}");
     }
     // The admin is a member of two tenants.
-    plane.next_mail_to(ADMIN).await;
+    for address in [ADMIN, "both@example.com", "admin@acme.example.com"] {
+        plane.next_mail_to(address).await;
+    }
     post(&staff, &format!("{name}:deactivate"), json!({})).await;
     post(&staff, &format!("{name}:activate"), json!({})).await;
     run_again(&plane).await;
     plane.mailed().await;
-    let mails = |address: &str| plane.mail_to(address).len();
-    assert_eq!((mails("user@example.com"), mails(ADMIN), mails("deaf@example.com")), (1, 1, 0));
+    let mailed = |address: &str| plane.mail_to(address).len();
+    assert_eq!(
+        (mailed("user@example.com"), mailed(ADMIN), mailed("deaf@example.com"), mailed("both@example.com")),
+        (1, 1, 0, 1)
+    );
     let (_, told) = staff.call("GET", &format!("/v1/{name}"), None).await;
-    assert_eq!(told["reach"]["mailed"], 2, "{told}");
+    assert_eq!(told["reach"]["mailed"], 4, "{told}");
+    // Who comes later gets theirs, whatever their id.
+    plane.member("late@example.com", DEMO, "user").await;
+    plane.database.execute("UPDATE notifications.broadcasts SET mailed_at = mailed_at - interval '1 hour'").await;
+    plane.next_mail_to("late@example.com").await;
 
-    // What is taken back while its mails wait is not mailed any more.
+    // A tenant's admin has no more said in the provider's name than that there is something to read.
+    let own = json!({"title": "Your password ends: evil.example", "body": "Sign in at https://evil.example", "link": "https://evil.example/",
+        "audience": {"all": true}, "channels": ["EMAIL"]});
+    let own = post(&acme.rest(), "tenants/current/broadcasts", own).await;
+    post(&acme.rest(), &format!("{}:activate", own["name"].as_str().expect("a name")), json!({})).await;
+    let mail = plane.next_mail_to("admin@acme.example.com").await;
+    assert!(
+        mail.contains("An admin of “acme” has announced “Your password ends: evil. example”. Sign in to read it."),
+        "{mail}"
+    );
+    assert!(!mail.contains("evil.example"), "{mail}");
+
+    // What is taken back while its mails wait is not mailed; and it is when it is told again.
     let second = post(&staff, "broadcasts", text).await;
     let name = second["name"].as_str().expect("a name");
     worker.drain().await;
     post(&staff, &format!("{name}:activate"), json!({})).await;
-    let begin = async |tx: &mut SystemTx| begin_broadcasts(tx, 100).await;
+    let begin = async |tx: &mut SystemTx| {
+        for (owner, broadcast) in mails::broadcasts_to_mail(tx, 0).await? {
+            mails::begin_broadcast(tx, owner, broadcast, 100).await?;
+        }
+        Ok(())
+    };
     plane.store.system(system(SystemPurpose::Reconcile), begin).await.expect("begun");
     let waiting = "SELECT count(*) FROM notifications.mails WHERE kind = 'BROADCAST' AND sent_at IS NULL";
     assert!(plane.database.count(waiting).await > 2);
     post(&staff, &format!("{name}:deactivate"), json!({})).await;
     plane.work(Arc::new(NoProbe)).await.detach();
     plane.mailed().await;
-    assert_eq!((mails("user@example.com"), mails(ADMIN)), (1, 1));
+    assert_eq!((mailed("user@example.com"), mailed(ADMIN)), (1, 1));
+    post(&staff, &format!("{name}:activate"), json!({})).await;
+    for address in ["user@example.com", ADMIN, "late@example.com", "both@example.com"] {
+        plane.next_mail_to(address).await;
+    }
+    run_again(&plane).await;
+    plane.mailed().await;
+    assert_eq!((mailed("user@example.com"), mailed(ADMIN), mailed("deaf@example.com")), (2, 2, 0));
 }

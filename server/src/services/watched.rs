@@ -58,9 +58,8 @@ type After = for<'t> fn(&'t mut TenantTx<Read>, &'t Access, Position, Duration) 
 /// What a member is told, of which there is no log: it is read anew, and compared.
 pub(crate) struct Compared {
     pub(crate) name: &'static str,
-    /// Reads what there is, by rising ids: of more than `most`, the newest.
+    /// Reads what there is, by rising ids.
     pub(crate) read: ReadItems,
-    pub(crate) most: usize,
     /// One that is there no more.
     pub(crate) gone: fn(Uuid) -> Resource,
 }

@@ -1,6 +1,8 @@
 //! Broadcasts: who may tell whom, when each is told, and what its readers may do.
 
 use serde_json::{Value, json};
+use virtualstack_proto::virtualstack::notifications::v1::tenant_broadcast_service_client::TenantBroadcastServiceClient;
+use virtualstack_proto::virtualstack::notifications::v1::{Broadcast, CreateTenantBroadcastRequest, broadcast};
 
 use crate::api::refused;
 use crate::support::{ControlPlane, Rest, Session};
@@ -82,6 +84,7 @@ async fn a_broadcast_is_drafted_told_read_and_taken_back() {
     let listed = get(&mine, "notifications").await;
     let notice = &listed["notifications"][0];
     assert_eq!((&listed["unreadCount"], &notice["kind"]), (&json!(1), &json!("BROADCAST")));
+    assert_eq!(notice["resource"], path.as_str());
     for field in ["title", "body", "severity", "link"] {
         assert_eq!(notice[field], draft[field], "{field}");
     }
@@ -96,6 +99,8 @@ async fn a_broadcast_is_drafted_told_read_and_taken_back() {
     assert_eq!(get(&mine, name(notice)).await["title"], "Work on the network");
     let widened = staff.call("PATCH", &format!("/v1/{path}"), Some(json!({"audience": {"all": true}}))).await;
     refused(&widened, 400, "FAILED_PRECONDITION", "BROADCAST_AUDIENCE_FIXED");
+    let asking = staff.call("PATCH", &format!("/v1/{path}"), Some(json!({"requireAcknowledgement": true}))).await;
+    refused(&asking, 400, "FAILED_PRECONDITION", "BROADCAST_STATE");
     let stale = json!({"title": "Old", "etag": draft["etag"]});
     assert_eq!(staff.call("PATCH", &format!("/v1/{path}"), Some(stale)).await.0, 409);
 
@@ -155,6 +160,13 @@ async fn it_is_told_within_its_window() {
         ("broadcast.body", json!({"body": "a\u{0}b"})),
         ("broadcast.link", json!({"link": "javascript:alert(1)"})),
         ("broadcast.link", json!({"link": "https://a.example/\" onclick=x"})),
+        ("broadcast.link", json!({"link": "https://bank.example@evil.example/"})),
+        ("broadcast.link", json!({"link": "https://a.example/\u{202e}gpj"})),
+        ("broadcast.link", json!({"link": "https://?"})),
+        (
+            "broadcast.endTime",
+            json!({"startTime": "2027-01-01T00:00:00.000000100Z", "endTime": "2027-01-01T00:00:00.000000900Z"}),
+        ),
         ("broadcast.severity", json!({"severity": 77})),
         ("broadcast.channels[0]", json!({"channels": ["CHANNEL_UNSPECIFIED"]})),
         ("broadcast.audience", json!({"audience": {}})),
@@ -222,6 +234,13 @@ async fn each_audience_is_told_and_nobody_else() {
         0,
         "they are not active"
     );
+
+    // What is read can be written back, though one of those whom it is for has gone.
+    assert_eq!(admin.rest().call("DELETE", &format!("/v1/{}", name(&user)), None).await.0, 200);
+    let mut whole = get(&staff, name(&one)).await;
+    whole["body"] = json!("It is slow.");
+    let written = call(&staff, "PATCH", name(&one), whole.clone()).await;
+    assert_eq!((&written["body"], &written["audience"]), (&json!("It is slow."), &whole["audience"]));
 
     // A tenant's admins tell their tenant, by its own roles and members.
     let viewers = name(&is("viewer").expect("a role")).to_owned();
@@ -342,4 +361,68 @@ async fn some_are_to_be_acknowledged_and_some_stay() {
     post(&mine, &format!("{acknowledge}:markRead"), json!({})).await;
     assert_eq!(dismiss(&acknowledge).await.0, 200);
     assert_eq!(titles(&mine).await, ["plain", "stays"]);
+}
+
+/// A time that JSON cannot show would take the list away from all who are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leap_second_is_no_time() {
+    let (_plane, admin, ..) = world().await;
+    let mut client = TenantBroadcastServiceClient::new(admin.channel.clone());
+    for (seconds, nanos) in [(253_402_300_799, 1_999_999_999), (1_800_000_000, 1_000_000_000), (253_402_300_800, 0)] {
+        let time = prost_types::Timestamp { seconds, nanos };
+        for (field, start_time, end_time) in
+            [("broadcast.startTime", Some(time), None), ("broadcast.endTime", None, Some(time))]
+        {
+            let broadcast = Broadcast {
+                title: "late".to_owned(),
+                body: "late".to_owned(),
+                audience: Some(broadcast::Audience { all: true, ..Default::default() }),
+                start_time,
+                end_time,
+                ..Default::default()
+            };
+            let request = CreateTenantBroadcastRequest { broadcast: Some(broadcast), ..Default::default() };
+            let refused = client.create_tenant_broadcast(admin.request(request)).await.expect_err("refused");
+            assert!(refused.code() == tonic::Code::InvalidArgument && refused.message().contains(field), "{refused:?}");
+        }
+    }
+}
+
+/// Operators at work in a tenant are told nothing there, and have nothing to choose.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_in_a_tenant_has_no_notifications() {
+    let (plane, _admin, _member, operator) = world().await;
+    told(&operator.rest(), "broadcasts", "for members", json!({"audience": {"tenants": ["tenants/acme"]}})).await;
+    let switch = json!({"tenant": "acme", "reason": "they asked for help"});
+    let session = post(&operator.rest(), "auth:switchTenant", switch).await;
+    let there = Rest::new(&plane.http, session["accessToken"].as_str());
+    assert_eq!(titles(&there).await, [""; 0]);
+    let language = Some(json!({"language": "de"}));
+    let change = there.call("PATCH", "/v1/users/me/notificationPreferences", language).await;
+    refused(&change, 404, "NOT_FOUND", "USER_NOT_FOUND");
+}
+
+/// What is deleted meanwhile keeps nobody from marking the rest, and tokens of pages are their member's.
+#[tokio::test(flavor = "multi_thread")]
+async fn marking_all_and_deleting_do_not_meet() {
+    let (plane, _admin, member, operator) = world().await;
+    let (staff, mine) = (operator.rest(), member.rest());
+    let other = plane.member("other@example.com", "acme", "user").await;
+    for round in 0..10 {
+        let mut names = Vec::new();
+        for number in 0..3 {
+            names.push(told(&staff, "broadcasts", &format!("{round}.{number}"), json!({})).await);
+        }
+        let page = get(&mine, "notifications?pageSize=1").await;
+        let token = page["nextPageToken"].as_str().expect("a token");
+        let foreign = other.rest().call("GET", &format!("/v1/notifications?pageSize=1&pageToken={token}"), None).await;
+        refused(&foreign, 400, "INVALID_ARGUMENT", "INVALID_FIELDS");
+        let path = format!("/v1/{}", names[1]);
+        let (marked, deleted) = tokio::join!(
+            mine.call("POST", "/v1/notifications:markAllRead", Some(json!({}))),
+            staff.call("DELETE", &path, None),
+        );
+        assert_eq!((marked.0, deleted.0), (200, 200), "{} {}", marked.1, deleted.1);
+        assert_eq!(get(&mine, "notifications").await["unreadCount"], 0);
+    }
 }

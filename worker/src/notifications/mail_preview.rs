@@ -17,7 +17,7 @@ use crate::adapters::mail::{Message, Words};
 use crate::iam::{invitation_mail, password_reset_mail};
 
 /// The mails there are.
-pub const MAILS: [&str; 8] = [
+pub const MAILS: [&str; 10] = [
     "invitation",
     "password_reset",
     "operation_failed",
@@ -26,6 +26,8 @@ pub const MAILS: [&str; 8] = [
     "invitation_accepted",
     "key_expiring",
     "digest",
+    "broadcast",
+    "broadcast_of_tenant",
 ];
 
 /// A mail of [`MAILS`], in a language; none if there is no such mail. Links begin with `base`.
@@ -33,7 +35,7 @@ pub fn preview(mail: &str, language: Language, base: &str) -> Result<Option<Mess
     let words = Words::of(language);
     let email = "ada@example.com".to_owned();
     let soon = DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default();
-    let one = |kind, said: Said| notifications(language, kind, vec![said], 1, base);
+    let one = |kind, said: Said| notifications(language, (kind, false), vec![said], 1, base);
     Ok(Some(match mail {
         "invitation" => {
             let token = MailToken::mint("vsi_")?;
@@ -61,8 +63,10 @@ pub fn preview(mail: &str, language: Language, base: &str) -> Result<Option<Mess
         "key_expiring" => one(NotificationKind::KeyExpiring, said::key_expiring(words, "ci", soon)),
         "digest" => {
             let said = (1..=50).map(|number| answered(words, number)).collect();
-            notifications(language, NotificationKind::TicketAnswered, said, 60, base)
+            notifications(language, (NotificationKind::TicketAnswered, false), said, 60, base)
         }
+        "broadcast" => broadcast(language, false, base),
+        "broadcast_of_tenant" => broadcast(language, true, base),
         _ => return Ok(None),
     }))
 }
@@ -71,7 +75,18 @@ fn answered(words: &Words, number: u32) -> Said {
     said::ticket_answered(words, number.to_string(), "The VM hangs at boot".to_owned())
 }
 
-fn notifications(language: Language, kind: NotificationKind, said: Vec<Said>, count: i64, base: &str) -> Message {
+fn broadcast(language: Language, of_tenant: bool, base: &str) -> Message {
+    let (title, body) = ("Work on storage 7".to_owned(), "VMs may be slow from 22:00 to 23:00 UTC.".to_owned());
+    notifications(language, (NotificationKind::Broadcast, of_tenant), vec![Said { title, body }], 1, base)
+}
+
+fn notifications(
+    language: Language,
+    (kind, of_tenant): (NotificationKind, bool),
+    said: Vec<Said>,
+    count: i64,
+    base: &str,
+) -> Message {
     let item = |Said { title, body }| Item { title, body };
     let content = Content {
         email: "ada@example.com".to_owned(),
@@ -80,6 +95,7 @@ fn notifications(language: Language, kind: NotificationKind, said: Vec<Said>, co
         user: UserId(Uuid::now_v7()),
         language,
         kind,
+        of_tenant,
         items: said.into_iter().map(item).collect(),
         count,
     };

@@ -35,6 +35,15 @@ impl Task for NotificationMail {
 pub(super) fn message(content: Content, stop: String, id: Uuid) -> Message {
     let words = Words::of(content.language);
     let tenant = quoted(&content.tenant_name);
+    // It comes from the provider's address, so that its reader would take what it says for the provider's word.
+    if content.of_tenant {
+        let title = content.items.first().map_or_else(String::new, |item| quoted(&item.title));
+        let of = [("tenant", tenant.clone().into()), ("title", title.into())];
+        let letter = Letter::new(words, words.say("broadcast-subject", &[("tenant", tenant.clone().into())]));
+        let letter = letter.text(words.say("hello", &[])).text(words.say("broadcast-of-tenant", &of));
+        let letter = letter.text(words.say("notified-by", &[("tenant", tenant.into())]));
+        return letter.link(stop.clone()).to(content.email, Some(stop), id);
+    }
     let subject = match &*content.items {
         [one] => one.title.clone(),
         _ => words.say("digest-subject", &[("count", content.count.into()), ("tenant", tenant.clone().into())]),
@@ -72,6 +81,7 @@ mod tests {
             user: UserId(Uuid::now_v7()),
             language: Language::German,
             kind: NotificationKind::TicketAnswered,
+            of_tenant: false,
             items: (0..count.min(50)).map(item).collect(),
             count,
         }
@@ -88,6 +98,11 @@ mod tests {
             one.text
         );
         assert_eq!(one.unsubscribe, Some(stop.clone()));
+        let items = vec![Item { title: "Pay at evil.example".to_owned(), body: "https://evil.example".to_owned() }];
+        let theirs = message(Content { of_tenant: true, items, ..content(1) }, stop.clone(), Uuid::now_v7());
+        assert_eq!(theirs.subject, "Mitteilung in “Acme”");
+        assert!(theirs.text.contains("“Pay at evil. example”"), "{}", theirs.text);
+        assert!(!theirs.text.contains("evil.example") && !theirs.html.contains("evil.example"), "{}", theirs.html);
         let many = message(content(60), stop, Uuid::now_v7());
         assert_eq!(many.subject, "60 Benachrichtigungen von “Acme”");
         assert!(many.text.contains("Und 10 weitere."), "{}", many.text);

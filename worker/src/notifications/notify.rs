@@ -1,7 +1,8 @@
 //! Tells members what has happened.
 //!
 //! - What it does: it reads the change log of each tenant from where it stood, API keys that end soon, and quotas that are nearly used,
-//!   and makes notifications of them; and of those that are to be mailed, a mail for all of a kind that have come since the last.
+//!   and makes notifications of them; of those that are to be mailed, a mail for all of a kind that have come since the last; and of
+//!   broadcasts a mail for each account.
 //! - What it must never do: tell one thing twice, or miss one: where the log stands is written in the commit that makes the
 //!   notifications, and of one source a member has one.
 //! - When it is activated: by its timer, `worker.notify_seconds`.
@@ -25,6 +26,9 @@ const KEYS: i64 = 500;
 const AMOUNTS: i64 = 200;
 const MAILS: i64 = 1_000;
 const OLD: i64 = 1_000;
+
+/// Seconds between looks for those whom a broadcast is for by now and who have no mail of it.
+const AGAIN_SECONDS: i64 = 300;
 
 /// Days before the end of a key at which its owner is told.
 const KEY_DAYS: i64 = 7;
@@ -65,15 +69,27 @@ impl Task for Notify {
         };
         context.commit("quotas", quotas).await?;
         let pause = context.shared.config.mail_pause_seconds.into();
-        let begin = async |tx: &mut SystemTx| {
-            mails::begin(tx, pause, MAILS).await?;
-            mails::begin_broadcasts(tx, MAILS).await
-        };
-        context.commit("mails", begin).await?;
+        context.commit("mails", async |tx: &mut SystemTx| mails::begin(tx, pause, MAILS).await).await?;
+        mail_broadcasts(context).await?;
         let forget = async |tx: &mut SystemTx| sources::forget(tx, KEPT_DAYS, OLD).await;
         context.commit("forget", forget).await?;
         Ok(Next::Done)
     }
+}
+
+/// Makes mails of broadcasts, each in a commit of its own: one that has very many, or fails, keeps no other waiting.
+async fn mail_broadcasts(context: &TaskContext<'_>) -> Result<()> {
+    let due = async |tx: &mut SystemTx| mails::broadcasts_to_mail(tx, AGAIN_SECONDS).await;
+    let due = context.store().system(reconciler(), due).await?;
+    let share = MAILS / i64::try_from(due.len()).unwrap_or(MAILS).max(1);
+    for (owner, broadcast) in due {
+        let begin = async |tx: &mut SystemTx| mails::begin_broadcast(tx, owner, broadcast, share).await;
+        if let Err(error) = context.commit("broadcast", begin).await {
+            tracing::warn!(%broadcast, %error, "a broadcast cannot be mailed now");
+            context.commit("put_off", async |tx: &mut SystemTx| mails::mailed(tx, owner, broadcast).await).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells of a change whom it concerns.

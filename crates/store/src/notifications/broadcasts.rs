@@ -3,10 +3,12 @@
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bool, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
+use virtualstack_model::iam::user::MembershipState;
 use virtualstack_model::id::TenantId;
 use virtualstack_model::log::{Audit, Change, changed_fields};
 use virtualstack_model::notifications::broadcast::{AudienceKind, Window};
@@ -82,10 +84,10 @@ impl Broadcast {
     fn fields(&self) -> [(&'static str, Value); 11] {
         [
             ("title", json!(self.title)),
-            ("body", json!(format!("{} characters", self.body.chars().count()))),
+            ("body", json!(format!("{} characters, {}", self.body.chars().count(), digest(&self.body)))),
             ("severity", json!(self.severity)),
             ("link", json!(self.link)),
-            ("audience", json!(self.audience)),
+            ("audience", json!({"kind": self.audience, "ids": self.audience_ids, "roles": self.audience_roles})),
             ("startTime", json!(self.start_time)),
             ("endTime", json!(self.end_time)),
             ("active", json!(self.active)),
@@ -94,6 +96,11 @@ impl Broadcast {
             ("byMail", json!(self.by_mail)),
         ]
     }
+}
+
+/// What tells a text from another in a log that is not to repeat it.
+fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().take(8).fold(String::from("sha256 "), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
 /// The full name of a broadcast.
@@ -191,13 +198,19 @@ pub async fn get_own(tx: &mut TenantTx<Read>, id: BroadcastId) -> Result<Broadca
 
 /// Those of these members that there are.
 pub async fn members(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Uuid>> {
-    let found = memberships::table.filter(memberships::id.eq_any(ids)).select(memberships::id);
+    let found = memberships::table
+        .filter(memberships::id.eq_any(ids).and(memberships::state.ne(MembershipState::Removed.as_str())))
+        .select(memberships::id);
     found.load(tx.connection()?).await.map_err(from_diesel)
 }
 
 /// Those of these members that the tenant has.
 pub async fn own_members(tx: &mut TenantTx<Write>, ids: &[Uuid]) -> Result<Vec<Uuid>> {
-    let own = memberships::table.filter(memberships::tenant_id.eq(tx.tenant().0).and(memberships::id.eq_any(ids)));
+    let own = memberships::tenant_id
+        .eq(tx.tenant().0)
+        .and(memberships::id.eq_any(ids))
+        .and(memberships::state.ne(MembershipState::Removed.as_str()));
+    let own = memberships::table.filter(own);
     own.select(memberships::id).load(tx.connection()?).await.map_err(from_diesel)
 }
 
@@ -218,6 +231,7 @@ where
 
 /// Writes a new broadcast: a draft.
 pub async fn insert(tx: &mut TenantTx<Write>, broadcast: &Broadcast) -> Result<()> {
+    alone(tx).await?;
     let drafts = table::tenant_id.eq(broadcast.tenant_id).and(table::platform.eq(broadcast.platform));
     let drafts = table::table.filter(drafts.and(table::notice_id.is_null()));
     let count: i64 = drafts.count().get_result(tx.connection()?).await.map_err(from_diesel)?;
@@ -232,6 +246,13 @@ pub async fn insert(tx: &mut TenantTx<Write>, broadcast: &Broadcast) -> Result<(
 
 fn too_many(message: String) -> Error {
     Error::ResourceExhausted { reason: "TOO_MANY_BROADCASTS", message, retry_after: None }
+}
+
+/// Makes changes of an owner's broadcasts wait for each other, so that what is counted stays so.
+async fn alone(tx: &mut TenantTx<Write>) -> Result<()> {
+    let lock = "SELECT pg_advisory_xact_lock(hashtext('virtualstack.broadcasts'), hashtext($1))";
+    let lock = diesel::sql_query(lock).bind::<Text, _>(tx.tenant().to_string());
+    lock.execute(tx.connection()?).await.map_err(from_diesel).map(|_| ())
 }
 
 /// Refuses one more broadcast that is active and not over where there are too many.
@@ -260,8 +281,9 @@ pub async fn update(
     }
     after.updated_at = now.max(before.updated_at);
     after.version = before.version + 1;
+    // Whoever has no mail of it yet is looked for at once.
     diesel::update(table::table.filter(table::tenant_id.eq(after.tenant_id).and(table::id.eq(after.id))))
-        .set(&*after)
+        .set((&*after, table::mailed_at.eq(None::<DateTime<Utc>>)))
         .execute(tx.connection()?)
         .await
         .map_err(from_diesel)?;
@@ -279,6 +301,7 @@ pub async fn change(
     why: (&'static str, &'static str),
     f: impl Fn(&mut Broadcast) -> Result<()> + Send + Sync,
 ) -> Result<Broadcast> {
+    alone(tx).await?;
     let before = lock(tx, id, platform).await?;
     Error::check_etag(etag, &before.etag())?;
     let mut after = before.clone();
@@ -298,8 +321,7 @@ pub fn activate(broadcast: &mut Broadcast) -> Result<()> {
     }
     broadcast.active = true;
     if broadcast.notice_id.is_none() {
-        let told_at = broadcast.start_time.unwrap_or(now).max(now);
-        (broadcast.notice_id, broadcast.told_at) = (Some(NotificationId::at(told_at)), Some(told_at));
+        (broadcast.notice_id, broadcast.told_at) = (Some(NotificationId::new()), Some(now));
     }
     Ok(())
 }
@@ -307,7 +329,10 @@ pub fn activate(broadcast: &mut Broadcast) -> Result<()> {
 /// Refuses another activation where a tenant has had its share of the last day: each may mail all of its members.
 pub async fn expect_few_activations(tx: &mut TenantTx<Write>) -> Result<()> {
     let lately = changes::created_at.gt(sql::<Timestamptz>("now() - interval '1 day'"));
-    let lately = changes::tenant_id.eq(tx.tenant()).and(changes::reason.eq("BROADCAST_ACTIVATED")).and(lately);
+    // As the index says it; those of operators have other names.
+    let of_broadcasts = sql::<Bool>("reason = 'BROADCAST_ACTIVATED'");
+    let own = changes::tenant_id.eq(tx.tenant()).and(changes::resource.like("tenants/%"));
+    let lately = own.and(of_broadcasts).and(lately);
     let count: i64 = changes::table.filter(lately).count().get_result(tx.connection()?).await.map_err(from_diesel)?;
     if count >= MOST_A_DAY {
         let message = format!("a tenant activates {MOST_A_DAY} broadcasts within 24 hours at most; try again later");
@@ -356,7 +381,8 @@ pub async fn own_reach(tx: &mut TenantTx<Read>, id: BroadcastId) -> Result<Reach
 pub async fn reach(tx: &mut SystemTx, owner: TenantId, id: BroadcastId) -> Result<Reach> {
     diesel::sql_query(
         "SELECT count(*) AS addressed, count(k.read_at) AS read, count(k.dismissed_at) AS dismissed, \
-            (SELECT count(*) FROM notifications.mails m WHERE m.broadcast_id = $2 AND m.sent_at IS NOT NULL) AS mailed \
+            (SELECT count(*) FROM notifications.mails m JOIN notifications.broadcasts o ON o.notice_id = m.notice_id \
+                WHERE o.tenant_id = $1 AND o.id = $2 AND m.sent_at IS NOT NULL) AS mailed \
          FROM notifications.broadcasts b JOIN notifications.addressed a ON a.owner_id = b.tenant_id AND a.broadcast_id = b.id \
          LEFT JOIN notifications.broadcast_marks k ON k.notice_id = b.notice_id AND k.user_id = a.user_id \
          WHERE b.tenant_id = $1 AND b.id = $2",

@@ -11,7 +11,7 @@ use virtualstack_model::notifications::kind::{NotificationKind, Severity};
 use virtualstack_model::{Error, Result};
 
 use crate::listing::{Field, ListRequest, Listed, Listing};
-use crate::schema::{broadcast_marks as marks, notices, told as table};
+use crate::schema::{broadcast_marks as marks, broadcasts, notices, told as table};
 use crate::tx::error::from_diesel;
 use crate::tx::{AccountTx, Read, SystemTx, TenantTx};
 
@@ -42,7 +42,7 @@ const LISTING: Listing<table::table> = Listing {
         Field::words("kind", NotificationKind::WORDS, &table::kind),
         Field::words("severity", Severity::WORDS, &table::severity),
         Field::time("readTime", &table::read_at),
-        Field::time("createTime", &table::created_at).sorted_by_id(),
+        Field::time("createTime", &table::created_at).sorted(),
     ],
 };
 
@@ -65,8 +65,11 @@ pub async fn list(
     let base = move || {
         if show_dismissed { all() } else { all().filter(table::dismissed_at.is_null()) }
     };
-    let variant = format!("{} {show_dismissed}", tenant.name());
-    let read = async |tx: &mut SystemTx| LISTING.read(tx, request, &variant, base.clone()).await;
+    let variant = format!("{} {} {show_dismissed}", tenant.name(), tx.account.0);
+    // A broadcast has its id before it is told.
+    let order_by = if request.order_by.is_empty() { "createTime desc".to_owned() } else { request.order_by.clone() };
+    let request = ListRequest { order_by, ..request.clone() };
+    let read = async |tx: &mut SystemTx| LISTING.read(tx, &request, &variant, base.clone()).await;
     tx.as_system(read).await
 }
 
@@ -75,7 +78,11 @@ pub async fn latest(tx: &mut TenantTx<Read>, account: AccountId, most: i64) -> R
     let tenant = tx.tenant();
     let read = async |tx: &mut SystemTx| {
         let own = table::account_id.eq(account.0).and(table::tenant_id.eq(tenant)).and(table::dismissed_at.is_null());
-        let latest = table::table.filter(own).order(table::id.desc()).limit(most).select(Notification::as_select());
+        let latest = table::table
+            .filter(own)
+            .order((table::created_at.desc(), table::id.desc()))
+            .limit(most)
+            .select(Notification::as_select());
         latest.load(tx.connection()?).await.map_err(from_diesel)
     };
     tx.as_system(read).await
@@ -136,32 +143,40 @@ pub async fn mark(tx: &mut AccountTx, tenant: TenantId, id: NotificationId, dism
     get(tx, tenant, id).await
 }
 
-/// Marks broadcasts as read or dismissed, unless they are.
+/// Marks broadcasts as read or dismissed, unless they are, or are deleted meanwhile.
 async fn mark_broadcasts(tx: &mut AccountTx, tenant: TenantId, all: &[Notification], dismiss: bool) -> Result<()> {
     let account = tx.account;
-    for one in all {
+    let ids: Vec<_> = all.iter().map(|one| one.id).collect();
+    let keep = async |tx: &mut SystemTx| {
+        let there = broadcasts::table.filter(broadcasts::notice_id.eq_any(&ids)).select(broadcasts::notice_id);
+        there.for_key_share().load(tx.connection()?).await.map_err(from_diesel)
+    };
+    let there: Vec<Option<NotificationId>> = tx.as_system(keep).await?;
+    let mut rows: Vec<_> = all.iter().filter(|one| there.contains(&Some(one.id))).collect();
+    // In one order, so that two devices do not wait for each other.
+    rows.sort_by_key(|one| one.id.0);
+    let rows = rows.into_iter().map(|one| {
         let key = (marks::notice_id.eq(one.id), marks::user_id.eq(one.user_id));
         let whose = (marks::tenant_id.eq(tenant), marks::account_id.eq(account.0));
-        let make = diesel::insert_into(marks::table).values((key, whose)).on_conflict_do_nothing();
-        make.execute(tx.connection()?).await.map_err(from_diesel)?;
-        let row = || marks::table.filter(marks::notice_id.eq(one.id).and(marks::user_id.eq(one.user_id)));
-        let at = || sql::<Nullable<Timestamptz>>("now()");
-        if dismiss {
-            let open = row().filter(marks::dismissed_at.is_null());
-            diesel::update(open)
-                .set(marks::dismissed_at.eq(at()))
-                .execute(tx.connection()?)
-                .await
-                .map_err(from_diesel)?;
-        } else {
-            let unread = row().filter(marks::read_at.is_null());
-            diesel::update(unread).set(marks::read_at.eq(at())).execute(tx.connection()?).await.map_err(from_diesel)?;
-        }
-    }
-    Ok(())
+        let at = sql::<Nullable<Timestamptz>>("now()");
+        (key, whose, (!dismiss).then_some(marks::read_at.eq(at.clone())), dismiss.then_some(marks::dismissed_at.eq(at)))
+    });
+    let make = diesel::insert_into(marks::table)
+        .values(rows.collect::<Vec<_>>())
+        .on_conflict((marks::notice_id, marks::user_id))
+        .do_update();
+    // What it was first stays.
+    let made = if dismiss {
+        let first = sql::<Nullable<Timestamptz>>("coalesce(broadcast_marks.dismissed_at, now())");
+        make.set(marks::dismissed_at.eq(first)).execute(tx.connection()?).await
+    } else {
+        let first = sql::<Nullable<Timestamptz>>("coalesce(broadcast_marks.read_at, now())");
+        make.set(marks::read_at.eq(first)).execute(tx.connection()?).await
+    };
+    made.map_err(from_diesel).map(|_| ())
 }
 
-/// Broadcasts that are marked at once, at most: more are told to nobody.
+/// Broadcasts that are marked at once, at most: more than are told to anybody.
 const MOST: i64 = 1_000;
 
 /// Marks all as read, but those that are to be acknowledged: that is done one by one.

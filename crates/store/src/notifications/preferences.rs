@@ -2,10 +2,10 @@
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use virtualstack_model::Result;
 use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::language::Language;
 use virtualstack_model::notifications::kind::{Channel, NotificationKind};
+use virtualstack_model::{Error, Result};
 
 use crate::schema::{memberships, preferences as table};
 use crate::tx::error::from_diesel;
@@ -72,6 +72,11 @@ pub async fn change(
     user: UserId,
     f: impl FnOnce(&mut Preferences) -> Result<()>,
 ) -> Result<Preferences> {
+    // An operator at work in a tenant is no member of it.
+    let member = memberships::table.filter(memberships::tenant_id.eq(tenant.0).and(memberships::id.eq(user)));
+    if member.count().get_result::<i64>(tx.connection()?).await.map_err(from_diesel)? == 0 {
+        return Err(Error::not_found("USER_NOT_FOUND", "users/me"));
+    }
     let new = (table::tenant_id.eq(tenant), table::user_id.eq(user), table::account_id.eq(tx.account.0));
     let make = diesel::insert_into(table::table).values((new, table::version.eq(0))).on_conflict_do_nothing();
     make.execute(tx.connection()?).await.map_err(from_diesel)?;

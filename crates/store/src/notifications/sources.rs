@@ -271,10 +271,11 @@ pub async fn inviter(tx: &mut SystemTx, tenant: TenantId, invitation: Uuid) -> R
 
 /// Forgets notifications and mails that are older than days: so many of each.
 pub async fn forget(tx: &mut SystemTx, days: i64, limit: i64) -> Result<()> {
-    for (table, key) in [("notices", "account_id, id"), ("mails", "id")] {
+    // Mails of a broadcast go with it: or they would be sent once more.
+    for (table, key, which) in [("notices", "account_id, id", "true"), ("mails", "id", "notice_id IS NULL")] {
         let forget = format!(
             "DELETE FROM notifications.{table} WHERE ({key}) IN (SELECT {key} FROM notifications.{table} \
-             WHERE created_at < now() - $1 * interval '1 day' ORDER BY created_at LIMIT $2)"
+             WHERE created_at < now() - $1 * interval '1 day' AND {which} ORDER BY created_at LIMIT $2)"
         );
         let forget = diesel::sql_query(forget).bind::<BigInt, _>(days).bind::<BigInt, _>(limit);
         forget.execute(tx.connection()?).await.map_err(from_diesel)?;

@@ -31,7 +31,7 @@ table! {
         kind -> Text,
         created_at -> Timestamptz,
         sent_at -> Nullable<Timestamptz>,
-        broadcast_id -> Nullable<Uuid>,
+        notice_id -> Nullable<Uuid>,
         account_id -> Nullable<Uuid>,
     }
 }
@@ -83,7 +83,7 @@ table! {
         by_mail -> Bool,
         notice_id -> Nullable<Uuid>,
         told_at -> Nullable<Timestamptz>,
-        mailed_until -> Nullable<Uuid>,
+        mailed_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         version -> BigInt,

@@ -58,12 +58,8 @@ pub const UNIQUE: Constraints = &[
 ];
 
 /// Foreign keys that clients can run into: somebody began to use what was being deleted, or deleted what was being used.
-pub const FOREIGN_KEYS: Constraints = &[
-    ("user_tenant_roles_tenant_id_role_id_fkey", role_in_use),
-    ("invitations_tenant_id_role_id_fkey", role_in_use),
-    // It was deleted meanwhile.
-    ("broadcast_marks_notice_id_fkey", || Error::not_found("NOTIFICATION_NOT_FOUND", "notifications")),
-];
+pub const FOREIGN_KEYS: Constraints =
+    &[("user_tenant_roles_tenant_id_role_id_fkey", role_in_use), ("invitations_tenant_id_role_id_fkey", role_in_use)];
 
 fn role_in_use() -> Error {
     Error::precondition("ROLE_IN_USE", "roles", "the role is in use, or was deleted meanwhile")

@@ -19,7 +19,7 @@ use crate::auth::limits::Limits;
 use crate::auth::passwords::{Checked, Passwords, check_policy};
 use crate::call::caller::{CallInfo, TenantCaller};
 use crate::call::list::{List as _, page};
-use crate::call::message::time;
+use crate::call::message::{date_time, time};
 use crate::call::write::Answer;
 use crate::call::{PublicCall, TenantCall};
 use crate::generated::virtualstack::iam::v1::InvitationService;
@@ -202,10 +202,11 @@ async fn grantable<M: Mode>(caller: &TenantCaller, tx: &mut TenantTx<M>, role: &
 
 /// When an invitation ends that says so.
 fn end(desired: Timestamp) -> Result<DateTime<Utc>> {
-    let time = u32::try_from(desired.nanos).ok().and_then(|nanos| DateTime::from_timestamp(desired.seconds, nanos));
-    let now = Utc::now();
-    time.filter(|time| (now..=now + LONGEST).contains(time))
-        .ok_or_else(|| Error::invalid("invitation.expire_time", "must be in the future, at most 90 days from now"))
+    let (time, now) = (date_time("invitation.expire_time", desired)?, Utc::now());
+    if !(now..=now + LONGEST).contains(&time) {
+        return Err(Error::invalid("invitation.expire_time", "must be in the future, at most 90 days from now"));
+    }
+    Ok(time)
 }
 
 /// An invitation.

@@ -1,5 +1,6 @@
 //! Broadcasts as clients see and write them.
 
+use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use virtualstack_model::iam::id::RoleId;
 use virtualstack_model::id::{TenantId, UserId};
 use virtualstack_model::notifications::broadcast::{AudienceKind, BroadcastState};
@@ -12,7 +13,7 @@ use virtualstack_store::notifications::broadcasts::{Broadcast, Reach};
 
 use super::audience::Audience;
 use crate::call::codec;
-use crate::call::message::time;
+use crate::call::message::{date_time, time};
 
 /// Fields that a client may change.
 pub(super) const UPDATABLE: [&str; 10] = [
@@ -46,7 +47,7 @@ pub(super) fn says(desired: &proto::Broadcast, field: &str) -> bool {
 
 /// A new draft.
 pub(super) fn draft(owner: TenantId, platform: bool) -> Broadcast {
-    let now = chrono::Utc::now();
+    let now = Utc::now();
     Broadcast {
         tenant_id: owner,
         id: BroadcastId::new(),
@@ -103,6 +104,10 @@ pub(super) fn merge(
         }
         (row.audience, row.audience_ids, row.audience_roles) = (*kind, ids.clone(), roles.clone());
     }
+    if row.notice_id.is_some() && merged.require_acknowledgement != row.require_acknowledgement {
+        let message = "it was activated, and whether it is to be acknowledged stays as it was";
+        return Err(Error::precondition("BROADCAST_STATE", row.name(), message));
+    }
     row.severity = severity_of(merged.severity());
     row.by_mail = merged.channels().any(|channel| channel == broadcast::Channel::Email);
     (row.title, row.body, row.link) = (merged.title, merged.body, merged.link);
@@ -116,13 +121,13 @@ pub(super) fn merge(
     Ok(())
 }
 
-fn moment(field: &str, said: Option<prost_types::Timestamp>) -> Result<Option<chrono::DateTime<chrono::Utc>>> {
-    let Some(said) = said else { return Ok(None) };
-    let nanos = u32::try_from(said.nanos).ok();
-    let at = nanos.and_then(|nanos| chrono::DateTime::from_timestamp(said.seconds, nanos));
-    // What can be written as RFC 3339, and kept.
-    let at = at.filter(|at| (2000..=9999).contains(&chrono::Datelike::year(at)));
-    at.map(Some).ok_or_else(|| Error::invalid(field, "must be a time from the year 2000 on"))
+/// A time of the window, as it is kept.
+fn moment(field: &str, said: Option<prost_types::Timestamp>) -> Result<Option<DateTime<Utc>>> {
+    let at = said.map(|said| date_time(field, said)).transpose()?.map(|at| at.trunc_subsecs(6));
+    if at.is_some_and(|at| at.year() < 2000) {
+        return Err(Error::invalid(field, "must be a time from the year 2000 on"));
+    }
+    Ok(at)
 }
 
 /// A broadcast as its owner sees it.
@@ -145,7 +150,7 @@ pub(super) fn message(row: Broadcast, reach: Option<Reach>) -> proto::Broadcast 
         name: row.name(),
         uid: row.id.to_string(),
         etag: row.etag(),
-        state: state(row.window().state(chrono::Utc::now())).into(),
+        state: state(row.window().state(Utc::now())).into(),
         title: row.title,
         body: row.body,
         severity: severity(row.severity).into(),

@@ -57,9 +57,12 @@ impl BroadcastService for Broadcasts {
     async fn update_broadcast(&self, call: PlatformCall<proto::UpdateBroadcastRequest>) -> Result<proto::Broadcast> {
         let desired = call.request.broadcast.clone().unwrap_or_default();
         let fields = update_mask(call.request.update_mask.clone(), &UPDATABLE, |field| says(&desired, field))?;
+        let (id, owner) = (BroadcastId::parse("broadcast.name", &desired.name)?, call.tenant_id());
         let update = async |tx: &mut SystemTx| {
-            let to = match fields.contains(&"audience") {
+            let row = broadcasts::get(tx, owner, id, PLATFORM).await?;
+            let to = match fields.contains(&"audience") && desired.audience != message(row, None).audience {
                 true => Some(audience::of_platform(tx, desired.audience.as_ref()).await?),
+                // Some of it may be there no more.
                 false => None,
             };
             let change = |row: &mut Broadcast| merge(row, &desired, &fields, to.as_ref());

@@ -1,6 +1,5 @@
 //! Notifications as clients see them.
 
-use virtualstack_model::Error;
 use virtualstack_model::notifications::id::NotificationId;
 use virtualstack_model::notifications::kind::{NotificationKind, Severity};
 use virtualstack_proto::virtualstack::notifications::v1 as proto;
@@ -12,19 +11,17 @@ use crate::call::message::time;
 use crate::services::watched::{Compared, Item};
 
 /// Notifications that are watched, at most: a resume token has room for these.
-const MOST: usize = 100;
+const MOST: i64 = 100;
 
 /// Notifications, as watches tell them.
 pub(crate) const NOTICES: Compared = Compared {
     name: "notifications",
     read: |tx, access| {
         Box::pin(async move {
-            let most = i64::try_from(MOST).map_err(Error::internal)?;
-            let rows = notices::latest(tx, access.account, most).await?.into_iter().rev();
+            let rows = notices::latest(tx, access.account, MOST).await?.into_iter().rev();
             Ok(rows.map(|row| Item::new(row.id.0, Resource::Notification(notification_message(row)))).collect())
         })
     },
-    most: MOST,
     gone: |id| {
         let id = NotificationId(id);
         Resource::Notification(proto::Notification { name: id.name(), uid: id.to_string(), ..Default::default() })

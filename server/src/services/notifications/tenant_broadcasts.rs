@@ -70,8 +70,10 @@ impl TenantBroadcastService for TenantBroadcasts {
         let id = broadcast_id("broadcast.name", &desired.name, call.tenant_id())?;
         let fields = update_mask(call.request.update_mask.clone(), &UPDATABLE, |field| says(&desired, field))?;
         let update = async |tx: &mut TenantTx<Write>| {
-            let to = match fields.contains(&"audience") {
+            let row = broadcasts::lock(tx, id, PLATFORM).await?;
+            let to = match fields.contains(&"audience") && desired.audience != message(row, None).audience {
                 true => Some(audience::of_tenant(tx, desired.audience.as_ref()).await?),
+                // Some of it may be there no more.
                 false => None,
             };
             let change = |row: &mut Broadcast| merge(row, &desired, &fields, to.as_ref());

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::sleep_until;
-use uuid::Uuid;
 use virtualstack_model::Result;
 use virtualstack_proto::virtualstack::watch::v1::watch_message::Type;
 use virtualstack_store::changes::seen::Seen;
@@ -49,6 +48,7 @@ impl ByComparison {
                 () = self.follower.heard() => sleep_until(teller.read + PAUSE).await,
                 // What becomes due by itself is heard by nobody.
                 () = sleep_until(teller.read + teller.shared.heartbeat) => {}
+                () = teller.silence() => {}
             }
             self.follower.reading();
             let (read, at) = (self.collection.read, Utc::now());
@@ -62,24 +62,17 @@ impl ByComparison {
 
     /// Tells what is different from what the client was told.
     async fn report(&mut self, teller: &mut Teller<AccountCaller>, items: Vec<Item>, at: DateTime<Utc>) -> Result<()> {
-        let Compared { gone, most, .. } = self.collection;
-        // Of more than that only the newest are watched: older ones come and go untold.
-        let oldest = |count: usize, oldest: Option<Uuid>| oldest.filter(|_| count >= *most).unwrap_or_default();
-        let told_from = oldest(self.seen.0.len(), self.seen.0.keys().next().copied());
-        let from = oldest(items.len(), items.first().map(|item| item.id));
         let is_there: BTreeSet<_> = items.iter().map(|item| item.id).collect();
         let left: Vec<_> = self.seen.0.keys().copied().filter(|id| !is_there.contains(id)).collect();
         for id in left {
             self.seen.0.remove(&id);
-            if id >= from {
-                teller.send(message(Type::Deleted, Some(gone(id)), self.token(teller, at)?, at)).await?;
-            }
+            let gone = (self.collection.gone)(id);
+            teller.send(message(Type::Deleted, Some(gone), self.token(teller, at)?, at)).await?;
         }
         for Item { id, digest, resource } in items {
             let kind = match self.seen.0.insert(id, digest) {
                 Some(before) if before == digest => continue,
                 Some(_) => Type::Updated,
-                None if id < told_from => continue,
                 None => Type::Created,
             };
             teller.send(message(kind, Some(resource), self.token(teller, at)?, at)).await?;

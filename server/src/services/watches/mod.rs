@@ -35,11 +35,13 @@ use crate::generated::virtualstack::watch::v1::WatchService;
 use crate::layers::authorize::{Authorizer, StreamAccess, StreamCaller};
 use crate::shares::{Most, Places};
 
-/// Reads of all watches at once.
+/// Reads of all watches at once, and as many of what is compared.
 const READERS: usize = 4;
 
 pub(crate) struct Watches {
     shared: Shared,
+    /// Of what is compared: it is read more often, and keeps no other watch waiting.
+    comparing: Arc<Semaphore>,
     authorizer: Arc<Authorizer>,
     changes: Changes,
     told: Changes,
@@ -63,6 +65,7 @@ impl Watches {
                 readers: Arc::new(Semaphore::new(READERS)),
                 heartbeat: Duration::from_millis(config.watch_heartbeat_ms),
             },
+            comparing: Arc::new(Semaphore::new(READERS)),
             authorizer,
             changes,
             told,
@@ -146,16 +149,15 @@ impl Watches {
             token => Seen::of_token(&self.shared.master_key, scope.tenant(), &topic, token, self.resume)?,
         };
         let follower = self.told.follow(scope.tenant());
-        let reader = self.shared.readers.acquire().await.map_err(Error::internal)?;
+        let shared = Shared { readers: Arc::clone(&self.comparing), ..self.shared.clone() };
+        let reader = shared.readers.acquire().await.map_err(Error::internal)?;
         let caller = access.caller.access();
         let read = async |tx: &mut TenantTx<Read>| (collection.read)(tx, caller).await;
         let at = Utc::now();
         let first = (self.shared.store.read_consistently(&scope, read).await?, at);
         drop(reader);
         let (watch, goes_on) = (ByComparison { collection, follower, seen }, !token.is_empty());
-        Ok(Teller::begin(self.shared.clone(), access, place, move |teller| {
-            Box::pin(watch.tell(teller, first, goes_on))
-        }))
+        Ok(Teller::begin(shared, access, place, move |teller| Box::pin(watch.tell(teller, first, goes_on))))
     }
 
     /// Lets a stream in that has a place.

@@ -108,6 +108,9 @@ impl Config {
                 if has_password { ("smtp_username", "a password") } else { ("smtp_password", "smtp_username") };
             return Err(ConfigError::new(key, format!("is required with {other}")));
         }
+        if self.smtp_ca_file.is_some() && self.smtp_security == Security::None {
+            return Err(ConfigError::new("smtp_ca_file", "is of no use with smtp_security = \"none\""));
+        }
         let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         if has_password && self.smtp_security == Security::None && !loopback {
             return Err(ConfigError::new("smtp_security", "\"none\" would show the password to the network"));

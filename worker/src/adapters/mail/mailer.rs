@@ -44,7 +44,8 @@ pub(super) fn format(message: Message, from: &Mailbox) -> Result<Formatted, Faul
     let mut mail = MessageBuilder::new()
         .from(from.clone())
         .to(Mailbox::new(None, to))
-        .subject(message.subject)
+        // What begins an encoded word (RFC 2047) is none of ours: readers would show something else.
+        .subject(message.subject.replace("=?", "= ?"))
         .message_id(Some(format!("<{}@{}>", message.id, from.email.domain())));
     if let Some(url) = message.unsubscribe {
         // As it is: folded in the middle, nobody could open it.
@@ -81,6 +82,12 @@ mod tests {
         let from = "VirtualStack <no-reply@example.com>".parse().expect("an address");
         let formatted = format(message, &from)?.formatted();
         Ok(String::from_utf8(formatted).expect("text"))
+    }
+
+    #[test]
+    fn a_subject_is_shown_as_it_was_checked() {
+        let mail = formatted(hello("ada@example.com", "=?utf-8?Q?fdp=E2=80=AEexe?=")).expect("a mail");
+        assert!(mail.contains("\r\nSubject: = ?utf-8?Q?fdp=E2=80=AEexe?=\r\n"), "{mail}");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! How far a desk was read.
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::RunQueryDsl;
 use virtualstack_model::Result;
 use virtualstack_model::support::jobs::DeskSync;
@@ -47,7 +49,8 @@ pub async fn set_cursor(tx: &mut SystemTx, desk: &str, cursor: Cursor) -> Result
 /// Has the desk read before its time. Where that is asked for already, nothing is written.
 pub async fn ask(tx: &mut SystemTx) -> Result<()> {
     let open = cursors::asked_at.is_null().or(cursors::asked_at.le(cursors::polled_at.nullable()));
-    let asked = diesel::update(cursors::table.filter(open)).set(cursors::asked_at.eq(Some(Utc::now())));
+    let asked =
+        diesel::update(cursors::table.filter(open)).set(cursors::asked_at.eq(sql::<Nullable<Timestamptz>>("now()")));
     if asked.execute(tx.connection()?).await.map_err(from_diesel)? > 0 {
         tx.activate::<DeskSync>().await?;
     }

@@ -43,6 +43,9 @@ key-expiring-body = { $name } läuft am { $time } ab.
 quota-nearly-used = Ein Kontingent ist fast aufgebraucht
 quota-nearly-used-body = { $used } von { $limit } { $amount } sind verbraucht.
 
+broadcast-subject = Mitteilung in { $tenant }
+broadcast-of-tenant = Ein Admin von { $tenant } hat etwas mitgeteilt: { $title }. Melden Sie sich an, um es zu lesen.
+
 digest-subject = { $count } Benachrichtigungen von { $tenant }
 digest-more = Und { $count } weitere.
 notified-by = In dieser Mail geht es um { $tenant }. Um keine solchen Mails mehr zu bekommen, öffnen Sie diesen Link:

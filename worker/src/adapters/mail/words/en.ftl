@@ -43,6 +43,9 @@ key-expiring-body = { $name } ends on { $time }.
 quota-nearly-used = A quota is nearly used
 quota-nearly-used-body = { $used } of { $limit } { $amount } are used.
 
+broadcast-subject = Announcement in { $tenant }
+broadcast-of-tenant = An admin of { $tenant } has announced { $title }. Sign in to read it.
+
 digest-subject = { $count } notifications from { $tenant }
 digest-more = And { $count } more.
 notified-by = This mail is about { $tenant }. To get no more mails of this kind, open this link:

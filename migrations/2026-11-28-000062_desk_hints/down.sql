@@ -1,0 +1,1 @@
+ALTER TABLE support.desk_cursors DROP COLUMN asked_at;

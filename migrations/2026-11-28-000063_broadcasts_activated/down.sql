@@ -1,0 +1,1 @@
+DROP INDEX audit.changes_activated_broadcasts;
