@@ -321,7 +321,16 @@ async fn a_tenants_admin_tells_nobody_else() {
         plane.database.execute(&copies).await;
     };
     let (rivals_rest, draft) = (other.rest(), text(json!({"all": true})));
+    let ended = told(&rivals_rest, OWN, "ended", json!({})).await;
+    plane
+        .database
+        .execute("UPDATE notifications.broadcasts SET end_time = now() - interval '1 day' WHERE title = 'ended'")
+        .await;
     copies(199, true).await;
+    // One that is over does not begin again by another end.
+    let later = (chrono::Utc::now() + chrono::TimeDelta::days(1)).to_rfc3339();
+    let revived = rivals_rest.call("PATCH", &format!("/v1/{ended}"), Some(json!({"endTime": later}))).await;
+    refused(&revived, 429, "RESOURCE_EXHAUSTED", "TOO_MANY_BROADCASTS");
     let one = post(&rivals_rest, OWN, draft.clone()).await;
     let last = rivals_rest.call("POST", &format!("/v1/{}:activate", name(&one)), Some(json!({}))).await;
     refused(&last, 429, "RESOURCE_EXHAUSTED", "TOO_MANY_BROADCASTS");
