@@ -1,6 +1,6 @@
-//! Wakes watches when their tenant's change log has grown: at once by what is heard (LISTEN), and for what was not heard by one look a
-//! second at the heads of all logs that are watched. What members are told has a list of its own, which is only heard. Who follows a log registers first and then reads, so no
-//! change is slept through.
+//! Wakes watches when their tenant's change log has grown: at once by what is heard (LISTEN), and for what was not heard by one
+//! look a second at the heads of all logs that are watched. Watches of notifications have a list of their own, which is only heard.
+//! Who follows a log registers first and then reads, so no change is slept through.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

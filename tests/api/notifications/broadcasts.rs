@@ -5,7 +5,7 @@ use virtualstack_proto::virtualstack::notifications::v1::tenant_broadcast_servic
 use virtualstack_proto::virtualstack::notifications::v1::{Broadcast, CreateTenantBroadcastRequest, broadcast};
 
 use crate::api::refused;
-use crate::support::{ControlPlane, Rest, Session};
+use crate::support::{ControlPlane, Database, Rest, Session};
 
 pub(super) async fn call(rest: &Rest, method: &str, path: &str, body: Value) -> Value {
     let body = Some(body).filter(|body| !body.is_null());
@@ -433,5 +433,32 @@ async fn marking_all_and_deleting_do_not_meet() {
         );
         assert_eq!((marked.0, deleted.0), (200, 200), "{} {}", marked.1, deleted.1);
         assert_eq!(get(&mine, "notifications").await["unreadCount"], 0);
+    }
+}
+
+/// Who changes a broadcast and who activates it wait for each other, and neither for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_and_activations_meet() {
+    let database = Database::bootstrapped().await;
+    // A deadlock is not found and tried again here: whoever waits for one is told that the database did not answer.
+    let patient =
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = 3600000', current_database()); END $$";
+    database.execute(patient).await;
+    let plane = ControlPlane::on(database).await;
+    let rest = plane.tenant("acme").await.rest();
+    let draft = post(&rest, OWN, json!({"title": "0", "body": "x", "audience": {"all": true}})).await;
+    let path = name(&draft);
+    let write = async |title: &str| {
+        let whole = json!({"title": title, "audience": {"all": true}});
+        rest.call("PATCH", &format!("/v1/{path}"), Some(whole)).await
+    };
+    for round in 0..10 {
+        let verb = if round % 2 == 0 { "activate" } else { "deactivate" };
+        let url = format!("/v1/{path}:{verb}");
+        let turn = rest.call("POST", &url, Some(json!({})));
+        let (a, b, c, turned) = tokio::join!(write("a"), write("b"), write("c"), turn);
+        for (status, reply) in [a, b, c, turned] {
+            assert_eq!(status, 200, "{round}: {reply}");
+        }
     }
 }

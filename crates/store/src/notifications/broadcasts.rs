@@ -21,7 +21,7 @@ use crate::schema::{broadcasts as table, changes, memberships, tenant_roles as r
 use crate::tx::error::from_diesel;
 use crate::tx::reader::Reader;
 use crate::tx::store::TxFn;
-use crate::tx::{Read, SystemTx, TenantTx, Write, etag};
+use crate::tx::{Mode, Read, SystemTx, TenantTx, Write, etag};
 
 /// Drafts of one owner, at most.
 const DRAFTS: i64 = 1_000;
@@ -144,7 +144,7 @@ pub async fn list(
     LISTING.read(reader, request, &format!("{} {platform}", owner.name()), of_owner).await
 }
 
-/// Reads a broadcast and locks it until the end of the transaction.
+/// Reads a broadcast and locks it until the end of the transaction. Who counts broadcasts is [`alone`] first.
 pub async fn lock(tx: &mut TenantTx<Write>, id: BroadcastId, platform: bool) -> Result<Broadcast> {
     let owner = tx.tenant();
     table::table
@@ -183,7 +183,7 @@ pub async fn find(tx: &mut SystemTx, id: BroadcastId) -> Result<Broadcast> {
 }
 
 /// Reads one of the tenant's own.
-pub async fn get_own(tx: &mut TenantTx<Read>, id: BroadcastId) -> Result<Broadcast> {
+pub async fn get_own<M: Mode>(tx: &mut TenantTx<M>, id: BroadcastId) -> Result<Broadcast> {
     let owner = tx.tenant();
     let own = table::tenant_id.eq(owner).and(table::id.eq(id)).and(table::platform.eq(false));
     table::table

@@ -203,10 +203,12 @@ pub async fn content(tx: &mut SystemTx, mail: Uuid) -> Result<Option<Content>> {
         .map_err(from_diesel)?;
     let of_tenant = broadcast.as_ref().is_some_and(|broadcast| !broadcast.platform);
     let (items, count) = match broadcast {
-        Some(Told { item, .. }) => (item.into_iter().collect::<Vec<_>>(), 1),
+        Some(Told { item, .. }) => {
+            let count = i64::from(item.is_some());
+            (item.into_iter().collect(), count)
+        }
         None => of_notices(tx, mail).await?,
     };
-    let count = if items.is_empty() { 0 } else { count };
     let language = preferences.language;
     let content = Content { email, tenant, tenant_name, user, language, kind, of_tenant, items, count };
     Ok((count > 0).then_some(content))

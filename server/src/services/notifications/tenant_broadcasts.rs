@@ -70,7 +70,7 @@ impl TenantBroadcastService for TenantBroadcasts {
         let id = broadcast_id("broadcast.name", &desired.name, call.tenant_id())?;
         let fields = update_mask(call.request.update_mask.clone(), &UPDATABLE, |field| says(&desired, field))?;
         let update = async |tx: &mut TenantTx<Write>| {
-            let row = broadcasts::lock(tx, id, PLATFORM).await?;
+            let row = broadcasts::get_own(tx, id).await?;
             let to = match fields.contains(&"audience") && desired.audience != message(row, None).audience {
                 true => Some(audience::of_tenant(tx, desired.audience.as_ref()).await?),
                 // Some of it may be there no more.
@@ -149,6 +149,6 @@ impl Answer<TenantTx<Write>> for proto::Broadcast {
     async fn find(tx: &mut TenantTx<Write>, name: &str) -> Result<Self> {
         let id = name.rsplit_once("broadcasts/").map_or(name, |(_, id)| id);
         let id = BroadcastId::parse("request_id", &format!("broadcasts/{id}"))?;
-        broadcasts::lock(tx, id, PLATFORM).await.map(|row| message(row, None))
+        broadcasts::get_own(tx, id).await.map(|row| message(row, None))
     }
 }
